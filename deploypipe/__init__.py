@@ -1,0 +1,1 @@
+"""deploypipe takes a PyTorch model from training to a served endpoint."""

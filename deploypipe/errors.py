@@ -1,0 +1,57 @@
+"""Every error that deploypipe raises on purpose, and the exit code each one has on the command line.
+
+DeploypipeError        1   never raised itself; catch it to catch them all
+├── UsageError         2   the request makes no sense: an unknown name, a missing file, options that contradict
+├── DataError          3   a dataset or an input file is missing, damaged or mislabelled
+├── TrainingError      4   training cannot start, go on or resume
+├── ExportError        5   the model cannot be captured, or the format cannot carry it
+├── ParityError        6   an artifact does not return what the eager model returns
+├── PackageError       7   the archive cannot be built, or its artifact is not proven
+└── ServingError       8   the server cannot start, answer or stop
+
+Anything else that escapes is a bug and exits 1.
+"""
+
+from typing import ClassVar
+
+
+class DeploypipeError(Exception):
+    """What is wrong and where (`message`), and what to do about it (`remedy`, may be empty)."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.remedy}" if self.remedy else self.message
+
+
+class UsageError(DeploypipeError):
+    exit_code = 2
+
+
+class DataError(DeploypipeError):
+    exit_code = 3
+
+
+class TrainingError(DeploypipeError):
+    exit_code = 4
+
+
+class ExportError(DeploypipeError):
+    exit_code = 5
+
+
+class ParityError(DeploypipeError):
+    exit_code = 6
+
+
+class PackageError(DeploypipeError):
+    exit_code = 7
+
+
+class ServingError(DeploypipeError):
+    exit_code = 8
