@@ -55,3 +55,8 @@ class PackageError(DeploypipeError):
 
 class ServingError(DeploypipeError):
     exit_code = 8
+
+
+def first_line(cause: BaseException) -> str:
+    """The first line of a foreign error's message, or its class where it has none."""
+    return str(cause).strip().partition("\n")[0] or type(cause).__name__

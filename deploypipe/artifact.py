@@ -1,0 +1,118 @@
+"""What an artifact is: one file in one format, and a sidecar that says what it takes, gives, comes from and proved."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deploypipe.errors import DeploypipeError, ParityError, UsageError, first_line
+from deploypipe.files import read_json, sha256_file, write_json
+from deploypipe.formats import FORMATS
+from deploypipe.formats.base import DeviceUnavailable, Format, Runner
+from deploypipe.signature import Sample, Signature
+
+SCHEMA = "deploypipe.artifact/1"
+IMAGE_CLASSIFICATION, TENSORS = "image-classification", "tensors"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The facts of a sidecar, and where the artifact is."""
+
+    path: Path
+    format: str
+    signature: Signature
+    sha256: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Where the weights come from: their sha256, the dataset, versions, git commit, configuration."""
+    parity: Mapping[str, Any] = field(default_factory=dict)
+    """The verdict ("passed"), how many comparisons, the largest difference."""
+    samples: Sample | None = None
+    """Inputs and what eager answers to them, so that whoever loads the artifact later can check it on the spot."""
+    task: str = TENSORS
+    """What a server makes of it: "image-classification" (pixels to classes) or "tensors" (as the signature says)."""
+
+    @property
+    def sidecar(self) -> Path:
+        return sidecar_of(self.path)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "file": self.path.name,
+            "format": self.format,
+            "sha256": self.sha256,
+            **self.signature.to_json(),
+            "provenance": dict(self.provenance),
+            "parity": dict(self.parity),
+            "task": self.task,
+            "samples": self.samples.to_json() if self.samples else None,
+        }
+
+    def write_sidecar(self) -> None:
+        write_json(self.sidecar, self.to_json())
+
+
+def sidecar_of(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def read_artifact(path: Path, error: type[DeploypipeError] = UsageError) -> Artifact:
+    """The artifact at `path` by its sidecar. `error` where either is missing; ParityError where the bytes changed."""
+    if not path.is_file():
+        raise error(f"no artifact at {path}", "Write it with `deploypipe export`.")
+    remedy = f"Write {path.name} anew with `deploypipe export`."
+    document = read_json(sidecar_of(path), SCHEMA, error, remedy)
+    try:
+        artifact = Artifact(
+            path=path,
+            format=document["format"],
+            signature=Signature.from_json(document),
+            sha256=document["sha256"],
+            provenance=document["provenance"],
+            parity=document["parity"],
+            samples=Sample.from_json(document["samples"]) if document["samples"] else None,
+            task=document["task"],
+        )
+    except (KeyError, TypeError) as cause:
+        raise error(f"{sidecar_of(path)} is damaged: {cause!r}", remedy) from cause
+    if sha256_file(path) != artifact.sha256:
+        raise ParityError(f"{path} is not the file that was proven: its sha256 differs from its sidecar's", remedy)
+    return artifact
+
+
+def format_of(path: Path) -> Format:
+    """By suffix. UsageError for one that no format has."""
+    for candidate in FORMATS.values():
+        if path.suffix == candidate.suffix:
+            return candidate
+    known = ", ".join(f"{entry.suffix} ({entry.name})" for entry in FORMATS.values())
+    raise UsageError(f"{path} has no artifact's suffix", f"Known: {known}.")
+
+
+def read_runner(path: Path, device: str = "cpu", threads: int | None = None) -> Runner:
+    """Load an artifact whatever its sidecar says; ParityError when the file itself cannot be read."""
+    if not path.is_file():
+        raise UsageError(f"no artifact at {path}", "Write it with `deploypipe export`.")
+    try:
+        return format_of(path).read(path, device, threads)
+    except DeploypipeError:
+        raise
+    except DeviceUnavailable as cause:
+        raise UsageError(str(cause), "`deploypipe doctor` shows what this machine has.") from cause
+    except Exception as cause:
+        raise ParityError(
+            f"{path} cannot be loaded on {device}: {first_line(cause)}", "Write it anew with `deploypipe export`."
+        ) from cause
+
+
+def load(path: str | Path, device: str = "cpu", threads: int | None = None) -> Runner:
+    """A Runner for the artifact at `path`: `runner(*inputs)` takes and returns what the eager module does.
+
+    `device`: "cpu", "cuda", "cuda:1". `threads`: CPU threads of one call; None leaves it to the runtime.
+    ParityError when the file is not the one that its sidecar describes; a file without a sidecar is loaded as it is.
+    """
+    path = Path(path)
+    if sidecar_of(path).exists():
+        read_artifact(path)
+    return read_runner(path, device, threads)

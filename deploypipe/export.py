@@ -1,0 +1,107 @@
+"""Export: capture once, write each format, prove each one equal to eager, put it in place."""
+
+import copy
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deploypipe.artifact import TENSORS, Artifact, read_runner, sidecar_of
+from deploypipe.capture import Axes, Capture, capture
+from deploypipe.errors import DeploypipeError, ExportError, UsageError, first_line
+from deploypipe.files import scratch_folder, sha256_file
+from deploypipe.formats import FORMATS
+from deploypipe.parity import Probe, Report, compare, drawn_probes
+from deploypipe.signature import Sample, flatten
+
+SAMPLE_BYTES = 64 * 1024
+"""Samples larger than this do not belong into a JSON file."""
+
+
+def export(
+    module: nn.Module,
+    example_inputs: tuple[Tensor, ...],
+    *,
+    format: str,
+    path: str | Path,
+    dynamic: Axes | None = None,
+    probes: Iterable[Probe | tuple[Tensor, ...]] | None = None,
+    output_names: Sequence[str] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Artifact:
+    """Write `module` to `path` as one artifact, proven equal to eager on every probe, with its sidecar beside it.
+
+    `example_inputs`: a tuple of tensors to capture with. `dynamic`: argument name → axis → symbol name, the axes whose
+    size may differ from the example's. `probes`: input tuples on which the artifact must return what eager returns;
+    without them the example and values like it, at several batch sizes.
+
+    The module stays as it was (mode, weights, class). Nothing is left at `path` unless it was proven: ExportError when
+    the model cannot be captured or the format cannot carry it, ParityError when the artifact differs from eager.
+    """
+    captured = capture(module, example_inputs, dynamic, tuple(output_names) if output_names else None)
+    artifact, report = write_proven(captured, format, Path(path), probes, provenance)
+    report.raise_if_failed()
+    return artifact
+
+
+def write_proven(
+    captured: Capture,
+    format: str,
+    path: Path,
+    probes: Iterable[Probe | tuple[Tensor, ...]] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    task: str = TENSORS,
+) -> tuple[Artifact, Report]:
+    """One format of one capture. The artifact is put at `path` only when the report says "passed".
+
+    The first probe, when it is small, goes into the sidecar as the sample that servers check themselves with.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"no format {format!r}", f"There are: {', '.join(FORMATS)}.")
+    entry = FORMATS[format]
+    if path.suffix != entry.suffix:
+        raise UsageError(f"a {format} artifact ends in {entry.suffix}, not in {path.name!r}")
+    if probes is None:
+        probes = drawn_probes(captured.signature, captured.example_inputs)
+    proving = [probe if isinstance(probe, Probe) else Probe("given", probe) for probe in probes]
+    provenance = dict(provenance or {})
+    metadata = json.dumps({"signature": captured.signature.to_json(), "provenance": provenance}, sort_keys=True)
+    with scratch_folder(path) as folder:
+        written = folder / path.name
+        try:
+            how = entry.write(captured, written, metadata)
+        except DeploypipeError:
+            raise
+        except Exception as cause:
+            raise ExportError(
+                f"{type(captured.module).__name__} cannot be written as {format}: {first_line(cause)}",
+                "Another format may carry it: `deploypipe formats` lists them.",
+            ) from cause
+        report = compare(captured.module, read_runner(written), str(path), proving)
+        artifact = Artifact(
+            path=path,
+            format=format,
+            signature=captured.signature,
+            sha256=sha256_file(written),
+            provenance={**provenance, **({"how": how} if how else {})},
+            parity=report.summary(),
+            samples=_sample(captured.module, proving),
+            task=task,
+        )
+        if report.passed:
+            # A crash between the two renames leaves an artifact without a sidecar, which nothing serves.
+            sidecar_of(path).unlink(missing_ok=True)
+            written.replace(path)
+            artifact.write_sidecar()
+    return artifact, report
+
+
+def _sample(module: nn.Module, probes: Sequence[Probe]) -> Sample | None:
+    inputs = probes[0].inputs if probes else ()
+    if not inputs or sum(tensor.nbytes for tensor in inputs) > SAMPLE_BYTES:
+        return None
+    with torch.no_grad():
+        return Sample(inputs, tuple(flatten(module(*copy.deepcopy(inputs)))[0]))

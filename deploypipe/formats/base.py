@@ -1,0 +1,93 @@
+"""What a format is. This file travels inside archives, like each format's reader."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..signature import Signature, TensorSpec, dtype_name, unflatten
+
+if TYPE_CHECKING:
+    from ..capture import Capture
+
+METADATA = "deploypipe.json"
+"""The name under which an artifact carries its own description (signature, provenance) inside the file."""
+
+
+class DeviceUnavailable(ValueError):
+    """The device asked for is not there, or the runtime cannot use it."""
+
+
+class Runner(ABC):
+    """An artifact loaded from its file and ready to run: torch tensors in, what the eager module returns out."""
+
+    runtime: str
+    """What executes it, the row of the tolerance table: "torch" or "onnxruntime"."""
+    provider: str
+    """Where it really runs: "cpu", "cuda:0", "CPUExecutionProvider", …"""
+
+    def __init__(self, metadata: Mapping[str, Any], device: str) -> None:
+        self.metadata = metadata
+        self.device = device
+        self.signature = Signature.from_json(metadata["signature"]) if metadata else None
+        """None for a file that deploypipe did not write."""
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """Run on `inputs`, in the signature's order. TypeError where their number, dtypes or shapes do not fit."""
+        if self.signature is not None:
+            for problem in mismatches(self.signature.inputs, inputs):
+                raise TypeError(problem)
+            return unflatten(self.run(*inputs), self.signature.structure)
+        leaves = self.run(*inputs)
+        return leaves[0] if len(leaves) == 1 else tuple(leaves)
+
+    @abstractmethod
+    def run(self, *inputs: Tensor) -> list[Tensor]:
+        """The output tensors, flat and on the CPU."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """How one kind of artifact is written and read back.
+
+    `write(capture, path, metadata)` writes one file and returns what is worth saying about how (may be empty).
+    `read(path, device, threads)` gives a Runner; `threads` bounds the CPU threads of one call, where it can.
+    `carries` says in a line what it can hold.
+    """
+
+    name: str
+    suffix: str
+    carries: str
+    write: Callable[["Capture", Path, str], str]
+    read: Callable[[Path, str, int | None], Runner]
+
+
+def mismatches(specs: Sequence[TensorSpec], tensors: Sequence[Tensor]) -> list[str]:
+    """Why `tensors` do not fit `specs`, a line each; a symbol met twice must have one size."""
+    if len(specs) != len(tensors):
+        return [f"expected {len(specs)} inputs ({', '.join(map(str, specs))}), got {len(tensors)}"]
+    sizes: dict[str, int] = {}
+    found = []
+    for spec, tensor in zip(specs, tensors, strict=True):
+        fits = dtype_name(tensor.dtype) == spec.dtype and tensor.dim() == len(spec.shape)
+        fits = fits and all(
+            size == (sizes.setdefault(axis, size) if isinstance(axis, str) else axis)
+            for axis, size in zip(spec.shape, tensor.shape, strict=True)
+        )
+        if not fits:
+            found.append(f"expected {spec}, got {dtype_name(tensor.dtype)}{list(tensor.shape)}")
+    return found
+
+
+def as_torch_device(device: str) -> torch.device:
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as cause:
+        raise DeviceUnavailable(f"{device!r} is no device: {str(cause).splitlines()[0]}") from cause
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceUnavailable(f"device {device!r} was asked for, but torch finds no CUDA device here")
+    return chosen

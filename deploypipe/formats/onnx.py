@@ -1,0 +1,93 @@
+"""ONNX: one file, symbolic axes, run by ONNX Runtime."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .base import METADATA, DeviceUnavailable, Format, Runner
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ..capture import Capture
+
+OPSET = 20  # the newest that torch's dynamo exporter writes without converting
+
+
+def write(capture: "Capture", path: Path, metadata: str) -> str:
+    import onnx
+
+    program = torch.onnx.export(
+        capture.program,
+        dynamo=True,
+        opset_version=OPSET,
+        external_data=False,
+        input_names=[spec.name for spec in capture.signature.inputs],
+        output_names=[spec.name for spec in capture.signature.outputs],
+        verbose=False,
+    )
+    assert program is not None
+    proto: onnx.ModelProto = program.model_proto
+    _name_axes(proto.graph, capture.symbols)
+    onnx.helper.set_model_props(proto, {METADATA: metadata})
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save_model(proto, str(path))
+    return ""
+
+
+def _name_axes(graph: "onnx.GraphProto", names: Mapping[str, str]) -> None:
+    """Call symbolic axes by the author's names ("batch") instead of torch's ("s77")."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.HasField("dim_param"):
+                axis.dim_param = names.get(axis.dim_param, axis.dim_param)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _name_axes(attribute.g, names)
+
+
+class OnnxRunner(Runner):
+    runtime = "onnxruntime"
+
+    def __init__(self, path: Path, device: str, threads: int | None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        if threads is not None:
+            options.intra_op_num_threads = threads
+            options.inter_op_num_threads = 1
+        # Asking for a provider that is not there only prints an error and falls back, so ask for what is there.
+        kind, _, index = device.partition(":")
+        wanted: list[Any] = ["CPUExecutionProvider"]
+        if kind == "cuda":
+            if not torch.cuda.is_available() or "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+                raise DeviceUnavailable(f"device {device!r} asked for, but ONNX Runtime has no usable CUDA here")
+            # Without this, float32 convolutions and products run in TF32: 10 bits of mantissa.
+            wanted.insert(0, ("CUDAExecutionProvider", {"device_id": int(index or 0), "use_tf32": 0}))
+        elif kind != "cpu":
+            raise DeviceUnavailable(f"ONNX Runtime runs on cpu or cuda here, not on {device!r}")
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
+        self.provider: str = self.session.get_providers()[0]
+        if kind == "cuda" and self.provider != "CUDAExecutionProvider":
+            raise DeviceUnavailable(f"ONNX Runtime fell back to {self.provider} though {device!r} was asked for")
+        properties = self.session.get_modelmeta().custom_metadata_map
+        super().__init__(json.loads(properties.get(METADATA, "{}")), device)
+
+    def run(self, *inputs: Tensor) -> list[Tensor]:
+        names = [node.name for node in self.session.get_inputs()]
+        feed = {name: tensor.detach().cpu().numpy() for name, tensor in zip(names, inputs, strict=True)}
+        return [torch.from_numpy(output) for output in self.session.run(None, feed)]
+
+
+FORMAT = Format(
+    name="onnx",
+    suffix=".onnx",
+    carries="any captured program; runs wherever ONNX Runtime does",
+    write=write,
+    read=OnnxRunner,
+)

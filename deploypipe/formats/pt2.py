@@ -1,0 +1,49 @@
+"""pt2: a saved `torch.export` program, run by PyTorch."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..signature import flatten
+from .base import METADATA, Format, Runner, as_torch_device
+
+if TYPE_CHECKING:
+    from ..capture import Capture
+
+
+def write(capture: "Capture", path: Path, metadata: str) -> str:
+    torch.export.save(capture.program, path, extra_files={METADATA: metadata})
+    return ""
+
+
+class Pt2Runner(Runner):
+    runtime = "torch"
+
+    def __init__(self, path: Path, device: str, threads: int | None) -> None:
+        where = as_torch_device(device)
+        extra = {METADATA: ""}
+        self.program = torch.export.load(path, extra_files=extra)
+        if where.type != "cpu":
+            from torch.export.passes import move_to_device_pass
+
+            self.program = move_to_device_pass(self.program, where)
+        self.module = self.program.module()
+        self.provider = str(where)
+        super().__init__(json.loads(extra[METADATA] or "{}"), device)
+
+    def run(self, *inputs: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            outputs = self.module(*(tensor.to(self.device) for tensor in inputs))
+        return [leaf.cpu() for leaf in flatten(outputs)[0]]
+
+
+FORMAT = Format(
+    name="pt2",
+    suffix=".pt2",
+    carries="any captured program; runs with torch, without the model's source",
+    write=write,
+    read=Pt2Runner,
+)

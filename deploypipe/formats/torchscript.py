@@ -1,0 +1,61 @@
+"""TorchScript: scripted, never traced, run by PyTorch (Python or C++).
+
+PyTorch 2.10 deprecated TorchScript and says so at each call; the format is still what many servers load, so its
+FutureWarnings are silenced here, in the one file that uses it.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..signature import flatten
+from .base import METADATA, Format, Runner, as_torch_device
+
+if TYPE_CHECKING:
+    from ..capture import Capture
+
+
+@contextmanager
+def _deprecated() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is", FutureWarning)
+        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is", DeprecationWarning)
+        yield
+
+
+def write(capture: "Capture", path: Path, metadata: str) -> str:
+    with _deprecated():
+        torch.jit.save(torch.jit.script(capture.module), path, _extra_files={METADATA: metadata})
+    return "scripted"
+
+
+class TorchScriptRunner(Runner):
+    runtime = "torch"
+
+    def __init__(self, path: Path, device: str, threads: int | None) -> None:
+        where = as_torch_device(device)
+        extra = {METADATA: ""}
+        with _deprecated():
+            self.module = torch.jit.load(path, map_location=where, _extra_files=extra)  # type: ignore[no-untyped-call]
+        self.provider = str(where)
+        super().__init__(json.loads(extra[METADATA] or "{}"), device)
+
+    def run(self, *inputs: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            outputs = self.module(*(tensor.to(self.device) for tensor in inputs))
+        return [leaf.cpu() for leaf in flatten(outputs)[0]]
+
+
+FORMAT = Format(
+    name="torchscript",
+    suffix=".pt",
+    carries="what torch.jit.script takes, and any captured program; loads in C++ and in older servers",
+    write=write,
+    read=TorchScriptRunner,
+)
