@@ -121,9 +121,12 @@ class Client:
                 raise ServingError(f"no server at {self.url}", "Start it with `deploypipe serve`.") from cause
             except httpx.TimeoutException as cause:
                 raise ServingError(f"{self._path} did not answer in time: {first_line(cause)}") from cause
-            except httpx.TransportError as cause:  # the connection was cut: predictions can be asked for twice
+            except (
+                httpx.NetworkError,
+                httpx.RemoteProtocolError,
+            ) as cause:  # the connection was cut: predictions can be asked for twice
                 problem = ServingError(f"{self._path} cut the connection: {first_line(cause)}")
-            except httpx.HTTPError as cause:
+            except (httpx.HTTPError, httpx.InvalidURL) as cause:
                 raise ServingError(f"{self._path} cannot be asked: {first_line(cause)}") from cause
             else:
                 if response.status_code == 200:
@@ -150,7 +153,7 @@ class Client:
 
 def _passing(response: httpx.Response) -> bool:
     """A full queue, a worker not back yet, or one that died with the request in its hands."""
-    return response.status_code == 503 or (response.status_code == 500 and "Worker died" in response.text)
+    return response.status_code == 503 or (response.status_code >= 500 and "Worker died" in response.text)
 
 
 def _message(response: httpx.Response) -> str:

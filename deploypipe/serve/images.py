@@ -117,7 +117,7 @@ def pixels_from_npy(data: bytes | bytearray, shape: tuple[int, ...]) -> Pixels:
         raise Rejection(BAD_REQUEST, f"the .npy header is damaged: {_line(cause)}; accepted: {accepted}") from cause
     if dtype != np.uint8:
         raise Rejection(UNPROCESSABLE, f"the .npy array is {dtype}; accepted: {accepted}")
-    rows = found[:1] + ((1, *found[1:]) if channels == 1 and len(found) == 3 else found)[1:]
+    rows = (found[0], 1, *found[1:]) if channels == 1 and len(found) == 3 else found
     if len(rows) != 4 or rows[1:] != shape or rows[0] < 1:
         raise Rejection(UNPROCESSABLE, f"the .npy array has shape {list(found)}; accepted: {accepted}")
     # The header is only a claim: compare it with what came before anything of that size is allocated.
