@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import IMAGE_MODELS, Models, npy, png
+from served_models import IMAGE_MODELS, Models, npy, png
 
 from deploypipe.errors import ServingError
 from deploypipe.serve import Client, Server, status
@@ -172,7 +172,7 @@ def test_a_killed_worker_costs_the_client_nothing(models: Models, server: Server
     workers = [p for p in psutil.Process(server.pid).children() if "model_service_worker" in " ".join(p.cmdline())]
     for worker in workers:
         worker.send_signal(signal.SIGKILL)
-    with Client(server.url, "onnx", timeout=60) as client:
+    with Client(server.url, "onnx") as client:
         (row,) = client.predict_pixels(models.images[:1].numpy())
     assert np.allclose(row.probabilities, models.probabilities([0])[0], atol=ATOL)
 

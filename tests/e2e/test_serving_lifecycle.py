@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from conftest import TIMEOUT, Models, png
+from served_models import TIMEOUT, Models, png
 
 from deploypipe.artifact import read_artifact
 from deploypipe.errors import ServingError
@@ -67,7 +67,7 @@ def test_two_servers_side_by_side_and_stop_ends_exactly_one(
     assert httpx.get(f"{server.url}/ping", trust_env=False).status_code == 200
     with pytest.raises(ServingError, match="no server in"):
         stop(folder=folder)
-    with pytest.raises(ServingError, match=r"no server at .* deploypipe serve"):
+    with pytest.raises(ServingError, match="no server at .*`deploypipe serve`"):
         Client(other.url, "one").predict([b"x"])
 
 

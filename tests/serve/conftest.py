@@ -1,44 +1,17 @@
-"""A small classifier as a proven artifact, and TorchServe's side of a handler, without a server."""
+"""A tiny classifier as a proven artifact in every format."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from without_server import Tiny
 
 from deploypipe.artifact import IMAGE_CLASSIFICATION
 from deploypipe.capture import capture
 from deploypipe.export import write_proven
 from deploypipe.formats import FORMATS
 from deploypipe.parity import image_probes
-
-
-class Tiny(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(784, 10)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.linear(pixels.flatten(1) / 255)
-
-
-@dataclass
-class Context:
-    """What TorchServe's context offers a handler, and what the handler did with it."""
-
-    manifest: dict[str, Any]
-    system_properties: dict[str, Any]
-    statuses: dict[int, int] = field(default_factory=dict)
-    content_types: dict[int, str] = field(default_factory=dict)
-
-    def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
-        assert phrase.isascii()
-        self.statuses[idx] = code
-
-    def set_response_content_type(self, idx: int, value: str) -> None:
-        self.content_types[idx] = value
 
 
 @pytest.fixture(scope="session")

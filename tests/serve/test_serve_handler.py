@@ -1,6 +1,7 @@
 """The handler in this process: its proof at load, and one answer for each request of a mixed batch."""
 
 import base64
+import dataclasses
 import io
 import json
 import logging
@@ -11,14 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Context
 from PIL import Image
 from torch import Tensor, nn
+from without_server import Context
 
 import deploypipe
+from deploypipe.artifact import read_artifact
 from deploypipe.formats import FORMATS
 from deploypipe.serve import package
 from deploypipe.serve.handler import ArchiveInvalid, Handler
+from deploypipe.signature import Sample
 
 
 def _load(artifact: Path, folder: Path) -> tuple[Handler, Context]:
@@ -58,6 +61,10 @@ def _npy(pixels: Tensor) -> bytes:
     return file.getvalue()
 
 
+def _instances(*instances: Any) -> bytes:
+    return json.dumps({"instances": instances}).encode()
+
+
 def _ask(handler: Handler, context: Context, *bodies: bytes) -> list[tuple[int, Any]]:
     fresh = Context(context.manifest, context.system_properties)
     answers = handler.handle([{"body": bytearray(body)} for body in bodies], fresh)
@@ -80,7 +87,7 @@ def test_a_mixed_batch_is_answered_one_by_one_in_one_run(
         _png(images[0]),
         b"",
         _npy(images[1:6]),
-        json.dumps({"instances": [images[6].tolist(), {"b64": base64.b64encode(b"no image").decode()}]}).encode(),
+        _instances(images[6].tolist(), {"b64": base64.b64encode(b"no image").decode()}),
         json.dumps(
             {"instances": [images[7, 0].tolist(), {"b64": base64.b64encode(_png(images[8])).decode()}]}
         ).encode(),
@@ -278,6 +285,17 @@ def test_requests_of_tensors_do_not_see_each_other(tmp_path: Path) -> None:
     one, other = _ask(handler, context, b'{"instances": [[1, 3]]}', b'{"instances": [[10, 20], [30, 40]]}')
     assert one[1]["predictions"] == [{"output": [-1.0, 1.0]}]
     assert other[1]["predictions"] == [{"output": [-15.0, -5.0]}, {"output": [5.0, 15.0]}]
+
+
+def test_a_sample_with_another_answer_refuses_to_load(artifacts: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "tiny.pt"
+    path.write_bytes(artifacts["torchscript"].read_bytes())
+    facts = read_artifact(artifacts["torchscript"])
+    assert facts.samples is not None
+    other = Sample(facts.samples.inputs, tuple(output + 0.001 for output in facts.samples.outputs))
+    dataclasses.replace(facts, path=path, samples=other).write_sidecar()
+    with pytest.raises(ArchiveInvalid, match=r"digits 1.0 does not answer .* differ by up to 0.001"):
+        _load(path, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["tiny.pt", "tiny.pt.json", "archived/signature.py"])
