@@ -176,7 +176,7 @@ class _Loop:
             pixels = self.training.inputs.float()
             self.module.mean.fill_(pixels.mean())  # type: ignore[operator]
             self.module.std.fill_(pixels.std())  # type: ignore[operator]
-        self.module.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module.to(self.device).to(memory_format=torch.channels_last)
         self.inputs, self.targets = self.training.inputs.to(self.device), self.training.targets.to(self.device)
         self.classify = not self.targets.is_floating_point()
         self.steps = math.ceil(len(self.training) / config.batch_size)
