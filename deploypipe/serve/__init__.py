@@ -1,0 +1,35 @@
+"""Serving on TorchServe: pack a proven artifact, start a server that proves itself, ask it, stop it.
+
+    archive = package(Path("model.onnx"), "digits", store=Path("model_store"))
+    server = start(Path("model_store"))
+    predictions = Client(server.url, "digits").predict([Path("seven.png")])
+    stop()
+
+`handler.py`, `images.py`, `requests.py`, `tensors.py` and `rejection.py` travel inside archives and therefore import
+nothing of deploypipe by its name.
+"""
+
+from deploypipe.serve.archive import Archive, package, read_archive
+from deploypipe.serve.client import Client, Prediction
+from deploypipe.serve.java import Java, find_java
+from deploypipe.serve.readiness import ModelStatus
+from deploypipe.serve.record import Server, tokens_of
+from deploypipe.serve.server import Status, serve_foreground, start, status, stop
+
+__all__ = [
+    "Archive",
+    "Client",
+    "Java",
+    "ModelStatus",
+    "Prediction",
+    "Server",
+    "Status",
+    "find_java",
+    "package",
+    "read_archive",
+    "serve_foreground",
+    "start",
+    "status",
+    "stop",
+    "tokens_of",
+]

@@ -1,0 +1,194 @@
+"""Ask a server: images to predictions, tensors to tensors, and errors that say what to do."""
+
+import io
+import ipaddress
+import json
+import random
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deploypipe.errors import DataError, ServingError, first_line
+from deploypipe.serve.rejection import Rejection
+from deploypipe.serve.tensors import from_protocol, to_protocol
+from deploypipe.signature import TensorSpec
+
+RETRIES = 5
+_FIRST_PAUSE = 0.05
+_AT_ONCE = 16
+"""Requests under way together, so that the server can batch them."""
+
+_DTYPES = {"FP16": "float16", "BF16": "bfloat16", "FP32": "float32", "FP64": "float64", "BOOL": "bool"}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    label: int
+    probability: float
+    probabilities: tuple[float, ...]
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Prediction":
+        return cls(document["class"], document["probability"], tuple(document["probabilities"]))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"class": self.label, "probability": self.probability, "probabilities": list(self.probabilities)}
+
+
+class Client:
+    """One model of one server. Usable from several threads, and as a context manager.
+
+    A request that the server has no room for, or that a dying worker lost, is sent again, a few times, after pauses
+    that grow and vary. ServingError when there is no server, no such model, or the request is refused.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8080",
+        name: str = "mnist",
+        timeout: float = 30.0,
+        *,
+        version: str | None = None,
+        token: str | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.name = name
+        self._path = f"{self.url}/predictions/{name}" + (f"/{version}" if version else "")
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        try:
+            # A proxy of the environment has no business between us and this machine.
+            self._http = httpx.Client(timeout=timeout, headers=headers, trust_env=not _is_here(url))
+        except (httpx.InvalidURL, ValueError) as cause:
+            raise ServingError(f"{url!r} is no address of a server: {first_line(cause)}") from cause
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def predict(self, images: Sequence[bytes | Path]) -> list[Prediction]:
+        """One prediction an image (encoded: PNG, JPEG, …), in order. DataError for a file that cannot be read."""
+        bodies = [_content(image) for image in images]
+        if len(bodies) < 2:
+            return [Prediction.from_json(self._post(body, "application/octet-stream")) for body in bodies]
+        names = [str(image) if isinstance(image, Path) else f"image {i}" for i, image in enumerate(images)]
+        with ThreadPoolExecutor(min(_AT_ONCE, len(bodies))) as pool:
+            answers = pool.map(lambda body, name: self._post(body, "application/octet-stream", name), bodies, names)
+            return [Prediction.from_json(answer) for answer in answers]
+
+    def predict_pixels(self, pixels: NDArray[np.uint8] | Tensor) -> list[Prediction]:
+        """`uint8 [n, H, W]` or `[n, C, H, W]`, in the model's own H and W → one prediction a row."""
+        file = io.BytesIO()
+        np.save(file, pixels.numpy() if isinstance(pixels, Tensor) else pixels, allow_pickle=False)
+        answer = self._post(file.getvalue(), "application/octet-stream")
+        return [Prediction.from_json(item) for item in answer["predictions"]]
+
+    def infer(self, inputs: Mapping[str, Tensor | NDArray[Any]]) -> dict[str, Tensor]:
+        """The model's inputs by name → its outputs by name, by the Open Inference Protocol v2."""
+        items = [
+            to_protocol(name, value if isinstance(value, Tensor) else torch.from_numpy(value))
+            for name, value in inputs.items()
+        ]
+        answer = self._post(json.dumps({"inputs": items}).encode(), "application/json")
+        specs = [_spec(item) for item in answer["outputs"]]
+        try:
+            outputs = from_protocol(answer["outputs"], specs, "outputs")
+        except Rejection as cause:
+            raise ServingError(f"the answer of {self._path} cannot be read: {cause}") from cause
+        return {spec.name: output for spec, output in zip(specs, outputs, strict=True)}
+
+    def _post(self, body: bytes, content_type: str, what: str = "") -> dict[str, Any]:
+        for attempt in range(RETRIES + 1):
+            try:
+                response = self._http.post(self._path, content=body, headers={"content-type": content_type})
+            except httpx.ConnectError as cause:
+                raise ServingError(f"no server at {self.url}", "Start it with `deploypipe serve`.") from cause
+            except httpx.TimeoutException as cause:
+                raise ServingError(f"{self._path} did not answer in time: {first_line(cause)}") from cause
+            except httpx.TransportError as cause:  # the connection was cut: predictions can be asked for twice
+                problem = ServingError(f"{self._path} cut the connection: {first_line(cause)}")
+            except httpx.HTTPError as cause:
+                raise ServingError(f"{self._path} cannot be asked: {first_line(cause)}") from cause
+            else:
+                if response.status_code == 200:
+                    return _object(response, self._path)
+                problem = self._problem(response, what)
+                if not _passing(response):
+                    raise problem
+            if attempt < RETRIES:
+                time.sleep(_FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))
+        raise ServingError(f"{problem.message} (asked {RETRIES + 1} times)", problem.remedy)
+
+    def _problem(self, response: httpx.Response, what: str) -> ServingError:
+        status, text = response.status_code, _message(response)
+        if status == 503 and "no worker" in text:
+            # TorchServe says "no worker is available" when its queue is full, too.
+            return ServingError(
+                f"{self.url} has no room or no worker for {self.name!r} at the moment", "Try again later."
+            )
+        if status == 404:
+            return ServingError(f"{self.url} serves no model {self._path.partition('/predictions/')[2]!r}: {text}")
+        refused = "refuses " + what if what else "refuses the request"
+        return ServingError(f"{self.url} {refused} (HTTP {status}): {text}")
+
+
+def _passing(response: httpx.Response) -> bool:
+    """A full queue, a worker not back yet, or one that died with the request in its hands."""
+    return response.status_code == 503 or (response.status_code == 500 and "Worker died" in response.text)
+
+
+def _message(response: httpx.Response) -> str:
+    """Our handler's `error`, or TorchServe's `message`, or the text as it is."""
+    try:
+        document = response.json()
+        return str(document.get("error") or document.get("message"))
+    except (ValueError, AttributeError):
+        return response.text[:200].strip()
+
+
+def _object(response: httpx.Response, path: str) -> dict[str, Any]:
+    try:
+        document = response.json()
+    except ValueError as cause:
+        raise ServingError(f"the answer of {path} is no JSON: {first_line(cause)}") from cause
+    if not isinstance(document, dict):
+        raise ServingError(f"the answer of {path} is no JSON object")
+    return document
+
+
+def _spec(item: Mapping[str, Any]) -> TensorSpec:
+    datatype = str(item["datatype"])
+    return TensorSpec(item["name"], _DTYPES.get(datatype, datatype.lower()), tuple(item["shape"]))
+
+
+def _content(image: bytes | Path) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    try:
+        return image.read_bytes()
+    except OSError as cause:
+        raise DataError(f"{image} cannot be read: {cause.strerror or cause}") from cause
+
+
+def _is_here(url: str) -> bool:
+    host = httpx.URL(url).host
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,211 @@
+"""What TorchServe is told: its properties, its logging, its command line and its environment."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+from deploypipe.serve.archive import Archive
+from deploypipe.serve.java import Java
+
+MAX_BODY = 16 << 20
+"""Bytes of one request or response; TorchServe answers 413 beyond."""
+
+_KEPT_VARIABLES = (
+    "PATH", "HOME", "USER", "LANG", "TZ", "SYSTEMROOT",
+    "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "VIRTUAL_ENV",
+    "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_HOME", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES",
+)  # fmt: skip
+"""All that a server and its workers see of our environment: tokens and passwords stay behind."""
+
+_LOGGING = """\
+<?xml version="1.0" encoding="UTF-8"?>
+<!-- TorchServe's own logging writes at DEBUG, twice. Here: warnings, and what workers print; 2 x 10 MB at most. -->
+<Configuration status="WARN">
+  <Appenders>
+    <RollingFile name="server" fileName="{logs}/server.log" filePattern="{logs}/server.%i.log">
+      <PatternLayout pattern="%d{{ISO8601}} %-5p %c - %m%n"/>
+      <Policies><SizeBasedTriggeringPolicy size="5 MB"/></Policies>
+      <DefaultRolloverStrategy max="1"/>
+    </RollingFile>
+    <RollingFile name="workers" fileName="{logs}/workers.log" filePattern="{logs}/workers.%i.log">
+      <PatternLayout pattern="%d{{ISO8601}} %t - %m%n"/>
+      <Policies><SizeBasedTriggeringPolicy size="5 MB"/></Policies>
+      <DefaultRolloverStrategy max="1"/>
+    </RollingFile>
+  </Appenders>
+  <Loggers>
+    <Logger name="ACCESS_LOG" level="off"/>
+    <Logger name="TS_METRICS" level="off"/>
+    <Logger name="MODEL_METRICS" level="off"/>
+    <Logger name="MODEL_LOG" level="info" additivity="false"><AppenderRef ref="workers"/></Logger>
+    <Root level="warn"><AppenderRef ref="server"/></Root>
+  </Loggers>
+</Configuration>
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a server runs; what it serves is in the archives."""
+
+    host: str
+    port: int
+    management_port: int
+    metrics_port: int
+    grpc_ports: tuple[int, int]
+    """TorchServe opens both always; on loopback, and nothing here uses them."""
+    worker_port: int
+    """The first of a row that names the workers' sockets."""
+    workers: int
+    batch: int
+    """The most requests that a worker gets at once."""
+    delay_ms: int
+    """How long a worker waits for a batch to fill; at low load every request pays it."""
+    queue: int
+    """How many requests may wait for one model; beyond, TorchServe answers 503."""
+    gpus: int
+    tokens: bool
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of one server."""
+
+    folder: Path
+
+    @property
+    def record(self) -> Path:
+        return self.folder / "server.json"
+
+    @property
+    def properties(self) -> Path:
+        return self.folder / "config.properties"
+
+    @property
+    def logging(self) -> Path:
+        return self.folder / "log4j2.xml"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    @property
+    def console(self) -> Path:
+        return self.logs / "console.log"
+
+    @property
+    def keys(self) -> Path:
+        """Where TorchServe writes its tokens: in its working folder."""
+        return self.folder / "key_file.json"
+
+
+def properties(settings: Settings, archives: Sequence[Archive], store: Path) -> str:
+    """The content of config.properties."""
+    models: dict[str, dict[str, dict[str, int | bool | str]]] = {}
+    for archive in archives:
+        models.setdefault(archive.name, {})[archive.version] = {
+            "defaultVersion": archive.name not in models,
+            "marName": archive.path.name,
+            "minWorkers": settings.workers,
+            "maxWorkers": settings.workers,
+            "batchSize": settings.batch,
+            "maxBatchDelay": settings.delay_ms,
+        }
+    values = {
+        "inference_address": f"http://{settings.host}:{settings.port}",
+        "management_address": f"http://127.0.0.1:{settings.management_port}",
+        "metrics_address": f"http://127.0.0.1:{settings.metrics_port}",
+        "grpc_inference_address": "127.0.0.1",
+        "grpc_inference_port": settings.grpc_ports[0],
+        "grpc_management_address": "127.0.0.1",
+        "grpc_management_port": settings.grpc_ports[1],
+        "initial_worker_port": settings.worker_port,
+        "model_store": store,
+        "load_models": ",".join(archive.path.name for archive in archives),
+        "models": json.dumps(models),
+        "allowed_urls": f"file://{_quoted_pattern(str(store))}/[A-Za-z0-9_.-]+[.]mar",
+        "enable_model_api": "false",
+        "install_py_dep_per_model": "false",
+        "enable_envvars_config": "false",
+        "disable_token_authorization": str(not settings.tokens).lower(),
+        "token_expiration_min": 60 * 24 * 365,
+        "decode_input_request": "false",  # invalid JSON gets its own answer from the handler
+        "ts_open_inference_protocol": "true",
+        "max_request_size": MAX_BODY,
+        "max_response_size": MAX_BODY,
+        "job_queue_size": settings.queue,
+        "number_of_netty_threads": 1,
+        "netty_client_threads": 1,
+        "number_of_gpu": settings.gpus,
+        "metrics_mode": "prometheus",
+        "disable_system_metrics": "true",  # a Python process each minute
+    }
+    return "".join(f"{name}={_escaped(str(value))}\n" for name, value in values.items())
+
+
+def logging_configuration(layout: Layout) -> str:
+    return _LOGGING.format(logs=escape(str(layout.logs), {'"': "&quot;"}))
+
+
+def command(java: Java, layout: Layout, scratch: Path) -> list[str | Path]:
+    """The JVM itself rather than ts's launcher, whose pid file is shared and which is one more process to end."""
+    import ts
+
+    home = Path(ts.__file__).parent.parent
+    return [
+        java.executable,
+        "-XX:+UseSerialGC",
+        "-Xms64m",
+        "-Xmx512m",
+        "-XX:+ExitOnOutOfMemoryError",
+        "-XX:-UsePerfData",  # a file in the machine's shared temporary folder
+        f"-Dmodel_server_home={home}",
+        f"-Dlog4j.configurationFile={layout.logging.as_uri()}",
+        f"-Djava.io.tmpdir={scratch}",
+        "-cp",
+        home / "ts" / "frontend" / "*",
+        "org.pytorch.serve.ModelServer",
+        "--python",
+        sys.executable,
+        "-f",
+        layout.properties,
+        "-ncs",  # else a snapshot left by an earlier server silently replaces this configuration
+    ]
+
+
+def environment(layout: Layout, scratch: Path, source: Mapping[str, str] = os.environ) -> dict[str, str]:
+    kept = {name: source[name] for name in _KEPT_VARIABLES if name in source}
+    return {
+        **kept,
+        "LC_ALL": "C.UTF-8",
+        "TMPDIR": str(scratch),
+        "TEMP": str(scratch),
+        "LOG_LOCATION": str(layout.logs),
+        "METRICS_LOCATION": str(layout.logs),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # One thread a worker: more workers, not more threads, are what fills the cores.
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+    }
+
+
+def _escaped(value: str) -> str:
+    """Java properties are Latin-1 with backslash escapes."""
+    return "".join(
+        "\\\\" if character == "\\" else character if " " <= character <= "~" else _java_escape(character)
+        for character in value
+    )
+
+
+def _java_escape(character: str) -> str:
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+
+
+def _quoted_pattern(text: str) -> str:
+    """A Java pattern that matches `text` alone. TorchServe splits the property at commas, so those are escaped too."""
+    return "".join(c if c.isalnum() or c in "/_" else f"\\x{{{ord(c):x}}}" for c in text)

@@ -1,0 +1,180 @@
+"""The TorchServe handler: four hooks, and every request of a batch gets its own answer. Travels inside archives.
+
+`initialize` proves the archive: the digests of its files, then the packaged samples through the loaded artifact. What
+it raises keeps the worker from ever becoming ready.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..formats.base import Runner, mismatches
+from ..signature import Sample, Signature, flatten
+from .rejection import PHRASES, UNPROCESSABLE, Rejection
+from .requests import Form, PixelBatch, Request, body_of, image_shape, read_image_request, read_tensor_request
+from .tensors import disagreement, to_lists, to_protocol
+
+logger = logging.getLogger(__name__)
+
+Read = Callable[[Path, str, int | None], Runner]
+Failure = Rejection | Exception
+Run = Sequence[Tensor]
+"""The outputs of one run of the artifact, in the signature's order."""
+
+
+class ArchiveInvalid(RuntimeError):
+    """The archive is not what was packaged, or does not answer its samples: it must not serve."""
+
+
+class Handler:
+    def __init__(self, read: Read) -> None:
+        self._read = read
+
+    def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
+        """What TorchServe calls with a batch: one item a request in, one JSON body a request out."""
+        return self.postprocess(self.inference(self.preprocess(data)), context)
+
+    def initialize(self, context: Any) -> None:
+        """Check the digests, load the artifact, answer the packaged samples. ArchiveInvalid when anything differs."""
+        properties = context.system_properties
+        folder = Path(properties["model_dir"])
+        self.model_name: str = context.manifest["model"]["modelName"]
+        self.model_version: str = context.manifest["model"]["modelVersion"]
+        facts = context.manifest["deploypipe"]
+        for name, wanted in facts["sha256"].items():
+            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != wanted:
+                raise ArchiveInvalid(f"{name} is not the file that was packaged: its sha256 differs")
+        sidecar = json.loads((folder / facts["sidecar"]).read_text(encoding="utf-8"))
+        if sidecar["sha256"] != facts["sha256"][facts["artifact"]] or sidecar["parity"].get("verdict") != "passed":
+            raise ArchiveInvalid(f"{facts['artifact']} is not proven by its sidecar")
+        self.signature = Signature.from_json(sidecar)
+        self.batch: PixelBatch | None = None
+        if sidecar["task"] == "image-classification":
+            self.batch = PixelBatch(image_shape(self.signature), int(properties.get("batch_size") or 1))
+        gpu = properties.get("gpu_id")
+        torch.set_num_threads(1)
+        self.runner = self._read(folder / facts["artifact"], "cpu" if gpu is None else f"cuda:{gpu}", 1)
+        self._prove(Sample.from_json(sidecar["samples"]), facts["tolerances"])
+        # A line for each batch would fill the log; what matters is logged as a warning.
+        logging.getLogger().setLevel(logging.WARNING)
+
+    def _prove(self, sample: Sample, tolerances: Sequence[Mapping[str, float]]) -> None:
+        outputs = self._run(sample.inputs)
+        specs = self.signature.outputs
+        for spec, wanted, found, tolerance in zip(specs, sample.outputs, outputs, tolerances, strict=True):
+            if problem := disagreement(wanted, found, tolerance["atol"], tolerance["rtol"]):
+                raise ArchiveInvalid(
+                    f"{self.model_name} {self.model_version} does not answer its packaged sample as the eager model "
+                    f"did: output {spec.name!r}: {problem}"
+                )
+
+    def preprocess(self, data: Sequence[Mapping[str, Any]]) -> list[Request | Failure]:
+        """Each body as a Request, its pixels decoded into the shared batch, or as what is wrong with it."""
+        if self.batch is not None:
+            self.batch.clear()
+        return [self._each(self._parse, item) for item in data]
+
+    def _parse(self, item: Mapping[str, Any]) -> Request:
+        body = body_of(item)
+        if self.batch is not None:
+            return read_image_request(body, self.signature, self.batch)
+        request = read_tensor_request(body, self.signature)
+        for run in request.runs:
+            if problems := mismatches(self.signature.inputs, run):
+                raise Rejection(UNPROCESSABLE, "; ".join(problems))
+        return request
+
+    def inference(self, requests: Sequence[Request | Failure]) -> list[tuple[Request, list[Run]] | Failure]:
+        """Run the artifact: once for all the images of the batch; for tensors once a run that a request asks for,
+        since nothing says that rows of different requests do not see each other there."""
+        if self.batch is not None and any(isinstance(request, Request) for request in requests):
+            (outputs,) = self._run((self.batch.tensor,))
+            return [
+                (request, [[outputs[request.rows]]]) if isinstance(request, Request) else request
+                for request in requests
+            ]
+        return [
+            self._each(self._answer_tensors, request) if isinstance(request, Request) else request
+            for request in requests
+        ]
+
+    def _answer_tensors(self, request: Request) -> tuple[Request, list[Run]]:
+        try:
+            return request, [self._run(inputs) for inputs in request.runs]
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as cause:
+            # The artifact answered its samples, so it is these values or sizes that it cannot take.
+            raise Rejection(UNPROCESSABLE, f"the model fails on these inputs: {_line(cause)}") from cause
+
+    def _run(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        return flatten(self.runner(*inputs))[0]
+
+    def postprocess(self, answers: Sequence[tuple[Request, list[Run]] | Failure], context: Any) -> list[bytes]:
+        """JSON bodies, and the status of each request that is not answered with 200."""
+        bodies: list[bytes] = []
+        for i, answer in enumerate(answers):
+            body = answer if isinstance(answer, Exception) else self._each(self._render, answer)
+            if isinstance(body, Exception):
+                status, message = 500, "the server failed on this request; its log says why"
+                if isinstance(body, Rejection):
+                    status, message = body.status, body.message
+                context.set_response_status(status, PHRASES[status], i)
+                body = _json({"error": message})
+            context.set_response_content_type(i, "application/json")
+            bodies.append(body)
+        return bodies
+
+    def _render(self, answer: tuple[Request, list[Run]]) -> bytes:
+        request, runs = answer
+        if request.form is Form.PROTOCOL:
+            named = dict(zip((spec.name for spec in self.signature.outputs), runs[0], strict=True))
+            document: dict[str, Any] = {"model_name": self.model_name, "model_version": self.model_version}
+            if request.id is not None:
+                document["id"] = request.id
+            names = request.outputs or tuple(named)
+            return _json({**document, "outputs": [to_protocol(name, named[name]) for name in names]})
+        if request.rows is not None:
+            predictions = _classified(runs[0][0])
+            return _json(predictions[0] if request.form is Form.IMAGE else {"predictions": predictions})
+        names = tuple(spec.name for spec in self.signature.outputs)
+        rows = zip(*runs[0], strict=True) if request.stacked else runs
+        named_rows = [dict(zip(names, map(to_lists, row), strict=True)) for row in rows]
+        return _json({"predictions": named_rows})
+
+    @staticmethod
+    def _each(step: Callable[[Any], Any], item: Any) -> Any:
+        """`step(item)`; what it raises becomes this item's answer and no one else's."""
+        try:
+            return step(item)
+        except Rejection as rejection:
+            return rejection
+        except Exception as cause:
+            logger.exception("a request failed")
+            return cause
+
+
+def _classified(logits: Tensor) -> list[dict[str, Any]]:
+    """`float [n, classes]` → the class, its probability and all probabilities of each row."""
+    probabilities = torch.softmax(logits.to(torch.float32), dim=1)
+    best = probabilities.max(dim=1)
+    return [
+        {"class": index, "probability": probability, "probabilities": row}
+        for index, probability, row in zip(
+            best.indices.tolist(), best.values.tolist(), probabilities.tolist(), strict=True
+        )
+    ]
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _line(cause: BaseException) -> str:
+    return str(cause).strip().partition("\n")[0] or type(cause).__name__

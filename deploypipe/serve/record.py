@@ -1,0 +1,123 @@
+"""The record of a server: what was started, in the server's own folder, so that any later process finds it."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from deploypipe.errors import ServingError
+from deploypipe.files import read_json
+from deploypipe.serve import processes
+from deploypipe.serve.archive import Archive
+from deploypipe.serve.configuration import Layout
+
+SCHEMA = "deploypipe.server/1"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that was started, as its record says."""
+
+    folder: Path
+    """Its own: configuration, logs, record."""
+    pid: int
+    created: float
+    """The process's creation time, which tells it from a later one of the same number."""
+    host: str
+    port: int
+    management_port: int
+    metrics_port: int
+    store: Path
+    scratch: Path
+    """Its temporary files and its workers' sockets."""
+    tokens: bool
+    """Requests need a token; see `tokens_of`."""
+    archives: tuple[Archive, ...]
+
+    @property
+    def url(self) -> str:
+        host = "127.0.0.1" if self.host == "0.0.0.0" else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def management_url(self) -> str:
+        return f"http://127.0.0.1:{self.management_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://127.0.0.1:{self.metrics_port}/metrics"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "pid": self.pid,
+            "created": self.created,
+            "host": self.host,
+            "port": self.port,
+            "management_port": self.management_port,
+            "metrics_port": self.metrics_port,
+            "store": str(self.store),
+            "scratch": str(self.scratch),
+            "tokens": self.tokens,
+            "archives": [archive.to_json() for archive in self.archives],
+        }
+
+    @classmethod
+    def from_json(cls, folder: Path, document: Mapping[str, Any]) -> "Server":
+        return cls(
+            folder=folder,
+            pid=document["pid"],
+            created=document["created"],
+            host=document["host"],
+            port=document["port"],
+            management_port=document["management_port"],
+            metrics_port=document["metrics_port"],
+            store=Path(document["store"]),
+            scratch=Path(document["scratch"]),
+            tokens=document["tokens"],
+            archives=tuple(Archive.from_json(archive) for archive in document["archives"]),
+        )
+
+
+def default_folder(port: int) -> Path:
+    return platformdirs.user_state_path("deploypipe") / "servers" / str(port)
+
+
+def recorded(folder: Path) -> Server | None:
+    """The server whose record lies in `folder`, running or not; None where there is none."""
+    path = Layout(folder).record
+    if not path.exists():
+        return None
+    remedy = f"Remove {folder} if no server of it runs."
+    document = read_json(path, SCHEMA, ServingError, remedy)
+    try:
+        return Server.from_json(folder, document)
+    except (KeyError, TypeError, ValueError) as cause:
+        raise ServingError(f"{path} is damaged: {cause!r}", remedy) from cause
+
+
+def tokens_of(server: Server) -> dict[str, str]:
+    """The tokens that requests need, by what they are for: "inference", "management". Empty where none are."""
+    if not server.tokens:
+        return {}
+    try:
+        keys = json.loads(Layout(server.folder).keys.read_text(encoding="utf-8"))
+        return {kind: keys[kind]["key"] for kind in ("inference", "management")}
+    except (OSError, ValueError, KeyError):
+        return {}  # not written yet
+
+
+def clean(server: Server) -> None:
+    """Remove what a server that is gone left behind, all but its logs."""
+    layout = Layout(server.folder)
+    for process in processes.members(server.pid, server.created):  # workers that outlived a killed server
+        with contextlib.suppress(Exception):
+            process.kill()
+    shutil.rmtree(server.scratch, ignore_errors=True)
+    layout.keys.unlink(missing_ok=True)
+    layout.record.unlink(missing_ok=True)
