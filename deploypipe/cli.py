@@ -18,7 +18,7 @@ from deploypipe import data, doctor, pipeline, show
 from deploypipe import train as training
 from deploypipe.artifact import read_runner
 from deploypipe.capture import capture
-from deploypipe.errors import DataError, DeploypipeError, Interrupted, UsageError, first_line
+from deploypipe.errors import DataError, DeploypipeError, Interrupted, ServingError, UsageError, first_line
 from deploypipe.evaluate import evaluate as evaluate_split
 from deploypipe.export import export_run, write_proven
 from deploypipe.files import write_json
@@ -28,12 +28,14 @@ from deploypipe.parity import SCHEMA as PARITY_SCHEMA
 from deploypipe.parity import drawn_probes, verify_run
 from deploypipe.parity import verify as verify_artifact
 from deploypipe.runs import open_run
+from deploypipe.serve import server
+from deploypipe.serve.record import Server
 from deploypipe.train import TrainConfig
 from deploypipe.usercode import load_example, load_module, parse_dynamic
 
 app = typer.Typer(
     name="deploypipe",
-    help="Takes a PyTorch model from training to a served endpoint, and proves that what is served is what was trained.",
+    help="From a trained PyTorch model to a served endpoint, with proof that what is served is what was trained.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -55,7 +57,6 @@ UserModel = Annotated[str | None, typer.Option("--model", help="Your own module 
 UserExample = Annotated[str | None, typer.Option("--example", help="Its example inputs: file.py:name.")]
 UserAxes = Annotated[list[str] | None, typer.Option("--dynamic", help="An axis that stays dynamic: x:0=batch.")]
 StoreOption = Annotated[Path, typer.Option(help="Folder of the archives.")]
-HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
 PortOption = Annotated[int, typer.Option(help="Port of the predictions.")]
 STORE = Path("model_store")
 
@@ -74,7 +75,7 @@ def verb(function: Callable[P, Document]) -> Callable[P, None]:
             _fail(cause, as_json)
         if as_json:
             print(json.dumps(document))
-        if isinstance(document.get("exit_code"), int):
+        if document.get("exit_code"):
             raise typer.Exit(document["exit_code"])
 
     signature = inspect.signature(function)
@@ -123,8 +124,9 @@ def run(
             config, out, format=format, store=model_store, report=report, say=show.note, warn=show.warn
         )
     show.summary(summary)
+    sample = next(iter(sorted(summary.run.samples.glob("*.png"))), "digit.png")
     show.next_commands(
-        "deploypipe serve --detach", "deploypipe predict digit.png", "deploypipe evaluate", "deploypipe export --help"
+        "deploypipe evaluate", "deploypipe serve --detach", f"deploypipe predict {sample}", "deploypipe stop"
     )
     return summary.to_json()
 
@@ -207,14 +209,14 @@ def export(
     if model is None:
         opened = open_run(run)
         rows = export_run(opened, formats, data_dir)
-        then = ("deploypipe verify", "deploypipe package")
+        then = ["deploypipe verify", "deploypipe package"]
     else:
         if example is None:
             raise UsageError("--model needs --example file.py:name, the inputs to capture it with")
         captured = capture(load_module(model), load_example(example), parse_dynamic(dynamic or []))
         stem = model.rpartition(":")[2]
         rows = [write_proven(captured, name, out / f"{stem}{_suffix(name)}") for name in formats]
-        then = (f"deploypipe verify --model {model} --example {example} --artifact {rows[0][0].path}",)
+        then = [f"deploypipe verify --model {model} --example {example} --artifact {rows[0][0].path}"]
     show.artifacts(rows)
     for _, report in rows:
         report.raise_if_failed()
@@ -269,68 +271,66 @@ def package(
         [(str(archive.path), archive.name, archive.version, show.size(archive.path), archive.sha256[:12])],
     )
     show.next_commands("deploypipe serve --detach")
-    return archive.to_json()
+    return pipeline.facts_of(archive)
 
 
 @verb
 def serve(
     model_store: StoreOption = STORE,
-    host: HostOption = "127.0.0.1",
-    port: PortOption = 8080,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: PortOption = server.PORT,
     detach: Annotated[bool, typer.Option("--detach", help="Return when ready; else stay until Ctrl-C.")] = False,
-    workers: Annotated[int, typer.Option(help="Worker processes per model.")] = 1,
+    workers: Annotated[int | None, typer.Option(help="Per model. [default: half the cores, 4 at most]")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     timeout: Annotated[float, typer.Option(help="Seconds to wait for readiness.")] = 120.0,
 ) -> Document:
     """Serve every archive of the store with TorchServe; ready means that each answered its samples correctly."""
-    from deploypipe.serve import server
+    started: list[Server] = []
 
-    started = server.start(model_store, host=host, port=port, workers=workers, timeout=timeout)
-    show.listing(("model", "version", "predictions"), [(m.name, m.version, m.url) for m in started.models])
-    show.next_commands(f"deploypipe predict digit.png --url {started.url}", f"deploypipe stop --port {port}")
-    if not detach:
+    def ready(found: Server) -> None:
+        started.append(found)
+        show.server(found)
+
+    options = {"host": host, "port": port, "workers": workers, "device": device, "timeout": timeout}
+    if detach:
+        ready(server.start(model_store, **options))  # type: ignore[arg-type]
+        show.next_commands(f"deploypipe predict digit.png --url {started[0].url}", f"deploypipe stop --port {port}")
+    else:
         show.note("Serving until Ctrl-C.")
-        server.wait(started)
-    return started.to_json()
+        server.serve_foreground(model_store, ready, **options)
+    return {"url": started[0].url, "pid": started[0].pid, "folder": str(started[0].folder),
+            "models": [pipeline.facts_of(archive) for archive in started[0].archives]}  # fmt: skip
 
 
 @verb
-def stop(port: PortOption = 8080) -> Document:
+def stop(port: PortOption = server.PORT) -> Document:
     """End the server that `serve` started, and everything it started."""
-    from deploypipe.serve import server
-
-    stopped = server.stop(port=port)
-    show.out.print(f"stopped the server on port {port} (process {stopped})")
-    return {"stopped": stopped}
+    stopped = server.stop(port)
+    show.out.print(f"stopped {stopped.url} (process {stopped.pid})")
+    return {"url": stopped.url, "pid": stopped.pid}
 
 
 @verb
-def status(port: PortOption = 8080) -> Document:
+def status(port: PortOption = server.PORT) -> Document:
     """What the server on this port serves, and whether it answers its samples correctly; exit 8 when it does not."""
-    from deploypipe.serve import server
-
-    found = server.status(port=port)
-    show.listing(
-        ("model", "version", "workers", "answers"),
-        [(m.name, m.version, str(m.workers), "correct" if m.ready else m.problem) for m in found.models],
-    )
+    found = server.status(port)
+    show.status(found)
     if not found.ready:
-        show.err.print(f"error: {found.problem}", style="red", markup=False)
-    return {**found.to_json(), **({} if found.ready else {"exit_code": 8})}
+        raise ServingError(f"port {port}: {found.message}", "Start a server with `deploypipe serve`.")
+    return {"state": found.state, "models": [dataclasses.asdict(model) for model in found.models]}
 
 
 @verb
 def predict(
     files: Annotated[list[Path], typer.Argument(help="Images.")],
-    url: Annotated[str, typer.Option(help="The server.")] = "http://127.0.0.1:8080",
-    name: Annotated[str | None, typer.Option(help="Model name. [default: the only one served]")] = None,
+    url: Annotated[str, typer.Option(help="The server.")] = f"http://127.0.0.1:{server.PORT}",
+    name: Annotated[str | None, typer.Option(help="Model name. [default: the one that `serve` serves there]")] = None,
 ) -> Document:
     """Send images to a server and show what it makes of them."""
-    from deploypipe.serve.client import Client
-
-    with Client(url, name) as client:
+    with pipeline.client_for(url, name) as client:
         predictions = client.predict(files)
     rows = [
-        (str(file), str(found.class_index), f"{found.probability:.4f}")
+        (str(file), str(found.label), f"{found.probability:.4f}")
         for file, found in zip(files, predictions, strict=True)
     ]
     show.listing(("file", "class", "probability"), rows)

@@ -5,6 +5,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,7 +35,7 @@ def examine(data_dir: Path | None = None, ports: tuple[int, ...] = (8080,)) -> l
     checks.append(_check("ONNX Runtime providers", NEEDED, _providers))
     checks.append(_check("Java", NEEDED, _java))
     checks.append(_check("TorchServe", NEEDED, _torchserve))
-    checks += [_check(f"port {port}", USEFUL, lambda port=port: _port(port)) for port in ports]
+    checks += [_check(f"port {port}", USEFUL, partial(_port, port)) for port in ports]
     checks.append(_check("disk", NEEDED, _disk))
     checks.append(_check("data", USEFUL, lambda: _data(data.data_folder(data_dir))))
     return checks

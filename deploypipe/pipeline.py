@@ -1,5 +1,6 @@
 """The whole way in one call: train, evaluate, export, verify, package, serve, predict over HTTP, compare with eager."""
 
+import io
 import math
 import tempfile
 from collections.abc import Callable
@@ -7,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import torch
 import torchinfo
+from PIL import Image
 
 from deploypipe import train as training
 from deploypipe.artifact import Artifact, read_artifact
@@ -22,6 +25,7 @@ from deploypipe.serve import server
 from deploypipe.serve.archive import Archive
 from deploypipe.serve.archive import package as build_archive
 from deploypipe.serve.client import Client
+from deploypipe.serve.record import default_folder, recorded, tokens_of
 from deploypipe.train import TrainConfig
 
 HTTP_IMAGES = 100
@@ -63,7 +67,7 @@ class Summary:
                  "sha256": artifact.sha256, **report.summary()}
                 for artifact, report in self.artifacts
             ],
-            "archive": self.archive.to_json(),
+            "archive": facts_of(self.archive),
             "http": {"requests": self.http.requests, "agreeing": self.http.agreeing,
                      "max_difference": self.http.max_difference},
         }  # fmt: skip
@@ -143,6 +147,25 @@ def _preferred(opened: Run) -> Path:
     raise PackageError(f"{opened.folder} has no artifact to package", "Write one: `deploypipe export --format onnx`.")
 
 
+def facts_of(archive: Archive) -> dict[str, str]:
+    return {"path": str(archive.path), "name": archive.name, "version": archive.version, "format": archive.format,
+            "sha256": archive.sha256}  # fmt: skip
+
+
+def client_for(url: str, name: str | None = None) -> Client:
+    """A client of the server at `url`. Of one that was started on this machine, the model's name and the token are
+    known; UsageError when the name is not and was not given."""
+    port = httpx.URL(url).port if url.startswith("http") else None
+    here = recorded(default_folder(port)) if port else None
+    names = sorted({archive.name for archive in here.archives}) if here else []
+    if name is None:
+        if len(names) != 1:
+            served = f"it serves {', '.join(names)}" if names else "it was not started here"
+            raise UsageError(f"which model of {url}? ({served})", "Name it with --name.")
+        name = names[0]
+    return Client(url, name, token=tokens_of(here).get("inference") if here else None)
+
+
 def compare_over_http(opened: Run, url: str, name: str, data_dir: Path | None = None) -> HttpAgreement:
     """Send test images as PNG files, one a request, and compare classes and probabilities with the eager model's."""
     dataset = opened.dataset(data_dir)
@@ -157,7 +180,7 @@ def compare_over_http(opened: Run, url: str, name: str, data_dir: Path | None = 
         for answer, row in zip(answers, expected, strict=True)
     ]
     agreeing = [
-        answer.class_index == int(row.argmax()) and difference <= HTTP_TOLERANCE
+        answer.label == int(row.argmax()) and difference <= HTTP_TOLERANCE
         for answer, row, difference in zip(answers, expected, differences, strict=True)
     ]
     return HttpAgreement(len(answers), sum(agreeing), max(differences, default=math.nan))
@@ -165,10 +188,6 @@ def compare_over_http(opened: Run, url: str, name: str, data_dir: Path | None = 
 
 def png(image: torch.Tensor) -> bytes:
     """`uint8 [height, width]` as a PNG file."""
-    import io
-
-    from PIL import Image
-
     stream = io.BytesIO()
     Image.fromarray(image.numpy()).save(stream, "PNG")
     return stream.getvalue()

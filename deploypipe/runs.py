@@ -47,6 +47,10 @@ class Run:
         return self.folder / "exports"
 
     @property
+    def samples(self) -> Path:
+        return self.folder / "samples"
+
+    @property
     def parity(self) -> Path:
         return self.folder / "parity.json"
 

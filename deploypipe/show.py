@@ -1,4 +1,4 @@
-"""What the command line shows: tables and progress. Results go to standard output, everything else to standard error."""
+"""What the command line shows. Results go to standard output, progress and everything else to standard error."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +16,8 @@ from deploypipe.evaluate import Metrics
 from deploypipe.parity import Report
 from deploypipe.pipeline import Summary
 from deploypipe.runs import Run
+from deploypipe.serve.record import Server
+from deploypipe.serve.server import Status
 from deploypipe.train import Progress
 from deploypipe.train import Report as Listener
 
@@ -32,7 +34,7 @@ def note(message: str) -> None:
 
 
 def next_commands(*commands: str) -> None:
-    note("Next: " + "  or  ".join(commands))
+    note("Next: " + "\n      ".join(commands))
 
 
 @contextmanager
@@ -59,6 +61,8 @@ def training_progress() -> Iterator[Listener]:
                 epoch=f"{progress.epoch}/{progress.epochs}",
                 figures=_figures(progress),
             )
+            if (progress.epoch, progress.step) == (progress.epochs, progress.steps):
+                bar.stop()
 
         yield listen
 
@@ -179,3 +183,21 @@ def summary(found: Summary) -> None:
     result = f"{http.agreeing} of {http.requests} answers equal eager's, largest difference {http.max_difference:.2e}"
     table.add_row("HTTP", result, verdict(http.passed))
     out.print(table)
+
+
+def server(found: Server) -> None:
+    listing(
+        ("model", "version", "predictions"),
+        [
+            (archive.name, archive.version, f"{found.url}/predictions/{archive.name}/{archive.version}")
+            for archive in found.archives
+        ],
+    )
+    if found.tokens:
+        note(f"Requests need the header Authorization: Bearer <key>; the keys are in {found.folder}/key_file.json")
+
+
+def status(found: Status) -> None:
+    rows = [(model.name, model.version, f"{model.workers} of {model.workers_wanted}", model.problem or "correct")
+            for model in found.models]  # fmt: skip
+    listing(("model", "version", "workers", "answers"), rows)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -306,6 +307,7 @@ class _Loop:
         if self.config.patience and self.best:
             self.module.load_state_dict(self.best)
         self.module.eval()
+        _save_samples(self.dataset, self.folder / "samples")
         metrics = evaluate(self.module, self.dataset.test, self.device).to_json()
         dataset = {
             "name": self.dataset.name,
@@ -319,6 +321,16 @@ class _Loop:
         return _write_run(
             self.folder, self.config, self.module, dataset, self.history, metrics, str(self.device), seconds
         )
+
+
+def _save_samples(dataset: Dataset, folder: Path) -> None:
+    if dataset.test.inputs.dtype != torch.uint8:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    for label in range(len(dataset.classes)):
+        first = (dataset.test.targets == label).nonzero()[0, 0]
+        with atomic_path(folder / f"{label}.png") as temporary:
+            Image.fromarray(dataset.test.inputs[first, 0].numpy()).save(temporary)
 
 
 def _untrained(config: TrainConfig, folder: Path) -> Run:
