@@ -7,7 +7,8 @@ DeploypipeError        1   never raised itself; catch it to catch them all
 ├── ExportError        5   the model cannot be captured, or the format cannot carry it
 ├── ParityError        6   an artifact does not return what the eager model returns
 ├── PackageError       7   the archive cannot be built, or its artifact is not proven
-└── ServingError       8   the server cannot start, answer or stop
+├── ServingError       8   the server cannot start, answer or stop
+└── Interrupted      130   Ctrl-C or SIGTERM; says what was kept and how to go on
 
 Anything else that escapes is a bug and exits 1.
 """
@@ -55,6 +56,10 @@ class PackageError(DeploypipeError):
 
 class ServingError(DeploypipeError):
     exit_code = 8
+
+
+class Interrupted(DeploypipeError):
+    exit_code = 130
 
 
 def first_line(cause: BaseException) -> str:

@@ -14,7 +14,8 @@ from deploypipe.capture import Axes, Capture, capture
 from deploypipe.errors import DeploypipeError, ExportError, UsageError, first_line
 from deploypipe.files import scratch_folder, sha256_file
 from deploypipe.formats import FORMATS
-from deploypipe.parity import Probe, Report, compare, drawn_probes
+from deploypipe.parity import Probe, Report, compare, drawn_probes, run_probes
+from deploypipe.runs import Run
 from deploypipe.signature import Sample, flatten
 
 SAMPLE_BYTES = 64 * 1024
@@ -105,3 +106,23 @@ def _sample(module: nn.Module, probes: Sequence[Probe]) -> Sample | None:
         return None
     with torch.no_grad():
         return Sample(inputs, tuple(flatten(module(*copy.deepcopy(inputs)))[0]))
+
+
+def export_run(run: Run, formats: Sequence[str], data_dir: Path | None = None) -> list[tuple[Artifact, Report]]:
+    """The run's model in each of `formats`, below the run's `exports/`; captured once.
+
+    Every format is tried; artifacts that differ from eager are not put in place, and their reports say so.
+    """
+    for format in formats:
+        if format not in FORMATS:
+            raise UsageError(f"no format {format!r}", f"There are: {', '.join(FORMATS)}.")
+    module = run.load_module()
+    entry = run.entry
+    captured = capture(module, entry.example(), entry.dynamic, entry.outputs)
+    probes = run_probes(run, captured.signature, data_dir)
+    return [
+        write_proven(
+            captured, format, run.exports / f"model{FORMATS[format].suffix}", probes, run.provenance(), entry.task
+        )
+        for format in formats
+    ]

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from deploypipe.artifact import read_runner
 from deploypipe.capture import reference_copy
 from deploypipe.errors import ParityError, UsageError, first_line
+from deploypipe.files import write_json
 from deploypipe.formats.base import Runner
+from deploypipe.runs import Run
 from deploypipe.signature import Signature, dtype_name, flatten, leaf_names
 
 SCHEMA = "deploypipe.parity/1"
@@ -268,3 +270,32 @@ def _like(tensor: Tensor, shape: Sequence[int], generator: torch.Generator) -> T
         return (torch.randn(list(shape), generator=generator) * spread + tensor.mean().item()).to(tensor.dtype)
     low, high = (int(tensor.min()), int(tensor.max())) if tensor.numel() else (0, 1)
     return torch.randint(low, high + 1, list(shape), generator=generator).to(tensor.dtype)
+
+
+def run_probes(run: Run, signature: Signature | None, data_dir: Path | None = None) -> list[Probe]:
+    """What the artifacts of a run are compared on: test images and random pixels for an image classifier, else the
+    example and values like it."""
+    dataset = run.dataset(data_dir)
+    if dataset is not None and dataset.test.inputs.dtype == torch.uint8:
+        return image_probes(dataset.test.inputs)
+    example = run.entry.example()
+    return drawn_probes(signature, example) if signature else [Probe("example", example)]
+
+
+def verify_run(run: Run, artifacts: Sequence[Path], data_dir: Path | None = None, device: str = "cpu") -> list[Report]:
+    """Compare each artifact with the run's eager model and write the reports to the run's `parity.json`."""
+    if not artifacts:
+        raise UsageError(f"{run.folder} has no artifact to verify", "Write one: `deploypipe export --format onnx`.")
+    module = run.load_module()
+    runners = [read_runner(path, device) for path in artifacts]
+    probes = run_probes(run, runners[0].signature, data_dir)
+    reports = [compare(module, runner, str(path), probes) for runner, path in zip(runners, artifacts, strict=True)]
+    document = {
+        "schema": SCHEMA,
+        "verdict": "passed" if all(report.passed for report in reports) else "failed",
+        "weights_sha256": run.document["weights_sha256"],
+        "dataset": run.document["dataset"],
+        "artifacts": [report.to_json() for report in reports],
+    }
+    write_json(run.parity, document)
+    return reports

@@ -1,0 +1,412 @@
+"""The command line: parse, call one library function, show the result."""
+
+import dataclasses
+import functools
+import inspect
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn, ParamSpec
+
+import typer
+
+from deploypipe import data, doctor, pipeline, show
+from deploypipe import train as training
+from deploypipe.artifact import read_runner
+from deploypipe.capture import capture
+from deploypipe.errors import DataError, DeploypipeError, Interrupted, ServingError, UsageError, first_line
+from deploypipe.evaluate import evaluate as evaluate_split
+from deploypipe.export import export_run, write_proven
+from deploypipe.files import write_json
+from deploypipe.formats import FORMATS
+from deploypipe.models import MODELS
+from deploypipe.parity import SCHEMA as PARITY_SCHEMA
+from deploypipe.parity import drawn_probes, verify_run
+from deploypipe.parity import verify as verify_artifact
+from deploypipe.runs import open_run
+from deploypipe.serve import server
+from deploypipe.serve.record import Server
+from deploypipe.train import TrainConfig
+from deploypipe.usercode import load_example, load_module, parse_dynamic
+
+app = typer.Typer(
+    name="deploypipe",
+    help="From a trained PyTorch model to a served endpoint, with proof that what is served is what was trained.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+P = ParamSpec("P")
+Document = Mapping[str, Any]
+DEFAULTS = TrainConfig()
+
+Json = Annotated[bool, typer.Option("--json", help="Standard output is one JSON object and nothing else.")]
+RunOption = Annotated[Path | None, typer.Option("--run", help="Run directory. [default: the newest below runs/]")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the datasets. [default: $DEPLOYPIPE_DATA_DIR, else the user's cache folder]"),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+UserModel = Annotated[str | None, typer.Option("--model", help="Your own module instead of a run's: file.py:Name.")]
+UserExample = Annotated[str | None, typer.Option("--example", help="Its example inputs: file.py:name.")]
+UserAxes = Annotated[list[str] | None, typer.Option("--dynamic", help="An axis that stays dynamic: x:0=batch.")]
+StoreOption = Annotated[Path, typer.Option(help="Folder of the archives.")]
+PortOption = Annotated[int, typer.Option(help="Port of the predictions.")]
+STORE = Path("model_store")
+
+
+def verb(function: Callable[P, Document]) -> Callable[P, None]:
+    """A command whose function shows its result and returns it as a JSON-able object, which `--json` prints instead;
+    errors are printed here and nowhere else, and decide the exit code."""
+
+    @functools.wraps(function)
+    def command(*args: P.args, **kwargs: P.kwargs) -> None:
+        as_json = bool(kwargs.pop("as_json"))
+        show.out.quiet = as_json
+        try:
+            document = function(*args, **kwargs)
+        except BaseException as cause:
+            _fail(cause, as_json)
+        if as_json:
+            print(json.dumps(document))
+        if document.get("exit_code"):
+            raise typer.Exit(document["exit_code"])
+
+    signature = inspect.signature(function)
+    parameter = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
+    # Typer reads the parameters off the signature.
+    command.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), parameter], return_annotation=None
+    )
+    app.command(function.__name__.rstrip("_"))(command)
+    return command
+
+
+def _fail(cause: BaseException, as_json: bool) -> NoReturn:
+    if isinstance(cause, KeyboardInterrupt):
+        cause = Interrupted("interrupted")
+    if not isinstance(cause, Exception):
+        raise cause
+    if os.environ.get("DEPLOYPIPE_TRACEBACK"):
+        raise cause
+    if isinstance(cause, DeploypipeError):
+        message, remedy, code = cause.message, cause.remedy, cause.exit_code
+    else:
+        message = f"unforeseen {type(cause).__name__}: {first_line(cause)}"
+        remedy, code = "This is a bug in deploypipe; DEPLOYPIPE_TRACEBACK=1 shows where.", 1
+    if as_json:
+        print(json.dumps({"error": message, "remedy": remedy, "exit_code": code}))
+    show.err.print(f"error: {message}" + (f". {remedy}" if remedy else ""), style="red", markup=False)
+    raise typer.Exit(code)
+
+
+@verb
+def run(
+    model: Annotated[str, typer.Option(help="A network of the zoo: see `deploypipe models`.")] = DEFAULTS.model,
+    data: Annotated[str, typer.Option(help="A dataset: see `deploypipe datasets`.")] = DEFAULTS.data,
+    data_dir: DataDir = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory. [default: runs/<model>-<dataset>]")] = None,
+    format: Annotated[str, typer.Option(help="The format that is served; all of them are written.")] = "onnx",
+    device: Device = DEFAULTS.device,
+    epochs: Annotated[int | None, typer.Option(help="[default: as the dataset needs]")] = None,
+    model_store: StoreOption = STORE,
+) -> Document:
+    """Train, evaluate, export to every format, verify, package, serve and predict, in one go."""
+    config = TrainConfig(model=model, data=data, data_dir=_text(data_dir), device=device, epochs=epochs)
+    with show.training_progress() as report:
+        summary = pipeline.run(
+            config, out, format=format, store=model_store, report=report, say=show.note, warn=show.warn
+        )
+    show.summary(summary)
+    sample = next(iter(sorted(summary.run.samples.glob("*.png"))), "digit.png")
+    show.next_commands(
+        "deploypipe evaluate", "deploypipe serve --detach", f"deploypipe predict {sample}", "deploypipe stop"
+    )
+    return summary.to_json()
+
+
+@verb
+def train(
+    model: Annotated[str, typer.Option(help="A network of the zoo: see `deploypipe models`.")] = DEFAULTS.model,
+    data: Annotated[str, typer.Option(help="A dataset: see `deploypipe datasets`.")] = DEFAULTS.data,
+    data_dir: DataDir = None,
+    epochs: Annotated[int | None, typer.Option(help="[default: as the dataset needs]")] = DEFAULTS.epochs,
+    batch_size: Annotated[int, typer.Option()] = DEFAULTS.batch_size,
+    optimizer: Annotated[
+        str | None, typer.Option(help=f"{', '.join(training.OPTIMIZERS)}. [default: the model's own]")
+    ] = DEFAULTS.optimizer,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="The schedule's peak. [default: the optimizer's own]")
+    ] = DEFAULTS.learning_rate,
+    momentum: Annotated[float, typer.Option(help="SGD only.")] = DEFAULTS.momentum,
+    schedule: Annotated[str, typer.Option(help=", ".join(training.SCHEDULES) + ".")] = DEFAULTS.schedule,
+    l1: Annotated[float, typer.Option(help="L1 regularisation.")] = DEFAULTS.l1,
+    l2: Annotated[float, typer.Option(help="L2 regularisation (weight decay).")] = DEFAULTS.l2,
+    dropout: Annotated[float | None, typer.Option(help="[default: the network's own]")] = DEFAULTS.dropout,
+    shift: Annotated[float, typer.Option(help="Augmentation: move by up to so many pixels.")] = DEFAULTS.shift,
+    rotate: Annotated[float, typer.Option(help="Augmentation: turn by up to so many degrees.")] = DEFAULTS.rotate,
+    scale: Annotated[float, typer.Option(help="Augmentation: resize by up to this fraction.")] = DEFAULTS.scale,
+    validation: Annotated[float, typer.Option(help="Fraction held back to validate on.")] = DEFAULTS.validation,
+    patience: Annotated[
+        int, typer.Option(help="Stop after so many epochs without a gain; 0: never.")
+    ] = DEFAULTS.patience,
+    seed: Annotated[int, typer.Option()] = DEFAULTS.seed,
+    device: Device = DEFAULTS.device,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, with its settings.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Run directory. [default: runs/<model>-<dataset>]")] = None,
+) -> Document:
+    """Train a network into a run directory."""
+    given = locals()
+    config = TrainConfig(**{field.name: given[field.name] for field in dataclasses.fields(TrainConfig)
+                            if field.name != "data_dir"}, data_dir=_text(data_dir))  # fmt: skip
+    with show.training_progress() as report:
+        done = training.train(config, out, resume=resume, report=report, warn=show.warn)
+    show.run_summary(done)
+    show.next_commands("deploypipe evaluate", "deploypipe export --format onnx")
+    return {"run": str(done.folder), **done.document}
+
+
+@verb
+def evaluate(
+    run: RunOption = None,
+    artifact: Annotated[Path | None, typer.Option(help="An artifact instead of the eager model.")] = None,
+    data_dir: DataDir = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> Document:
+    """Accuracy, per-class precision and recall and the confusion matrix on the test set."""
+    opened = open_run(run)
+    dataset = opened.dataset(data_dir)
+    if dataset is None:
+        raise DataError(f"{opened.model} has no test set: it is not trained", "Try `deploypipe verify`.")
+    if artifact is not None:
+        title, found = str(artifact), evaluate_split(read_runner(artifact, device), dataset.test)
+    else:
+        where = training.resolve_device(device)
+        title, found = str(opened.folder), evaluate_split(opened.load_module().to(where), dataset.test, where)
+    show.metrics(f"{title} on {dataset.name}", found, dataset.classes)
+    show.next_commands("deploypipe export --format all")
+    return {"of": title, "dataset": dataset.name, "dataset_sha256": dataset.sha256, **found.to_json()}
+
+
+@verb
+def export(
+    format: Annotated[str, typer.Option(help=f"{', '.join(FORMATS)} or all.")] = "onnx",
+    run: RunOption = None,
+    model: UserModel = None,
+    example: UserExample = None,
+    dynamic: UserAxes = None,
+    out: Annotated[Path, typer.Option(help="Folder for your own module's artifacts.")] = Path(),
+    data_dir: DataDir = None,
+) -> Document:
+    """Write a run's model, or your own, as artifacts that are proven equal to eager."""
+    formats = list(FORMATS) if format == "all" else [format]
+    if model is None:
+        opened = open_run(run)
+        rows = export_run(opened, formats, data_dir)
+        then = ["deploypipe verify", "deploypipe package"]
+    else:
+        if example is None:
+            raise UsageError("--model needs --example file.py:name, the inputs to capture it with")
+        captured = capture(load_module(model), load_example(example), parse_dynamic(dynamic or []))
+        stem = model.rpartition(":")[2]
+        rows = [write_proven(captured, name, out / f"{stem}{_suffix(name)}") for name in formats]
+        then = [f"deploypipe verify --model {model} --example {example} --artifact {rows[0][0].path}"]
+    show.artifacts(rows)
+    for _, report in rows:
+        report.raise_if_failed()
+    show.next_commands(*then)
+    return {"artifacts": [{"path": str(artifact.path), **artifact.to_json()} for artifact, _ in rows]}
+
+
+@verb
+def verify(
+    run: RunOption = None,
+    artifact: Annotated[Path | None, typer.Option(help="[default: every artifact of the run]")] = None,
+    model: UserModel = None,
+    example: UserExample = None,
+    data_dir: DataDir = None,
+    device: Annotated[str, typer.Option(help="Where the artifact runs: cpu or cuda.")] = "cpu",
+) -> Document:
+    """Compare artifacts with the eager model; exit 6 on a difference."""
+    if model is None:
+        opened = open_run(run)
+        reports = verify_run(opened, [artifact] if artifact else opened.artifacts(), data_dir, device)
+        written = opened.parity
+    else:
+        if artifact is None or example is None:
+            raise UsageError("--model needs --artifact FILE and --example file.py:name")
+        module, inputs = load_module(model), load_example(example)
+        signature = read_runner(artifact, device).signature
+        probes = drawn_probes(signature, inputs) if signature else [inputs]
+        reports = [verify_artifact(module, artifact, probes, device=device)]
+        written = artifact.with_name(f"{artifact.name}.parity.json")
+        write_json(written, {"schema": PARITY_SCHEMA, "verdict": reports[0].verdict,
+                             "artifacts": [reports[0].to_json()]})  # fmt: skip
+    show.reports(reports)
+    show.note(f"Report: {written}")
+    for report in reports:
+        report.raise_if_failed()
+    show.next_commands("deploypipe package")
+    return {"verdict": "passed", "report": str(written), "artifacts": [report.to_json() for report in reports]}
+
+
+@verb
+def package(
+    artifact: Annotated[Path | None, typer.Option(help="[default: the newest run's, ONNX first]")] = None,
+    run: RunOption = None,
+    name: Annotated[str | None, typer.Option(help="Model name. [default: the network's]")] = None,
+    model_version: Annotated[str, typer.Option(help="Version of the model.")] = "1.0",
+    model_store: StoreOption = STORE,
+) -> Document:
+    """Pack a proven artifact, its handler and its samples into a TorchServe archive."""
+    archive = pipeline.package(artifact, run, name, model_version, model_store)
+    show.listing(
+        ("archive", "model", "version", "size", "sha256"),
+        [(str(archive.path), archive.name, archive.version, show.size(archive.path), archive.sha256[:12])],
+    )
+    show.next_commands("deploypipe serve --detach")
+    return pipeline.facts_of(archive)
+
+
+@verb
+def serve(
+    model_store: StoreOption = STORE,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: PortOption = server.PORT,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when ready; else stay until Ctrl-C.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Per model. [default: half the cores, 4 at most]")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for readiness.")] = 120.0,
+) -> Document:
+    """Serve every archive of the store with TorchServe; ready means that each answered its samples correctly."""
+    started: list[Server] = []
+
+    def ready(found: Server) -> None:
+        started.append(found)
+        show.server(found)
+
+    options = {"host": host, "port": port, "workers": workers, "device": device, "timeout": timeout}
+    if detach:
+        ready(server.start(model_store, **options))  # type: ignore[arg-type]
+        show.next_commands(f"deploypipe predict digit.png --url {started[0].url}", f"deploypipe stop --port {port}")
+    else:
+        show.note("Serving until Ctrl-C.")
+        server.serve_foreground(model_store, ready, **options)
+    return {"url": started[0].url, "pid": started[0].pid, "folder": str(started[0].folder),
+            "models": [pipeline.facts_of(archive) for archive in started[0].archives]}  # fmt: skip
+
+
+@verb
+def stop(port: PortOption = server.PORT) -> Document:
+    """End the server that `serve` started, and everything it started."""
+    stopped = server.stop(port)
+    show.out.print(f"stopped {stopped.url} (process {stopped.pid})")
+    return {"url": stopped.url, "pid": stopped.pid}
+
+
+@verb
+def status(port: PortOption = server.PORT) -> Document:
+    """What the server on this port serves, and whether it answers its samples correctly; exit 8 when it does not."""
+    found = server.status(port)
+    show.status(found)
+    if not found.ready:
+        raise ServingError(f"port {port}: {found.message}", "Start a server with `deploypipe serve`.")
+    return {"state": found.state, "models": [dataclasses.asdict(model) for model in found.models]}
+
+
+@verb
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="Images.")],
+    url: Annotated[str, typer.Option(help="The server.")] = f"http://127.0.0.1:{server.PORT}",
+    name: Annotated[str | None, typer.Option(help="Model name. [default: the one that `serve` serves there]")] = None,
+) -> Document:
+    """Send images to a server and show what it makes of them."""
+    with pipeline.client_for(url, name) as client:
+        predictions = client.predict(files)
+    rows = [
+        (str(file), str(found.label), f"{found.probability:.4f}")
+        for file, found in zip(files, predictions, strict=True)
+    ]
+    show.listing(("file", "class", "probability"), rows)
+    return {
+        "predictions": [{"file": str(file), **found.to_json()} for file, found in zip(files, predictions, strict=True)]
+    }
+
+
+@verb
+def models(
+    name: Annotated[str | None, typer.Argument(help="One network: its layers.")] = None,
+) -> Document:
+    """The networks of the zoo, with parameter counts; with a name, its layers."""
+    if name is not None:
+        text = pipeline.layers_of(name)
+        show.out.print(text, markup=False)
+        return {"model": name, "layers": text}
+    counts = {key: sum(p.numel() for p in entry.build().parameters()) for key, entry in MODELS.items()}
+    show.listing(
+        ("model", "parameters", "what it is", "trains on"),
+        [(key, f"{counts[key]:,}", entry.summary, ", ".join(entry.datasets) or "–") for key, entry in MODELS.items()],
+    )
+    show.next_commands("deploypipe models cnn", "deploypipe train --model cnn")
+    return {"models": [{"name": key, "parameters": counts[key], "summary": entry.summary,
+                        "datasets": list(entry.datasets)} for key, entry in MODELS.items()]}  # fmt: skip
+
+
+@verb
+def datasets(data_dir: DataDir = None) -> Document:
+    """The datasets, and which are on this machine."""
+    folder = data.data_folder(data_dir)
+    rows = [(name, source.summary, source.present(folder)) for name, source in data.DATASETS.items()]
+    show.listing(
+        ("dataset", "what it is", "here"), [(name, what, "yes" if here else "no") for name, what, here in rows]
+    )
+    show.note(f"Data folder: {folder}")
+    return {"folder": str(folder), "datasets": [{"name": n, "summary": what, "here": here} for n, what, here in rows]}
+
+
+@verb
+def formats() -> Document:
+    """The formats an artifact can have."""
+    show.listing(("format", "suffix", "carries"), [(f.name, f.suffix, f.carries) for f in FORMATS.values()])
+    return {"formats": [{"name": f.name, "suffix": f.suffix, "carries": f.carries} for f in FORMATS.values()]}
+
+
+@verb
+def doctor_(data_dir: DataDir = None) -> Document:
+    """What this machine has and lacks; exit 1 when `deploypipe run` could not work."""
+    checks = doctor.examine(data_dir)
+    marks = {True: "[green]yes[/green]", False: "[red]no[/red]"}
+    show.listing(("check", "ok", "found"), [(c.name, marks[c.ok] if c.need == doctor.NEEDED or c.ok else "–", c.found)
+                                            for c in checks])  # fmt: skip
+    lacking = [check for check in checks if check.need == doctor.NEEDED and not check.ok]
+    for check in lacking:
+        show.err.print(f"error: {check.name}: {check.found}", style="red", markup=False)
+    if not lacking:
+        show.next_commands("deploypipe run")
+    return {"checks": [dataclasses.asdict(check) for check in checks], **({"exit_code": 1} if lacking else {})}
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _suffix(format: str) -> str:
+    if format not in FORMATS:
+        raise UsageError(f"no format {format!r}", f"There are: {', '.join(FORMATS)}, all.")
+    return FORMATS[format].suffix
+
+
+def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    # SIGTERM ends a verb as Ctrl-C does: what it wrote half is removed, what it started is stopped.
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.exit(app())

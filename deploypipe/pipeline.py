@@ -1,0 +1,205 @@
+"""The whole way in one call: train, evaluate, export, verify, package, serve, predict over HTTP, compare with eager."""
+
+import io
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import torch
+import torchinfo
+from PIL import Image
+
+from deploypipe import train as training
+from deploypipe.artifact import Artifact, read_artifact
+from deploypipe.errors import PackageError, ParityError, UsageError
+from deploypipe.export import export_run
+from deploypipe.formats import FORMATS
+from deploypipe.models import entry_of
+from deploypipe.parity import Report, verify_run
+from deploypipe.runs import Run, open_run
+from deploypipe.serve import server
+from deploypipe.serve.archive import Archive
+from deploypipe.serve.archive import package as build_archive
+from deploypipe.serve.client import Client
+from deploypipe.serve.record import default_folder, recorded, tokens_of
+from deploypipe.train import TrainConfig
+
+HTTP_IMAGES = 100
+HTTP_TOLERANCE = 1e-4
+"""Largest difference of a served probability from eager's."""
+
+
+@dataclass(frozen=True)
+class HttpAgreement:
+    """Test images sent over HTTP, and how the answers compare with the eager model's."""
+
+    requests: int
+    agreeing: int
+    """Answers with eager's class and every probability within `HTTP_TOLERANCE`."""
+    max_difference: float
+
+    @property
+    def passed(self) -> bool:
+        return self.agreeing == self.requests and self.requests > 0
+
+
+@dataclass(frozen=True)
+class Summary:
+    run: Run
+    artifacts: tuple[tuple[Artifact, Report], ...]
+    archive: Archive
+    http: HttpAgreement
+
+    def to_json(self) -> dict[str, Any]:
+        document = self.run.document
+        return {
+            "run": str(self.run.folder),
+            "model": self.run.model,
+            "dataset": document["dataset"],
+            "metrics": document["metrics"],
+            "seconds_training": document["seconds"],
+            "artifacts": [
+                {"path": str(artifact.path), "format": artifact.format, "bytes": artifact.path.stat().st_size,
+                 "sha256": artifact.sha256, **report.summary()}
+                for artifact, report in self.artifacts
+            ],
+            "archive": facts_of(self.archive),
+            "http": {"requests": self.http.requests, "agreeing": self.http.agreeing,
+                     "max_difference": self.http.max_difference},
+        }  # fmt: skip
+
+
+def run(
+    config: TrainConfig,
+    out: Path | None = None,
+    *,
+    format: str = "onnx",
+    store: Path = Path("model_store"),
+    report: training.Report = lambda progress: None,
+    say: Callable[[str], None] = lambda message: None,
+    warn: Callable[[str], None] = lambda message: None,
+) -> Summary:
+    """Everything from the dataset to checked HTTP answers; the server runs on a free loopback port and is stopped.
+
+    Raises what the steps raise; ParityError when an artifact or an HTTP answer differs from eager.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"no format {format!r}", f"There are: {', '.join(FORMATS)}.")
+    if not set(entry_of(config.model).datasets) & {"digits"}:
+        raise UsageError(f"`run` takes an image classifier, not {config.model}", "Use train, export, … one by one.")
+    say("1/6 train")
+    done = training.train(config, out, report=report, warn=warn)
+    say(f"    {done.folder}: dataset {done.document['dataset']['name']}")
+    say("2/6 export")
+    artifacts = export_run(done, list(FORMATS), _data_dir(config))
+    for _, proof in artifacts:
+        proof.raise_if_failed()
+    say("3/6 verify")
+    reports = verify_run(done, [artifact.path for artifact, _ in artifacts], _data_dir(config))
+    for proof in reports:
+        proof.raise_if_failed()
+    say("4/6 package")
+    served = next(artifact for artifact, _ in artifacts if artifact.format == format)
+    archive = package(served.path, done.folder, None, "1.0", store)
+    say("5/6 serve")
+    with tempfile.TemporaryDirectory(prefix="deploypipe-") as folder:
+        # A store and a server of its own: what else is in the user's store, or on its ports, is not touched.
+        alone = Path(folder) / "store"
+        alone.mkdir()
+        (alone / archive.path.name).write_bytes(archive.path.read_bytes())
+        started = server.start(alone, port=0, folder=Path(folder) / "server")
+        try:
+            say("6/6 predict")
+            http = compare_over_http(done, started.url, archive.name, _data_dir(config))
+        finally:
+            server.stop(folder=Path(folder) / "server")
+    if not http.passed:
+        raise ParityError(
+            f"{http.requests - http.agreeing} of {http.requests} HTTP answers differ from eager "
+            f"(largest difference of a probability {http.max_difference:.2e}, allowed {HTTP_TOLERANCE:g})"
+        )
+    return Summary(done, tuple(zip((artifact for artifact, _ in artifacts), reports, strict=True)), archive, http)
+
+
+def package(artifact: Path | None, folder: Path | None, name: str | None, version: str, store: Path) -> Archive:
+    """The archive of an artifact, or of the run's first one in the order of preference for serving."""
+    weights = None
+    if artifact is None or folder is not None:
+        opened = open_run(folder)
+        weights = opened.document["weights_sha256"]
+        name = name or opened.model
+        artifact = artifact or _preferred(opened)
+    name = name or read_artifact(artifact, PackageError).provenance.get("model") or artifact.stem
+    return build_archive(artifact, name, version, store, weights_sha256=weights)
+
+
+def _preferred(opened: Run) -> Path:
+    """ONNX first: the fastest on a CPU."""
+    there = opened.artifacts()
+    for format in ("onnx", *FORMATS):
+        for path in there:
+            if path.suffix == FORMATS[format].suffix:
+                return path
+    raise PackageError(f"{opened.folder} has no artifact to package", "Write one: `deploypipe export --format onnx`.")
+
+
+def facts_of(archive: Archive) -> dict[str, str]:
+    return {"path": str(archive.path), "name": archive.name, "version": archive.version, "format": archive.format,
+            "sha256": archive.sha256}  # fmt: skip
+
+
+def client_for(url: str, name: str | None = None) -> Client:
+    """A client of the server at `url`. Of one that was started on this machine, the model's name and the token are
+    known; UsageError when the name is not and was not given."""
+    port = httpx.URL(url).port if url.startswith("http") else None
+    here = recorded(default_folder(port)) if port else None
+    names = sorted({archive.name for archive in here.archives}) if here else []
+    if name is None:
+        if len(names) != 1:
+            served = f"it serves {', '.join(names)}" if names else "it was not started here"
+            raise UsageError(f"which model of {url}? ({served})", "Name it with --name.")
+        name = names[0]
+    return Client(url, name, token=tokens_of(here).get("inference") if here else None)
+
+
+def compare_over_http(opened: Run, url: str, name: str, data_dir: Path | None = None) -> HttpAgreement:
+    """Send test images as PNG files, one a request, and compare classes and probabilities with the eager model's."""
+    dataset = opened.dataset(data_dir)
+    assert dataset is not None
+    images = dataset.test.inputs[:HTTP_IMAGES]
+    with torch.no_grad():
+        expected = opened.load_module()(images).softmax(1)
+    with Client(url, name) as client:
+        answers = client.predict([png(image[0]) for image in images])
+    differences = [
+        float((torch.tensor(answer.probabilities) - row).abs().max())
+        for answer, row in zip(answers, expected, strict=True)
+    ]
+    agreeing = [
+        answer.label == int(row.argmax()) and difference <= HTTP_TOLERANCE
+        for answer, row, difference in zip(answers, expected, differences, strict=True)
+    ]
+    return HttpAgreement(len(answers), sum(agreeing), max(differences, default=math.nan))
+
+
+def png(image: torch.Tensor) -> bytes:
+    """`uint8 [height, width]` as a PNG file."""
+    stream = io.BytesIO()
+    Image.fromarray(image.numpy()).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def layers_of(name: str) -> str:
+    """The layer summary of a network, by torchinfo."""
+    entry = entry_of(name)
+    found = torchinfo.summary(entry.build(), input_data=list(entry.example()), verbose=0,
+                              dtypes=[tensor.dtype for tensor in entry.example()])  # fmt: skip
+    return str(found)
+
+
+def _data_dir(config: TrainConfig) -> Path | None:
+    return Path(config.data_dir) if config.data_dir else None

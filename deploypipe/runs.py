@@ -1,0 +1,114 @@
+"""The run directory: what a training leaves, and the only thing that later verbs read of it.
+
+run.json              configuration, dataset, versions, metrics per epoch, the weights' sha256
+weights.safetensors   the trained weights
+checkpoint.pt         to resume from
+exports/              artifacts and their sidecars
+parity.json           the last verification
+tensorboard/          loss and accuracy curves
+"""
+
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import nn
+
+from deploypipe.data import Dataset, load
+from deploypipe.errors import DataError, TrainingError, UsageError
+from deploypipe.files import read_json, sha256_file
+from deploypipe.models import Entry, entry_of
+
+SCHEMA = "deploypipe.run/1"
+ROOT = Path("runs")
+
+
+@dataclass(frozen=True)
+class Run:
+    folder: Path
+    document: Mapping[str, Any]
+    """run.json."""
+
+    @property
+    def model(self) -> str:
+        return str(self.document["model"])
+
+    @property
+    def entry(self) -> Entry:
+        return entry_of(self.model)
+
+    @property
+    def exports(self) -> Path:
+        return self.folder / "exports"
+
+    @property
+    def samples(self) -> Path:
+        return self.folder / "samples"
+
+    @property
+    def parity(self) -> Path:
+        return self.folder / "parity.json"
+
+    def artifacts(self) -> list[Path]:
+        """The artifacts of this run, those with a sidecar."""
+        sidecars = sorted(self.exports.glob("*.json"))
+        return [sidecar.with_suffix("") for sidecar in sidecars if sidecar.with_suffix("").is_file()]
+
+    def load_module(self) -> nn.Module:
+        """The trained module, eager, on the CPU, in eval mode. TrainingError when the weights are not this run's."""
+        path = self.folder / "weights.safetensors"
+        if not path.is_file() or sha256_file(path) != self.document["weights_sha256"]:
+            raise TrainingError(
+                f"{path} is missing or is not what this run trained", "Train again: `deploypipe train`."
+            )
+        module = self.entry.build()
+        module.load_state_dict(load_file(path))
+        return module.eval()
+
+    def dataset(self, data_dir: Path | None = None) -> Dataset | None:
+        """The data that the run was trained on; None for a model that is not trained. DataError when it changed."""
+        used = self.document["dataset"]
+        if used is None:
+            return None
+        recorded = self.document["config"]["data_dir"]
+        dataset = load(used["name"], data_dir or (Path(recorded) if recorded else None))
+        if dataset.sha256 != used["sha256"]:
+            raise DataError(f"the dataset {dataset.name} is not the one that {self.folder} was trained on: its sha256 "
+                            "differs", "Point --data-dir at the folder that was used.")  # fmt: skip
+        return dataset
+
+    def provenance(self) -> dict[str, Any]:
+        """What an artifact of this run carries of it."""
+        kept = ("model", "dataset", "config", "seed", "versions", "git_commit", "weights_sha256")
+        return {key: self.document[key] for key in kept}
+
+
+def open_run(folder: Path | None = None, root: Path = ROOT) -> Run:
+    """The run in `folder`, or the newest one below `root`. UsageError where there is none."""
+    remedy = "Train one: `deploypipe train`."
+    if folder is None:
+        found = sorted(root.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise UsageError(f"no run in {root.resolve()}", remedy)
+        folder = found[-1].parent
+    return Run(folder, read_json(folder / "run.json", SCHEMA, UsageError, remedy))
+
+
+def versions() -> dict[str, str]:
+    names = ("deploypipe", "torch", "torchvision", "onnx", "onnxscript", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def git_commit() -> str | None:
+    """The commit of the folder we run in, with "+changes" when the tree differs from it; None outside a checkout."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{commit}+changes" if changed.strip() else commit

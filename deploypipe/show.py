@@ -1,0 +1,203 @@
+"""What the command line shows. Results go to standard output, progress and everything else to standard error."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from deploypipe.artifact import Artifact
+from deploypipe.evaluate import Metrics
+from deploypipe.parity import Report
+from deploypipe.pipeline import Summary
+from deploypipe.runs import Run
+from deploypipe.serve.record import Server
+from deploypipe.serve.server import Status
+from deploypipe.train import Progress
+from deploypipe.train import Report as Listener
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def warn(message: str) -> None:
+    err.print(f"warning: {message}", style="yellow", markup=False)
+
+
+def note(message: str) -> None:
+    err.print(message, markup=False)
+
+
+def next_commands(*commands: str) -> None:
+    note("Next: " + "\n      ".join(commands))
+
+
+@contextmanager
+def training_progress() -> Iterator[Listener]:
+    """A bar on a terminal; elsewhere a line per epoch, so that a log file stays readable."""
+    if not err.is_terminal:
+        yield _log_line
+        return
+    columns = (
+        TextColumn("epoch {task.fields[epoch]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("train", epoch="…", figures="")
+
+        def listen(progress: Progress) -> None:
+            bar.update(
+                task,
+                total=progress.epochs * progress.steps,
+                completed=(progress.epoch - 1) * progress.steps + progress.step,
+                epoch=f"{progress.epoch}/{progress.epochs}",
+                figures=_figures(progress),
+            )
+            if (progress.epoch, progress.step) == (progress.epochs, progress.steps):
+                bar.stop()
+
+        yield listen
+
+
+def _log_line(progress: Progress) -> None:
+    if progress.step == progress.steps:
+        note(f"epoch {progress.epoch}/{progress.epochs}  {_figures(progress)}")
+
+
+def _figures(progress: Progress) -> str:
+    accuracy = "" if progress.accuracy is None else f"  accuracy {progress.accuracy:.2%}"
+    return f"loss {progress.loss:.4f}{accuracy}  {progress.images_per_second:,.0f}/s"
+
+
+def run_summary(run: Run) -> None:
+    document = run.document
+    dataset = document["dataset"]
+    table = Table("run", "model", "dataset", "sha256", "epochs", "seconds", "test result")
+    table.add_row(
+        str(run.folder),
+        run.model,
+        dataset["name"] if dataset else "none",
+        dataset["sha256"][:12] if dataset else "",
+        str(len(document["epochs"])),
+        f"{document['seconds']:.1f}",
+        result_of(document["metrics"]),
+    )
+    out.print(table)
+
+
+def result_of(metrics: Mapping[str, Any]) -> str:
+    if "accuracy" in metrics:
+        return f"accuracy {metrics['accuracy']:.2%}"
+    return f"mean squared error {metrics['mean_squared_error']:.2e}" if metrics else "nothing to train"
+
+
+def metrics(title: str, found: Metrics, classes: Sequence[str]) -> None:
+    if found.accuracy is None:
+        out.print(f"{title}: mean squared error {found.mean_squared_error:.3e} on {found.examples:,} examples")
+        return
+    out.print(f"{title}: accuracy {found.accuracy:.2%} on {found.examples:,} examples")
+    table = Table("class", "precision", "recall", *classes, title="columns: predicted class")
+    for i, name in enumerate(classes):
+        table.add_row(name, f"{found.precision[i]:.2%}", f"{found.recall[i]:.2%}", *map(str, found.confusion[i]))
+    out.print(table)
+
+
+def artifacts(rows: Sequence[tuple[Artifact, Report]]) -> None:
+    table = Table("format", "file", "size", "comparisons", "largest difference", "verdict")
+    for artifact, report in rows:
+        table.add_row(
+            artifact.format,
+            str(artifact.path) if report.passed else "not written",
+            size(artifact.path) if report.passed else "",
+            str(len(report.outcomes)),
+            _difference(report.max_difference),
+            verdict(report.passed),
+        )
+    out.print(table)
+
+
+def reports(found: Sequence[Report]) -> None:
+    table = Table("artifact", "runs on", "probes", "output", "comparisons", "largest difference", "verdict")
+    for report in found:
+        for family, output in dict.fromkeys((outcome.family, outcome.output) for outcome in report.outcomes):
+            rows = [row for row in report.outcomes if (row.family, row.output) == (family, output)]
+            differences = [row.max_difference for row in rows]
+            table.add_row(
+                report.artifact,
+                report.provider,
+                family,
+                output,
+                str(len(rows)),
+                _difference(math.nan if any(map(math.isnan, differences)) else max(differences)),
+                verdict(all(row.passed for row in rows)),
+            )
+    out.print(table)
+
+
+def verdict(passed: bool) -> str:
+    return "[green]passed[/green]" if passed else "[red]failed[/red]"
+
+
+def _difference(value: float) -> str:
+    return "not comparable" if math.isnan(value) else f"{value:.2e}"
+
+
+def size(path: Path) -> str:
+    count = float(path.stat().st_size)
+    for unit in ("B", "KB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"
+
+
+def listing(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def summary(found: Summary) -> None:
+    document = found.run.document
+    dataset = document["dataset"]
+    table = Table("what", "result", "verdict", title=f"{found.run.model} on {dataset['name']}", show_lines=False)
+    table.add_row("dataset", f"{dataset['name']}, sha256 {dataset['sha256'][:12]}…", "")
+    table.add_row(
+        "training", f"{document['seconds']:.1f} s, {len(document['epochs'])} epochs, {document['device']}", ""
+    )
+    table.add_row("test accuracy", f"{document['metrics']['accuracy']:.2%} of {dataset['test']:,}", "")
+    for artifact, report in found.artifacts:
+        result = f"{size(artifact.path)}, largest difference {_difference(report.max_difference)}"
+        table.add_row(f"{artifact.format} artifact", result, verdict(report.passed))
+    table.add_row("archive", f"{found.archive.path}, {size(found.archive.path)}", "")
+    http = found.http
+    result = f"{http.agreeing} of {http.requests} answers equal eager's, largest difference {http.max_difference:.2e}"
+    table.add_row("HTTP", result, verdict(http.passed))
+    out.print(table)
+
+
+def server(found: Server) -> None:
+    listing(
+        ("model", "version", "predictions"),
+        [
+            (archive.name, archive.version, f"{found.url}/predictions/{archive.name}/{archive.version}")
+            for archive in found.archives
+        ],
+    )
+    if found.tokens:
+        note(f"Requests need the header Authorization: Bearer <key>; the keys are in {found.folder}/key_file.json")
+
+
+def status(found: Status) -> None:
+    rows = [(model.name, model.version, f"{model.workers} of {model.workers_wanted}", model.problem or "correct")
+            for model in found.models]  # fmt: skip
+    listing(("model", "version", "workers", "answers"), rows)

@@ -1,0 +1,83 @@
+"""The user's own model and example inputs, named on the command line as `file.py:name`."""
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deploypipe.errors import UsageError, first_line
+
+
+def load_module(reference: str) -> nn.Module:
+    """`file.py:Name`: an nn.Module, a class of them, or a function that returns one.
+
+    A class or function is called without arguments after `torch.manual_seed(0)`, so that weights drawn at construction
+    are the same each time.
+    """
+    found = _load(reference, "--model")
+    if isinstance(found, type) or (not isinstance(found, nn.Module) and callable(found)):
+        torch.manual_seed(0)
+        found = _call(found, reference)
+    if not isinstance(found, nn.Module):
+        raise UsageError(f"{reference} is a {type(found).__name__}, not an nn.Module, nor does it return one")
+    return found
+
+
+def load_example(reference: str) -> tuple[Tensor, ...]:
+    """`file.py:name`: a tensor, a tuple of tensors, or a function that returns either."""
+    found = _load(reference, "--example")
+    if callable(found) and not isinstance(found, Tensor):
+        torch.manual_seed(0)
+        found = _call(found, reference)
+    inputs = tuple(found) if isinstance(found, tuple | list) else (found,)
+    if not inputs or not all(isinstance(item, Tensor) for item in inputs):
+        raise UsageError(f"{reference} is not a tensor or a tuple of tensors")
+    return inputs
+
+
+def parse_dynamic(axes: Sequence[str]) -> dict[str, dict[int, str]]:
+    """`["x:0=batch", "x:1=length"]` → `{"x": {0: "batch", 1: "length"}}`."""
+    parsed: dict[str, dict[int, str]] = {}
+    for item in axes:
+        place, _, symbol = item.partition("=")
+        name, _, axis = place.rpartition(":")
+        if not (name and symbol.isidentifier() and axis.isdigit()):
+            raise UsageError(f"--dynamic {item!r} is not of the form argument:axis=symbol", "Example: x:0=batch.")
+        parsed.setdefault(name, {})[int(axis)] = symbol
+    return parsed
+
+
+def _load(reference: str, option: str) -> Any:
+    file, _, name = reference.rpartition(":")
+    path = Path(file)
+    if not (name and path.suffix == ".py"):
+        raise UsageError(f"{option} {reference!r} is not of the form file.py:name")
+    if not path.is_file():
+        raise UsageError(f"{option}: no file {path}")
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    # Found by name while it runs (dataclasses) and later (inspect, pickle); its neighbours can be imported.
+    sys.modules[path.stem] = module
+    sys.path.insert(0, str(path.parent.resolve()))
+    try:
+        specification.loader.exec_module(module)
+    except Exception as cause:
+        raise UsageError(f"{path} fails to run: {type(cause).__name__}: {first_line(cause)}") from cause
+    finally:
+        sys.path.pop(0)
+    if not hasattr(module, name):
+        raise UsageError(f"{path} defines no {name!r}")
+    return getattr(module, name)
+
+
+def _call(maker: Any, reference: str) -> Any:
+    try:
+        return maker()
+    except Exception as cause:
+        raise UsageError(f"{reference}() fails: {type(cause).__name__}: {first_line(cause)}",
+                         "It is called without arguments.") from cause  # fmt: skip
