@@ -18,7 +18,7 @@ from deploypipe.parity import Probe, Report, compare, drawn_probes, run_probes
 from deploypipe.runs import Run
 from deploypipe.signature import Sample, flatten
 
-SAMPLE_BYTES = 64 * 1024
+SAMPLE_BYTES = 1 << 20
 """Samples larger than this do not belong into a JSON file."""
 
 

@@ -49,7 +49,8 @@ class Client:
     """One model of one server. Usable from several threads, and as a context manager.
 
     A request that the server has no room for, or that a dying worker lost, is sent again, a few times, after pauses
-    that grow and vary; one that is not answered within `timeout` seconds is sent once more. ServingError when there is no server, no such model, or the request is refused.
+    that grow and vary; one that is not answered within `timeout` seconds is sent once more. ServingError when there is
+    no server, no such model, or the request is refused.
     """
 
     def __init__(

