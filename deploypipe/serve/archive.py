@@ -38,6 +38,8 @@ _CONFIG = b"""\
 # How many workers, which batch size and delay: the server's settings decide, which know the machine.
 startupTimeout: 120
 responseTimeout: 60
+# For how long a worker that keeps dying is started again; after that requests would wait without an answer.
+maxRetryTimeoutInSec: 86400
 """
 
 

@@ -1,5 +1,6 @@
 """What TorchServe is told: its properties, its logging, its command line and its environment."""
 
+import importlib.metadata
 import json
 import os
 import sys
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+from deploypipe.errors import ServingError
 from deploypipe.serve.archive import Archive
 from deploypipe.serve.java import Java
 
@@ -153,9 +155,7 @@ def logging_configuration(layout: Layout) -> str:
 
 def command(java: Java, layout: Layout, scratch: Path) -> list[str | Path]:
     """The JVM itself rather than ts's launcher, whose pid file is shared and which is one more process to end."""
-    import ts
-
-    home = Path(ts.__file__).parent.parent
+    home = _torchserve_home()
     return [
         java.executable,
         "-XX:+UseSerialGC",
@@ -175,6 +175,14 @@ def command(java: Java, layout: Layout, scratch: Path) -> list[str | Path]:
         layout.properties,
         "-ncs",  # else a snapshot left by an earlier server silently replaces this configuration
     ]
+
+
+def _torchserve_home() -> Path:
+    """The folder with torchserve's package `ts`. Not imported: anything nearer on the path may be called `ts`."""
+    try:
+        return Path(str(importlib.metadata.distribution("torchserve").locate_file("")))
+    except importlib.metadata.PackageNotFoundError as cause:
+        raise ServingError("torchserve is not installed", "`pip install torchserve`.") from cause
 
 
 def environment(layout: Layout, scratch: Path, source: Mapping[str, str] = os.environ) -> dict[str, str]:

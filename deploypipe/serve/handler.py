@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,16 +94,17 @@ class Handler:
     def inference(self, requests: Sequence[Request | Failure]) -> list[tuple[Request, list[Run]] | Failure]:
         """Run the artifact: once for all the images of the batch; for tensors once a run that a request asks for,
         since nothing says that rows of different requests do not see each other there."""
-        if self.batch is not None and any(isinstance(request, Request) for request in requests):
-            (outputs,) = self._run((self.batch.tensor,))
-            return [
-                (request, [[outputs[request.rows]]]) if isinstance(request, Request) else request
-                for request in requests
-            ]
-        return [
-            self._each(self._answer_tensors, request) if isinstance(request, Request) else request
-            for request in requests
-        ]
+        answer = self._answer_tensors
+        if self.batch is not None:
+            some = any(isinstance(request, Request) for request in requests)
+            outputs = self._each(self._run, (self.batch.tensor,)) if some else []
+            # Where the whole batch fails, what each request is worth alone still stands.
+            answer = self._answer_images_alone if isinstance(outputs, Exception) else partial(_share, outputs)
+        return [self._each(answer, request) if isinstance(request, Request) else request for request in requests]
+
+    def _answer_images_alone(self, request: Request) -> tuple[Request, list[Run]]:
+        assert self.batch is not None
+        return request, [self._run((self.batch.tensor[request.rows],))]
 
     def _answer_tensors(self, request: Request) -> tuple[Request, list[Run]]:
         try:
@@ -158,6 +160,11 @@ class Handler:
         except Exception as cause:
             logger.exception("a request failed")
             return cause
+
+
+def _share(outputs: Run, request: Request) -> tuple[Request, list[Run]]:
+    """The request's rows of what the whole batch gave."""
+    return request, [[outputs[0][request.rows]]]
 
 
 def _classified(logits: Tensor) -> list[dict[str, Any]]:

@@ -11,16 +11,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_serve_handler import _load
 from torch import Tensor, nn
-from without_server import Context
+from without_server import Context, load
 
 from deploypipe.serve.handler import Handler
 
 
 @pytest.fixture(scope="module")
 def loaded(artifacts: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Handler, Context]:
-    return _load(artifacts["onnx"], tmp_path_factory.mktemp("fuzzed"))
+    return load(artifacts["onnx"], tmp_path_factory.mktemp("fuzzed"))
 
 
 def _image(format: str) -> bytes:

@@ -4,8 +4,6 @@ import base64
 import dataclasses
 import io
 import json
-import logging
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +12,20 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from without_server import Context
+from without_server import Context, load
 
 import deploypipe
 from deploypipe.artifact import read_artifact
 from deploypipe.formats import FORMATS
-from deploypipe.serve import package
 from deploypipe.serve.handler import ArchiveInvalid, Handler
 from deploypipe.signature import Sample
-
-
-def _load(artifact: Path, folder: Path) -> tuple[Handler, Context]:
-    """Package, unpack and initialize, as TorchServe would."""
-    archive = package(artifact, "digits", store=folder)
-    with zipfile.ZipFile(archive.path) as file:
-        file.extractall(folder / "model")
-    manifest = json.loads((folder / "model" / "MAR-INF" / "MANIFEST.json").read_text())
-    context = Context(manifest, {"model_dir": str(folder / "model"), "gpu_id": None, "batch_size": 4})
-    handler = Handler(FORMATS[archive.format].read)
-    # A worker's process is its handler's own; this one is not.
-    threads, level = torch.get_num_threads(), logging.getLogger().level
-    try:
-        handler.initialize(context)
-    finally:
-        torch.set_num_threads(threads)
-        logging.getLogger().setLevel(level)
-    return handler, context
 
 
 @pytest.fixture(scope="module", params=list(FORMATS))
 def loaded(
     request: pytest.FixtureRequest, artifacts: dict[str, Path], tmp_path_factory: Any
 ) -> tuple[Handler, Context]:
-    return _load(artifacts[request.param], tmp_path_factory.mktemp("loaded"))
+    return load(artifacts[request.param], tmp_path_factory.mktemp("loaded"))
 
 
 def _png(pixels: Tensor) -> bytes:
@@ -123,6 +102,19 @@ def test_a_bug_costs_one_request_a_500_and_its_neighbours_nothing(
     assert "zero" not in answer["error"]
 
 
+def test_a_batch_that_fails_together_is_answered_apart(
+    loaded: tuple[Handler, Context], network: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler, context = loaded
+    run = handler.runner.run
+    monkeypatch.setattr(handler.runner, "run", lambda *inputs: 1 / 0 if len(inputs[0]) > 2 else run(*inputs))
+    answers = _ask(handler, context, _png(images[0]), _npy(images[:3]), _npy(images[1:3]), b"")
+    assert [status for status, _ in answers] == [200, 500, 200, 400]
+    found = [answers[0][1], *answers[2][1]["predictions"]]
+    wanted = network(images[:3]).softmax(1)
+    assert torch.allclose(torch.tensor([answer["probabilities"] for answer in found]), wanted, atol=1e-5)
+
+
 def _protocol(**changes: Any) -> bytes:
     item = {"name": "pixels", "shape": [1, 1, 28, 28], "datatype": "UINT8", "data": [0] * 784}
     document = {"inputs": [{**item, **changes.pop("item", {})}], **changes}
@@ -183,7 +175,7 @@ _handlers: dict[Path, tuple[Handler, Context]] = {}
 
 def _cached(artifact: Path, factory: Any) -> tuple[Handler, Context]:
     if artifact not in _handlers:
-        _handlers[artifact] = _load(artifact, factory.mktemp("cached"))
+        _handlers[artifact] = load(artifact, factory.mktemp("cached"))
     return _handlers[artifact]
 
 
@@ -233,7 +225,7 @@ def tensors(tmp_path_factory: pytest.TempPathFactory) -> tuple[Handler, Context]
     folder = tmp_path_factory.mktemp("tensors")
     example = (torch.rand(3, 2) + 0.1,)
     deploypipe.export(Affine(), example, format="pt2", path=folder / "m.pt2", dynamic={"x": {0: "rows"}})
-    return _load(folder / "m.pt2", folder)
+    return load(folder / "m.pt2", folder)
 
 
 def test_tensors_are_answered_by_output_names(tensors: tuple[Handler, Context]) -> None:
@@ -281,13 +273,13 @@ def test_bad_tensors(tensors: tuple[Handler, Context], body: bytes, status: int,
 def test_requests_of_tensors_do_not_see_each_other(tmp_path: Path) -> None:
     path = tmp_path / "whole.pt2"
     deploypipe.export(Whole(), (torch.rand(3, 2),), format="pt2", path=path, dynamic={"x": {0: "rows"}})
-    handler, context = _load(path, tmp_path)
+    handler, context = load(path, tmp_path)
     one, other = _ask(handler, context, b'{"instances": [[1, 3]]}', b'{"instances": [[10, 20], [30, 40]]}')
     assert one[1]["predictions"] == [{"output": [-1.0, 1.0]}]
     assert other[1]["predictions"] == [{"output": [-15.0, -5.0]}, {"output": [5.0, 15.0]}]
 
 
-def test_a_sample_with_another_answer_refuses_to_load(artifacts: dict[str, Path], tmp_path: Path) -> None:
+def test_a_sample_with_another_answer_refuses_toload(artifacts: dict[str, Path], tmp_path: Path) -> None:
     path = tmp_path / "tiny.pt"
     path.write_bytes(artifacts["torchscript"].read_bytes())
     facts = read_artifact(artifacts["torchscript"])
@@ -295,12 +287,12 @@ def test_a_sample_with_another_answer_refuses_to_load(artifacts: dict[str, Path]
     other = Sample(facts.samples.inputs, tuple(output + 0.001 for output in facts.samples.outputs))
     dataclasses.replace(facts, path=path, samples=other).write_sidecar()
     with pytest.raises(ArchiveInvalid, match=r"digits 1.0 does not answer .* differ by up to 0.001"):
-        _load(path, tmp_path)
+        load(path, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["tiny.pt", "tiny.pt.json", "archived/signature.py"])
-def test_changed_files_refuse_to_load(artifacts: dict[str, Path], tmp_path: Path, name: str) -> None:
-    handler, context = _load(artifacts["torchscript"], tmp_path)
+def test_changed_files_refuse_toload(artifacts: dict[str, Path], tmp_path: Path, name: str) -> None:
+    handler, context = load(artifacts["torchscript"], tmp_path)
     path = Path(context.system_properties["model_dir"]) / name
     path.write_bytes(path.read_bytes() + b"\n")
     with pytest.raises(ArchiveInvalid, match=f"{name} is not the file that was packaged"):
