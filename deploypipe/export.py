@@ -69,7 +69,7 @@ def write_proven(
         probes = drawn_probes(captured.signature, captured.example_inputs)
     proving = [probe if isinstance(probe, Probe) else Probe("given", probe) for probe in probes]
     provenance = dict(provenance or {})
-    metadata = json.dumps({"signature": captured.signature.to_json(), "provenance": provenance}, sort_keys=True)
+    metadata = json.dumps({"signature": captured.signature.to_json(), "provenance": provenance})
     with scratch_folder(path) as folder:
         written = folder / path.name
         try:
