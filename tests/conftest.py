@@ -51,14 +51,16 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 def deploypipe(tmp_path: Path) -> Command:
     """The real command in a process of its own, in an empty folder, without network or the user's folders."""
 
-    def run(*argv: str | Path, check: bool = False, **environment: str) -> "subprocess.CompletedProcess[str]":
+    def run(
+        *argv: str | Path, check: bool = False, timeout: float = 300, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "deploypipe", *map(str, argv)],
             cwd=tmp_path,
             env=clean_environment(tmp_path) | environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=timeout,
             check=check,
         )
 
