@@ -18,8 +18,8 @@ from deploypipe.parity import Probe, Report, compare, drawn_probes, run_probes
 from deploypipe.runs import Run
 from deploypipe.signature import Sample, flatten
 
-SMALL_SAMPLE, LARGE_SAMPLE = 8 * 1024, 8 * 1024 * 1024
-"""Bytes of inputs that a sidecar carries gladly, and at most."""
+SMALL_SAMPLE, LARGE_SAMPLE = 8 * 1024, 2 * 1024 * 1024
+"""Bytes of inputs that a sidecar carries gladly, and at most: as JSON numbers they must still fit into one request."""
 
 
 def export(

@@ -49,20 +49,22 @@ class Client:
     """One model of one server. Usable from several threads, and as a context manager.
 
     A request that the server has no room for, or that a dying worker lost, is sent again, a few times, after pauses
-    that grow and vary. ServingError when there is no server, no such model, or the request is refused.
+    that grow and vary; one that is not answered within `timeout` seconds is sent once more. ServingError when there is
+    no server, no such model, or the request is refused.
     """
 
     def __init__(
         self,
         url: str = "http://127.0.0.1:8080",
         name: str = "mnist",
-        timeout: float = 30.0,
+        timeout: float = 15.0,
         *,
         version: str | None = None,
         token: str | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self.name = name
+        self.timeout = timeout
         self._path = f"{self.url}/predictions/{name}" + (f"/{version}" if version else "")
         headers = {"authorization": f"Bearer {token}"} if token else {}
         try:
@@ -114,16 +116,22 @@ class Client:
         return {spec.name: output for spec, output in zip(specs, outputs, strict=True)}
 
     def _post(self, body: bytes, content_type: str, what: str = "") -> dict[str, Any]:
+        silent = False
         for attempt in range(RETRIES + 1):
             try:
                 response = self._http.post(self._path, content=body, headers={"content-type": content_type})
             except httpx.ConnectError as cause:
                 raise ServingError(f"no server at {self.url}", "Start it with `deploypipe serve`.") from cause
-            except httpx.TimeoutException as cause:
-                raise ServingError(f"{self._path} did not answer in time: {first_line(cause)}") from cause
-            except httpx.TransportError as cause:  # the connection was cut: predictions can be asked for twice
+            except httpx.ReadTimeout as cause:
+                # TorchServe forgets a request that it was just putting into a batch when the worker dies.
+                problem = ServingError(f"{self._path} did not answer within {self.timeout:g} s")
+                if silent:
+                    raise problem from cause
+                silent = True
+            except (httpx.NetworkError, httpx.RemoteProtocolError) as cause:
+                # The connection was cut, maybe with the answer on its way; asking twice changes nothing.
                 problem = ServingError(f"{self._path} cut the connection: {first_line(cause)}")
-            except httpx.HTTPError as cause:
+            except (httpx.HTTPError, httpx.InvalidURL) as cause:
                 raise ServingError(f"{self._path} cannot be asked: {first_line(cause)}") from cause
             else:
                 if response.status_code == 200:
@@ -150,7 +158,7 @@ class Client:
 
 def _passing(response: httpx.Response) -> bool:
     """A full queue, a worker not back yet, or one that died with the request in its hands."""
-    return response.status_code == 503 or (response.status_code == 500 and "Worker died" in response.text)
+    return response.status_code == 503 or (response.status_code >= 500 and "Worker died" in response.text)
 
 
 def _message(response: httpx.Response) -> str:

@@ -32,10 +32,26 @@ _TRANSPARENT_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 
 def decode_image(data: bytes | bytearray, into: Pixels) -> None:
     """Decode one image file into `into`, `[channels, height, width]` with 1 or 3 channels."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is odd in a client's file, and no matter for our log
+        with _opened(data) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Rejection(
+                    UNPROCESSABLE,
+                    f"the image has {image.width}x{image.height} pixels; at most {MAX_PIXELS} are accepted",
+                )
+            try:
+                _convert(image, into)
+            except Rejection:
+                raise
+            except Exception as cause:
+                raise Rejection(BAD_REQUEST, f"the image is damaged or truncated: {_line(cause)}") from cause
+
+
+def _opened(data: bytes | bytearray) -> Image.Image:
+    """The image by its header; nothing is decoded yet."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as cause:
         raise Rejection(UNPROCESSABLE, f"the image is too large: at most {MAX_PIXELS} pixels are accepted") from cause
     except UnidentifiedImageError as cause:
@@ -44,18 +60,6 @@ def decode_image(data: bytes | bytearray, into: Pixels) -> None:
         ) from cause
     except Exception as cause:  # a damaged header makes decoders raise nearly anything
         raise Rejection(BAD_REQUEST, f"the image is damaged: {_line(cause)}") from cause
-    with image:
-        if image.width * image.height > MAX_PIXELS:
-            raise Rejection(
-                UNPROCESSABLE,
-                f"the image has {image.width}x{image.height} pixels; at most {MAX_PIXELS} are accepted",
-            )
-        try:
-            _convert(image, into)
-        except Rejection:
-            raise
-        except Exception as cause:
-            raise Rejection(BAD_REQUEST, f"the image is damaged or truncated: {_line(cause)}") from cause
 
 
 def _convert(image: Image.Image, into: Pixels) -> None:
@@ -117,7 +121,7 @@ def pixels_from_npy(data: bytes | bytearray, shape: tuple[int, ...]) -> Pixels:
         raise Rejection(BAD_REQUEST, f"the .npy header is damaged: {_line(cause)}; accepted: {accepted}") from cause
     if dtype != np.uint8:
         raise Rejection(UNPROCESSABLE, f"the .npy array is {dtype}; accepted: {accepted}")
-    rows = found[:1] + ((1, *found[1:]) if channels == 1 and len(found) == 3 else found)[1:]
+    rows = (found[0], 1, *found[1:]) if channels == 1 and len(found) == 3 else found
     if len(rows) != 4 or rows[1:] != shape or rows[0] < 1:
         raise Rejection(UNPROCESSABLE, f"the .npy array has shape {list(found)}; accepted: {accepted}")
     # The header is only a claim: compare it with what came before anything of that size is allocated.

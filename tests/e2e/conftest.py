@@ -1,0 +1,60 @@
+"""One real TorchServe for the whole session: a small image classifier in every format, and a model of tensors."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from served_models import TIMEOUT, Classifier, Models, Pair
+
+import deploypipe
+from deploypipe.artifact import IMAGE_CLASSIFICATION
+from deploypipe.capture import capture
+from deploypipe.export import write_proven
+from deploypipe.formats import FORMATS
+from deploypipe.parity import image_probes
+from deploypipe.serve import Server, package, start, stop
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    torch.manual_seed(0)
+    classifier = Classifier().eval()
+    # Large weights: ten classes that differ clearly, as after training.
+    with torch.no_grad():
+        classifier.linear.weight.mul_(8)
+    images = torch.randint(0, 256, (64, 1, 28, 28), dtype=torch.uint8)
+    captured = capture(classifier, (images[:2],), {"pixels": {0: "batch"}}, ("logits",))
+    folder = tmp_path_factory.mktemp("artifacts")
+    artifacts = {}
+    for name, entry in FORMATS.items():
+        path = folder / f"classifier{entry.suffix}"
+        _, report = write_proven(captured, name, path, image_probes(images, (1, 3)), task=IMAGE_CLASSIFICATION)
+        report.raise_if_failed()
+        artifacts[name] = path
+    pair = folder / "pair.pt2"
+    deploypipe.export(
+        Pair(),
+        (torch.randn(2, 3), torch.randn(3)),
+        format="pt2",
+        path=pair,
+        dynamic={"x": {0: "batch"}},
+        output_names=("scaled", "total"),
+    )
+    return Models(classifier, images, {**artifacts, "pair": pair})
+
+
+@pytest.fixture(scope="session")
+def store(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("store")
+    for name, path in models.artifacts.items():
+        package(path, name, store=folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    started = start(store, port=0, folder=folder, workers=1, timeout=TIMEOUT)
+    yield started
+    stop(folder=folder)

@@ -1,0 +1,196 @@
+"""Archives: the same bytes from the same inputs, their own code inside, and nothing unproven or tampered with."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deploypipe.artifact import sidecar_of
+from deploypipe.errors import PackageError
+from deploypipe.files import read_json
+from deploypipe.formats import FORMATS
+from deploypipe.serve import package, read_archive
+from deploypipe.serve.archive import MANIFEST
+
+
+@pytest.fixture
+def copied(artifacts: dict[str, Path], tmp_path: Path) -> Path:
+    """An artifact and sidecar that a test may spoil."""
+    path = tmp_path / artifacts["torchscript"].name
+    path.write_bytes(artifacts["torchscript"].read_bytes())
+    sidecar_of(path).write_bytes(sidecar_of(artifacts["torchscript"]).read_bytes())
+    return path
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_identical_inputs_give_identical_bytes(
+    artifacts: dict[str, Path], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = package(artifacts[name], "digits", "2.0", tmp_path / "a")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for path in (artifacts[name], sidecar_of(artifacts[name])):
+        (elsewhere / path.name).write_bytes(path.read_bytes())
+        os.utime(elsewhere / path.name, (1e9, 1e9))
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    monkeypatch.chdir(elsewhere)
+    second = package(Path(artifacts[name].name), "digits", "2.0", tmp_path / "b")
+    assert first.path.name == second.path.name == "digits-2.0.mar"
+    assert first.path.read_bytes() == second.path.read_bytes()
+    assert first.sha256 == second.sha256
+    assert read_archive(first.path) == first
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["digits-2.0.mar"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_archive_proves_itself_without_deploypipe(artifacts: dict[str, Path], tmp_path: Path, name: str) -> None:
+    """Unpacked, its handler loads and answers its sample where `import deploypipe` fails."""
+    archive = package(artifacts[name], "digits", store=tmp_path)
+    with zipfile.ZipFile(archive.path) as file:
+        file.extractall(tmp_path / "unpacked")
+    code = (
+        "import sys, json; sys.modules['deploypipe'] = None; sys.path.insert(0, '.')\n"
+        "from types import SimpleNamespace; from ts.model_loader import TsModelLoader\n"
+        "import handler; manifest = json.load(open('MAR-INF/MANIFEST.json'))\n"
+        "service = TsModelLoader().load('digits', '.', 'handler.py', None, 8, None, True, None)\n"
+        "assert service.context.manifest == manifest; print('loaded')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], cwd=tmp_path / "unpacked", capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "loaded\n", done.stderr
+
+
+def _no_verdict(path: Path) -> None:
+    document = json.loads(sidecar_of(path).read_text())
+    sidecar_of(path).write_text(json.dumps({**document, "parity": {}}))
+
+
+def _failed(path: Path) -> None:
+    document = json.loads(sidecar_of(path).read_text())
+    sidecar_of(path).write_text(json.dumps({**document, "parity": {"verdict": "failed"}}))
+
+
+def _no_sample(path: Path) -> None:
+    document = json.loads(sidecar_of(path).read_text())
+    sidecar_of(path).write_text(json.dumps({**document, "samples": None}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda path: path.unlink(), "no artifact at"),
+        (lambda path: sidecar_of(path).unlink(), "does not exist"),
+        (lambda path: sidecar_of(path).write_text("{"), "cannot be read"),
+        (lambda path: path.write_bytes(path.read_bytes() + b"x"), "sha256 differs"),
+        (_no_verdict, "no parity verdict"),
+        (_failed, "verdict is 'failed'"),
+        (_no_sample, "no sample"),
+    ],
+    ids=["no artifact", "no sidecar", "sidecar damaged", "artifact changed", "no verdict", "failed", "no sample"],
+)
+def test_what_is_not_proven_is_refused(copied: Path, tmp_path: Path, spoil: Callable[[Path], None], says: str) -> None:
+    spoil(copied)
+    with pytest.raises(PackageError, match=says):
+        package(copied, "digits", store=tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("", "1.0"),
+        ("a b", "1.0"),
+        ("-a", "1.0"),
+        ("a/b", "1.0"),
+        ("a..b", "1.0"),
+        ("a", ""),
+        ("a", "1,0"),
+        ("a", "1-0"),
+    ],
+)
+def test_names_that_torchserve_does_not_take_are_refused(copied: Path, tmp_path: Path, name: str, version: str) -> None:
+    with pytest.raises(PackageError, match="that TorchServe takes"):
+        package(copied, name, version, tmp_path)
+
+
+def test_weights_must_be_the_runs(copied: Path, tmp_path: Path) -> None:
+    assert package(copied, "digits", store=tmp_path, weights_sha256="a" * 64)
+    with pytest.raises(PackageError, match="not written from this run's weights"):
+        package(copied, "digits", store=tmp_path, weights_sha256="b" * 64)
+
+
+def test_a_store_that_cannot_be_written_is_one_line(copied: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file, no folder")
+    with pytest.raises(PackageError, match="cannot be written"):
+        package(copied, "digits", store=tmp_path / "store")
+
+
+def _rewrite(path: Path, change: Callable[[dict[str, bytes]], None]) -> None:
+    with zipfile.ZipFile(path) as file:
+        entries = {name: file.read(name) for name in file.namelist()}
+    change(entries)
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in entries.items():
+            file.writestr(name, content)
+
+
+def _symlink(path: Path) -> None:
+    entry = zipfile.ZipInfo("link")
+    entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(entry, "/etc/passwd")
+
+
+def _config_outside(entries: dict[str, bytes]) -> None:
+    manifest = json.loads(entries[MANIFEST])
+    manifest["model"]["configFile"] = "../../outside.yaml"
+    entries[MANIFEST] = json.dumps(manifest).encode()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda path: path.unlink(), "no archive at"),
+        (lambda path: path.write_bytes(b"no zip"), "not a zip file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:5000]), "not a zip file"),
+        (lambda path: _rewrite(path, lambda e: e.update({"../evil.py": b""})), "leads outside"),
+        (lambda path: _rewrite(path, lambda e: e.update({"/evil.py": b""})), "leads outside"),
+        (lambda path: _rewrite(path, lambda e: e.update({"a\\evil.py": b""})), "leads outside"),
+        (_symlink, "no plain file"),
+        (lambda path: _rewrite(path, lambda e: e.pop(MANIFEST)), "MANIFEST.json"),
+        (lambda path: _rewrite(path, lambda e: e.update({MANIFEST: b"{}"})), "not packaged by"),
+        (lambda path: _rewrite(path, _config_outside), "points elsewhere"),
+        (lambda path: _rewrite(path, lambda e: e.update({"handler.py": b"evil"})), "handler.py in it is not"),
+        (lambda path: _rewrite(path, lambda e: e.update({"extra.py": b""})), "not those that its manifest lists"),
+        (lambda path: _rewrite(path, lambda e: e.update({"tiny.pt": b""})), "tiny.pt in it is not"),
+    ],
+    ids=[
+        "missing", "no zip", "cut off", "dot-dot", "absolute", "backslash", "symlink", "no manifest",
+        "another's manifest", "configFile outside", "handler changed", "extra file", "artifact changed",
+    ],
+)  # fmt: skip
+def test_a_spoilt_archive_is_one_clear_line(
+    artifacts: dict[str, Path], tmp_path: Path, spoil: Callable[[Path], None], says: str
+) -> None:
+    path = package(artifacts["torchscript"], "digits", store=tmp_path).path
+    spoil(path)
+    with pytest.raises(PackageError, match=says) as caught:
+        read_archive(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_the_sidecar_in_the_archive_is_the_artifacts(artifacts: dict[str, Path], tmp_path: Path) -> None:
+    archive = package(artifacts["onnx"], "digits", store=tmp_path)
+    with zipfile.ZipFile(archive.path) as file:
+        file.extract("tiny.onnx.json", tmp_path)
+    document = read_json(tmp_path / "tiny.onnx.json", "deploypipe.artifact/1", PackageError, "")
+    assert document["parity"]["verdict"] == "passed"
+    assert (archive.format, archive.task) == ("onnx", "image-classification")

