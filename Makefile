@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install demo test lint types pytest soak clean
+.PHONY: install demo test lint types pytest soak nightly clean
 
 install: $(READY)
 
@@ -33,6 +33,10 @@ pytest: $(READY)
 # The long ones: everything marked `soak`.
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak
+
+# The long forms of the property tests.
+nightly: $(READY)
+	$(BIN)/python -m pytest -m nightly
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -218,6 +218,7 @@ def export(
         rows = [write_proven(captured, name, out / f"{stem}{_suffix(name)}") for name in formats]
         then = [f"deploypipe verify --model {model} --example {example} --artifact {rows[0][0].path}"]
     show.artifacts(rows)
+    show.note(f"Folder: {rows[0][0].path.parent}")
     for _, report in rows:
         report.raise_if_failed()
     show.next_commands(*then)
@@ -314,7 +315,8 @@ def stop(port: PortOption = server.PORT) -> Document:
 def status(port: PortOption = server.PORT) -> Document:
     """What the server on this port serves, and whether it answers its samples correctly; exit 8 when it does not."""
     found = server.status(port)
-    show.status(found)
+    if found.models:
+        show.status(found)
     if not found.ready:
         raise ServingError(f"port {port}: {found.message}", "Start a server with `deploypipe serve`.")
     return {"state": found.state, "models": [dataclasses.asdict(model) for model in found.models]}

@@ -18,8 +18,8 @@ from deploypipe.parity import Probe, Report, compare, drawn_probes, run_probes
 from deploypipe.runs import Run
 from deploypipe.signature import Sample, flatten
 
-SAMPLE_BYTES = 1 << 20
-"""Samples larger than this do not belong into a JSON file."""
+SMALL_SAMPLE, LARGE_SAMPLE = 8 * 1024, 2 * 1024 * 1024
+"""Bytes of inputs that a sidecar carries gladly, and at most: as JSON numbers they must still fit into one request."""
 
 
 def export(
@@ -58,7 +58,7 @@ def write_proven(
 ) -> tuple[Artifact, Report]:
     """One format of one capture. The artifact is put at `path` only when the report says "passed".
 
-    The first probe, when it is small, goes into the sidecar as the sample that servers check themselves with.
+    One of the probes goes into the sidecar, as the sample that servers check themselves with.
     """
     if format not in FORMATS:
         raise UsageError(f"no format {format!r}", f"There are: {', '.join(FORMATS)}.")
@@ -69,7 +69,7 @@ def write_proven(
         probes = drawn_probes(captured.signature, captured.example_inputs)
     proving = [probe if isinstance(probe, Probe) else Probe("given", probe) for probe in probes]
     provenance = dict(provenance or {})
-    metadata = json.dumps({"signature": captured.signature.to_json(), "provenance": provenance}, sort_keys=True)
+    metadata = json.dumps({"signature": captured.signature.to_json(), "provenance": provenance})
     with scratch_folder(path) as folder:
         written = folder / path.name
         try:
@@ -101,11 +101,17 @@ def write_proven(
 
 
 def _sample(module: nn.Module, probes: Sequence[Probe]) -> Sample | None:
-    inputs = probes[0].inputs if probes else ()
-    if not inputs or sum(tensor.nbytes for tensor in inputs) > SAMPLE_BYTES:
+    """The largest probe of the first family that is still small; the smallest of all where none is."""
+
+    def bytes_of(probe: Probe) -> int:
+        return sum(tensor.nbytes for tensor in probe.inputs)
+
+    small = [probe for probe in probes if probe.family == probes[0].family and bytes_of(probe) <= SMALL_SAMPLE]
+    chosen = max(small, key=bytes_of) if small else min(probes, key=bytes_of, default=None)
+    if chosen is None or bytes_of(chosen) > LARGE_SAMPLE:
         return None
     with torch.no_grad():
-        return Sample(inputs, tuple(flatten(module(*copy.deepcopy(inputs)))[0]))
+        return Sample(chosen.inputs, tuple(flatten(module(*copy.deepcopy(chosen.inputs)))[0]))
 
 
 def export_run(run: Run, formats: Sequence[str], data_dir: Path | None = None) -> list[tuple[Artifact, Report]]:

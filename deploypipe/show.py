@@ -1,6 +1,7 @@
 """What the command line shows. Results go to standard output, progress and everything else to standard error."""
 
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +22,17 @@ from deploypipe.serve.server import Status
 from deploypipe.train import Progress
 from deploypipe.train import Report as Listener
 
-out = Console(soft_wrap=True)
+# Where nobody looks at a terminal there is no width to fit into, and a wrapped path is hard to copy.
+out = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    """Cells that do not fit are continued below, never cut: a cut path or message is of no use."""
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
 
 
 def warn(message: str) -> None:
@@ -80,7 +90,7 @@ def _figures(progress: Progress) -> str:
 def run_summary(run: Run) -> None:
     document = run.document
     dataset = document["dataset"]
-    table = Table("run", "model", "dataset", "sha256", "epochs", "seconds", "test result")
+    table = _table("run", "model", "dataset", "sha256", "epochs", "seconds", "test result")
     table.add_row(
         str(run.folder),
         run.model,
@@ -104,18 +114,18 @@ def metrics(title: str, found: Metrics, classes: Sequence[str]) -> None:
         out.print(f"{title}: mean squared error {found.mean_squared_error:.3e} on {found.examples:,} examples")
         return
     out.print(f"{title}: accuracy {found.accuracy:.2%} on {found.examples:,} examples")
-    table = Table("class", "precision", "recall", *classes, title="columns: predicted class")
+    table = _table("class", "precision", "recall", *classes, title="columns: predicted class")
     for i, name in enumerate(classes):
         table.add_row(name, f"{found.precision[i]:.2%}", f"{found.recall[i]:.2%}", *map(str, found.confusion[i]))
     out.print(table)
 
 
 def artifacts(rows: Sequence[tuple[Artifact, Report]]) -> None:
-    table = Table("format", "file", "size", "comparisons", "largest difference", "verdict")
+    table = _table("format", "file", "size", "comparisons", "largest difference", "verdict")
     for artifact, report in rows:
         table.add_row(
             artifact.format,
-            str(artifact.path) if report.passed else "not written",
+            artifact.path.name if report.passed else "not written",
             size(artifact.path) if report.passed else "",
             str(len(report.outcomes)),
             _difference(report.max_difference),
@@ -125,13 +135,13 @@ def artifacts(rows: Sequence[tuple[Artifact, Report]]) -> None:
 
 
 def reports(found: Sequence[Report]) -> None:
-    table = Table("artifact", "runs on", "probes", "output", "comparisons", "largest difference", "verdict")
+    table = _table("artifact", "runs on", "probes", "output", "comparisons", "largest difference", "verdict")
     for report in found:
         for family, output in dict.fromkeys((outcome.family, outcome.output) for outcome in report.outcomes):
             rows = [row for row in report.outcomes if (row.family, row.output) == (family, output)]
             differences = [row.max_difference for row in rows]
             table.add_row(
-                report.artifact,
+                Path(report.artifact).name,
                 report.provider,
                 family,
                 output,
@@ -160,7 +170,7 @@ def size(path: Path) -> str:
 
 
 def listing(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(*columns)
+    table = _table(*columns)
     for row in rows:
         table.add_row(*row)
     out.print(table)
@@ -169,7 +179,7 @@ def listing(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def summary(found: Summary) -> None:
     document = found.run.document
     dataset = document["dataset"]
-    table = Table("what", "result", "verdict", title=f"{found.run.model} on {dataset['name']}", show_lines=False)
+    table = _table("what", "result", "verdict", title=f"{found.run.model} on {dataset['name']}")
     table.add_row("dataset", f"{dataset['name']}, sha256 {dataset['sha256'][:12]}…", "")
     table.add_row(
         "training", f"{document['seconds']:.1f} s, {len(document['epochs'])} epochs, {document['device']}", ""

@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Structure = Any  # None for a tensor, {"tuple" | "list": [Structure, …]} or {"dict": {name: Structure}}
+Structure = Any
+"""None for a tensor, {"tuple" | "list": [Structure, …]}, or {"dict": [[name, Structure], …]}: pairs, because the order
+decides which tensor is which, and JSON objects are easily reordered."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +124,7 @@ def flatten(outputs: Any) -> tuple[list[Tensor], Structure]:
         leaves += item_leaves
         structures.append(structure)
     if names is not None:
-        return leaves, {"dict": dict(zip(names, structures, strict=True))}
+        return leaves, {"dict": [[name, item] for name, item in zip(names, structures, strict=True)]}
     return leaves, {"list" if isinstance(outputs, list) else "tuple": structures}
 
 
@@ -135,7 +137,7 @@ def unflatten(leaves: Sequence[Tensor], structure: Structure) -> Any:
             return next(remaining)
         ((kind, items),) = node.items()
         if kind == "dict":
-            return {name: build(item) for name, item in items.items()}
+            return {name: build(item) for name, item in items}
         built = [build(item) for item in items]
         return built if kind == "list" else tuple(built)
 
@@ -150,7 +152,7 @@ def leaf_names(structure: Structure, root: str = "output") -> list[str]:
             return [path or root]
         ((kind, items),) = node.items()
         if kind == "dict":
-            return [name for key, item in items.items() for name in walk(item, f"{path}.{key}" if path else key)]
+            return [name for key, item in items for name in walk(item, f"{path}.{key}" if path else key)]
         return [name for i, item in enumerate(items) for name in walk(item, f"{path or root}_{i}")]
 
     return walk(structure, "")

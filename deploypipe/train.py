@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import lr_scheduler
@@ -354,7 +354,7 @@ def _write_run(
     shutil.rmtree(folder / "exports", ignore_errors=True)
     (folder / "parity.json").unlink(missing_ok=True)
     with atomic_path(folder / "weights.safetensors") as temporary:
-        save_file(weights, temporary)
+        temporary.write_bytes(to_safetensors(weights))
     document = {
         "schema": runs.SCHEMA,
         "model": config.model,

@@ -1,0 +1,73 @@
+"""What tests share: real data where it is there, one small trained run with its artifacts, and the real command."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from deploypipe.export import export_run
+from deploypipe.formats import FORMATS
+from deploypipe.runs import Run
+from deploypipe.train import TrainConfig, train
+
+# The tests' models are tiny: on a busy machine two threads wait for each other longer than one would compute.
+torch.set_num_threads(1)
+
+PROJECT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def mnist_dir() -> Path:
+    """The folder of the real MNIST: $DEPLOYPIPE_DATA_DIR, or `shared/mnist` beside the project."""
+    for folder in (os.environ.get("DEPLOYPIPE_DATA_DIR", ""), PROJECT.parent / "shared" / "mnist"):
+        if folder and (Path(folder) / "MNIST" / "raw").is_dir():
+            return Path(folder).resolve()
+    pytest.skip("the real MNIST is not on this machine")
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """`simple-cnn`, trained for two epochs on the digits, with an artifact of every format."""
+    folder = tmp_path_factory.mktemp("digits") / "run"
+    run = train(TrainConfig(model="simple-cnn", data="digits", epochs=2, device="cpu"), folder)
+    for _, report in export_run(run, list(FORMATS)):
+        report.raise_if_failed()
+    return run
+
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def deploypipe(tmp_path: Path) -> Command:
+    """The real command in a process of its own, in an empty folder, without network or the user's folders."""
+
+    def run(
+        *argv: str | Path, check: bool = False, timeout: float = 300, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "deploypipe", *map(str, argv)],
+            cwd=tmp_path,
+            env=clean_environment(tmp_path) | environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=check,
+        )
+
+    return run
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """This process's environment with a home of its own, so that nothing of the user's is read or written."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "DEPLOYPIPE_"))}
+    return kept | {"HOME": str(home), "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}

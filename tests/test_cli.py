@@ -1,0 +1,257 @@
+"""The command line: arguments in, library call and result out. Real processes only where a process is the point."""
+
+import json
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from deploypipe import cli
+from deploypipe.cli import app
+from deploypipe.runs import Run
+
+from .conftest import Command
+
+VERBS = ["run", "train", "evaluate", "export", "verify", "package", "serve", "stop", "status", "predict", "models",
+         "datasets", "formats", "doctor"]  # fmt: skip
+
+NET = """
+import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+    def forward(self, x):
+        return self.layer(x)
+class Other(Net):
+    def __init__(self):
+        super().__init__()
+        nn.init.zeros_(self.layer.weight)
+inputs = torch.rand(2, 3)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_run: Run) -> Path:
+    """A working folder with one run in it, `runs/digits`, and a user's `net.py`."""
+    shutil.copytree(digits_run.folder, tmp_path / "runs" / "digits")
+    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "empty_store").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    return tmp_path
+
+
+def invoke(*argv: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, list(argv))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_every_verb_is_there_and_explains_itself() -> None:
+    assert [command.name for command in app.registered_commands] == VERBS
+    for verb in VERBS:
+        code, out, _ = invoke(verb, "--help")
+        assert code == 0 and "--json" in out
+
+
+def damage_sidecar(folder: Path) -> None:
+    path = folder / "runs" / "digits" / "exports" / "model.onnx.json"
+    document = json.loads(path.read_text())
+    document["parity"]["verdict"] = "failed"
+    path.write_text(json.dumps(document))
+
+
+def damage_artifact(folder: Path) -> None:
+    path = folder / "runs" / "digits" / "exports" / "model.onnx"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def damage_weights(folder: Path) -> None:
+    (folder / "runs" / "digits" / "weights.safetensors").write_bytes(b"")
+
+
+def damage_data(folder: Path) -> None:
+    raw = folder / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte").write_bytes(b"\0\0\10\3" + b"\0" * 100)
+
+
+def no_run(folder: Path) -> None:
+    shutil.rmtree(folder / "runs")
+
+
+def no_exports(folder: Path) -> None:
+    shutil.rmtree(folder / "runs" / "digits" / "exports")
+
+
+def broken_archive(folder: Path) -> None:
+    (folder / "store").mkdir()
+    (folder / "store" / "cnn.mar").write_bytes(b"PK no archive")
+
+
+def other_weights(folder: Path) -> None:
+    """The run's model.onnx is replaced by one of other weights, with a matching sidecar."""
+    code, _, err = invoke("train", "--model", "simple-cnn", "--data", "digits", "--epochs", "1", "--seed", "9",
+                          "--out", "other")  # fmt: skip
+    assert code == 0, err
+    assert invoke("export", "--run", "other")[0] == 0
+    for name in ("model.onnx", "model.onnx.json"):
+        shutil.copyfile(folder / "other" / "exports" / name, folder / "runs" / "digits" / "exports" / name)
+
+
+RUN = ("--run", "runs/digits")
+ONNX = "runs/digits/exports/model.onnx"
+OWN = ("--model", "net.py:Net", "--example", "net.py:inputs")
+
+
+@pytest.mark.parametrize(
+    ("before", "argv", "code", "message"),
+    [
+        (None, ["train", "--model", "cn"], 2, "no model 'cn'. There are: cnn,"),
+        (None, ["train", "--data", "digts"], 2, "cnn does not train on 'digts'"),
+        (None, ["train", "--optimizer", "lion"], 2, "optimizer is 'lion', must be one of sgd"),
+        (None, ["train", "--epochs", "few"], 2, "Invalid value for '--epochs'"),
+        (None, ["train", "--device", "tpu"], 2, "device 'tpu' is not there. Usable here: cpu"),
+        (None, ["train", "--resume", "--out", "nowhere"], 4, "nowhere/checkpoint.pt does not exist"),
+        (damage_data, ["train", "--data", "mnist", "--data-dir", "data"], 3, "train-images-idx3-ubyte is truncated"),
+        (no_run, ["evaluate"], 2, "no run in "),
+        (damage_weights, ["evaluate"], 4, "weights.safetensors is missing or is not what this run trained"),
+        (None, ["evaluate", "--artifact", "gone.onnx"], 2, "no artifact at gone.onnx"),
+        (None, ["evaluate", "--artifact", "net.py"], 2, "has no artifact's suffix"),
+        (damage_artifact, ["evaluate", "--artifact", ONNX], 6, "model.onnx cannot be loaded"),
+        (None, ["export", "--format", "tflite"], 2, "no format 'tflite'"),
+        (None, ["export", "--model", "net.py:Net"], 2, "--model needs --example"),
+        (None, ["export", "--model", "net.py:Nett", "--example", "net.py:inputs"], 2, "net.py defines no 'Nett'"),
+        (None, ["export", *OWN, "--dynamic", "x0"], 2, "argument:axis"),
+        (no_exports, ["verify"], 2, "has no artifact to verify"),
+        (other_weights, ["verify", *RUN], 6, "model.onnx differs from the eager model on 12 of 12 comparisons"),
+        (damage_artifact, ["verify"], 6, "model.onnx cannot be loaded"),
+        (None, ["verify", "--model", "net.py:Net"], 2, "--model needs --artifact"),
+        (no_exports, ["package"], 7, "has no artifact to package"),
+        (damage_sidecar, ["package"], 7, "is not proven equal to the trained model: its parity verdict is 'failed'"),
+        (damage_artifact, ["package"], 7, "is not the file that was proven"),
+        (other_weights, ["package", *RUN], 7, "was not written from this run's weights"),
+        (None, ["package", "--name", "a b"], 7, "'a b' is no name that TorchServe takes"),
+        (None, ["serve", "--model-store", "gone"], 8, "no model store at "),
+        (None, ["serve", "--model-store", "empty_store"], 8, "no archive (.mar) in "),
+        (broken_archive, ["serve", "--model-store", "store"], 8, "cnn.mar cannot be served"),
+        (None, ["stop", "--port", "1"], 8, "no server was started with port 1"),
+        (None, ["status", "--port", "1"], 8, "no server was started here"),
+        (None, ["predict", "net.py"], 2, "which model of http://127.0.0.1:8080?"),
+        (None, ["predict", "net.py", "--name", "cnn", "--url", "http://127.0.0.1:1"], 8, "no server at http://127.0.0.1:1"),
+        (None, ["predict", "gone.png", "--name", "cnn"], 3, "gone.png cannot be read: No such file"),
+        (None, ["run", "--model", "mpl"], 2, "no model 'mpl'"),
+        (None, ["run", "--format", "tflite"], 2, "no format 'tflite'"),
+        (None, ["models", "cn"], 2, "no model 'cn'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)  # fmt: skip
+def test_errors_are_one_line_with_the_right_code(
+    folder: Path, before: Callable[[Path], None] | None, argv: list[str], code: int, message: str
+) -> None:
+    if before:
+        before(folder)
+    files = {path for path in folder.rglob("*") if path.is_file()}
+    found, out, err = invoke(*argv)
+    assert found == code and (out == "" or code == 6), err
+    assert message in err.replace("\n", " ")
+    if "Usage:" not in err:
+        errors = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1 and message in errors[0]
+    new = {path for path in folder.rglob("*") if path.is_file()} - files
+    assert {path.name for path in new} <= {"parity.json"}, "an error leaves nothing behind"
+
+
+def test_an_error_is_json_when_json_was_asked_for(folder: Path) -> None:
+    code, out, err = invoke("train", "--model", "cn", "--json")
+    assert code == 2 and json.loads(out) == {
+        "error": "no model 'cn'", "remedy": json.loads(out)["remedy"], "exit_code": 2,
+    }  # fmt: skip
+    assert "error: no model 'cn'" in err
+
+
+def test_an_unforeseen_error_says_that_it_is_a_bug(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(cli, "open_run", fails)
+    code, _, err = invoke("evaluate")
+    assert code == 1 and "unforeseen ZeroDivisionError: division by zero. This is a bug in deploypipe" in err
+    monkeypatch.setenv("DEPLOYPIPE_TRACEBACK", "1")
+    with pytest.raises(ZeroDivisionError):
+        invoke("evaluate")
+
+
+@pytest.mark.parametrize(
+    ("argv", "keys"),
+    [
+        (["train", "--model", "mlp", "--data", "digits", "--epochs", "1"], {"run", "metrics", "weights_sha256"}),
+        (["evaluate"], {"accuracy", "recall", "confusion"}),
+        (["evaluate", "--artifact", "runs/digits/exports/model.pt"], {"accuracy", "dataset_sha256"}),
+        (["export", "--format", "all"], {"artifacts"}),
+        (["export", *OWN, "--dynamic", "x:0=batch"], {"artifacts"}),
+        (["verify"], {"verdict", "artifacts"}),
+        (["package"], {"path", "sha256"}),
+        (["models"], {"models"}),
+        (["models", "cnn"], {"layers"}),
+        (["datasets"], {"datasets"}),
+        (["formats"], {"formats"}),
+        (["doctor"], {"checks"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_every_verb_has_json_and_a_table(folder: Path, argv: list[str], keys: set[str]) -> None:
+    code, out, err = invoke(*argv, "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    assert keys <= set(document)
+    code, out, err = invoke(*argv)
+    assert code == 0 and out.strip() and "{" not in out
+
+
+def test_your_own_module_from_export_to_verify(folder: Path) -> None:
+    assert invoke("export", *OWN, "--dynamic", "x:0=batch", "--format", "all", "--out", "mine")[0] == 0
+    assert sorted(path.name for path in (folder / "mine").iterdir()) == [
+        "Net.onnx", "Net.onnx.json", "Net.pt", "Net.pt.json", "Net.pt2", "Net.pt2.json",
+    ]  # fmt: skip
+    assert invoke("verify", *OWN, "--artifact", "mine/Net.onnx")[0] == 0
+    assert json.loads((folder / "mine" / "Net.onnx.parity.json").read_text())["verdict"] == "passed"
+    other = ["--model", "net.py:Other", "--example", "net.py:inputs"]
+    code, _, err = invoke("verify", *other, "--artifact", "mine/Net.onnx")
+    assert code == 6 and "output 'output' on example [2x3]" in err
+    assert json.loads((folder / "mine" / "Net.onnx.parity.json").read_text())["verdict"] == "failed"
+
+
+def test_doctor_fails_when_run_could_not_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert invoke("doctor")[0] == 0
+    monkeypatch.setattr("deploypipe.doctor.NEEDED_DISK", 10**18)
+    code, out, err = invoke("doctor")
+    assert code == 1 and "disk" in out and "error: disk:" in err
+
+
+def test_doctor_says_when_the_port_is_taken(folder: Path) -> None:
+    from deploypipe.doctor import examine
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        (check,) = [check for check in examine(ports=(taken.getsockname()[1],)) if check.name.startswith("port")]
+    assert not check.ok and "taken" in check.found
+
+
+def test_the_bare_command_shows_the_verbs(deploypipe: Command) -> None:
+    shown = deploypipe()
+    assert all(verb in shown.stdout + shown.stderr for verb in VERBS)
+
+
+def test_standard_output_is_only_the_object(deploypipe: Command, tmp_path: Path) -> None:
+    done = deploypipe("train", "--model", "mlp", "--data", "digits", "--epochs", "1", "--json", check=True)
+    assert json.loads(done.stdout)["dataset"]["name"] == "digits"
+    assert "epoch 1/1" in done.stderr and "Next: deploypipe evaluate" in done.stderr

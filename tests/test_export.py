@@ -1,0 +1,233 @@
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+import deploypipe
+from deploypipe import formats
+from deploypipe.artifact import read_artifact
+from deploypipe.errors import ExportError, ParityError, UsageError
+from deploypipe.export import export_run
+from deploypipe.formats import FORMATS
+from deploypipe.models import MODELS, entry_of
+from deploypipe.runs import Run
+
+from .conftest import clean_environment
+
+SUFFIXES = [(entry.name, entry.suffix) for entry in FORMATS.values()]
+ROWS = {"x": {0: "batch"}}
+
+
+class TwoHeads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        hidden = self.dropout(torch.relu(self.layer(x)))
+        return {"scores": hidden.softmax(dim=-1), "best": hidden.argmax(dim=-1)}
+
+
+@pytest.mark.parametrize(("format", "suffix"), SUFFIXES)
+def test_export_load_verify(tmp_path: Path, format: str, suffix: str) -> None:
+    module = TwoHeads()  # in train mode, as its author left it
+    weights = copy.deepcopy(module.state_dict())
+    example = (torch.randn(2, 3),)
+    artifact = deploypipe.export(module, example, format=format, path=tmp_path / f"m{suffix}", dynamic=ROWS)
+    assert module.training and all(torch.equal(weights[name], value) for name, value in module.state_dict().items())
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"m{suffix}", f"m{suffix}.json"]
+    assert [str(spec) for spec in artifact.signature.inputs] == ["x: float32[batch, 3]"]
+    assert [str(spec) for spec in artifact.signature.outputs] == ["scores: float32[batch, 4]", "best: int64[batch]"]
+    assert artifact.parity["verdict"] == "passed" and artifact.parity["comparisons"] >= 12
+
+    runner = deploypipe.load(artifact.path)
+    x = torch.randn(9, 3)
+    wanted, found = module.eval()(x), runner(x)
+    assert list(found) == ["scores", "best"]
+    torch.testing.assert_close(found["scores"], wanted["scores"], atol=1e-5, rtol=1e-5)
+    assert torch.equal(found["best"], wanted["best"])
+    assert deploypipe.verify(module, artifact.path, [(x,)]).passed
+
+
+@pytest.mark.parametrize(("format", "suffix"), SUFFIXES)
+def test_what_does_not_fit_the_signature_is_refused(digits_run: Run, format: str, suffix: str) -> None:
+    runner = deploypipe.load(digits_run.exports / f"model{suffix}")
+    with pytest.raises(TypeError, match=r"expected pixels: uint8\[batch, 1, 28, 28\], got float32\[1, 1, 28, 28\]"):
+        runner(torch.zeros(1, 1, 28, 28))
+    with pytest.raises(TypeError, match="expected 1 inputs"):
+        runner()
+
+
+def test_the_sidecar_says_what_the_artifact_is(digits_run: Run) -> None:
+    path = digits_run.exports / "model.onnx"
+    document = json.loads((digits_run.exports / "model.onnx.json").read_text())
+    assert document["schema"] == "deploypipe.artifact/1" and document["format"] == "onnx"
+    assert document["provenance"]["weights_sha256"] == digits_run.document["weights_sha256"]
+    assert document["provenance"]["dataset"]["sha256"] == digits_run.document["dataset"]["sha256"]
+    assert document["parity"]["verdict"] == "passed"
+    assert read_artifact(path).sha256 == document["sha256"]
+
+
+@pytest.mark.parametrize("suffix", [suffix for _, suffix in SUFFIXES])
+def test_the_artifact_carries_its_own_description(digits_run: Run, suffix: str) -> None:
+    runner = deploypipe.load(digits_run.exports / f"model{suffix}")
+    assert runner.metadata["provenance"]["weights_sha256"] == digits_run.document["weights_sha256"]
+    assert runner.signature == read_artifact(digits_run.exports / f"model{suffix}").signature
+
+
+def test_onnx_is_one_checked_file_with_a_symbolic_batch_and_uint8_pixels(digits_run: Run) -> None:
+    path = digits_run.exports / "model.onnx"
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert model.opset_import[0].version >= 20
+    (pixels,) = model.graph.input
+    axes = [axis.dim_param or axis.dim_value for axis in pixels.type.tensor_type.shape.dim]
+    assert (pixels.name, axes) == ("pixels", ["batch", 1, 28, 28])
+    assert pixels.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert not list(path.parent.glob("*.data"))
+
+
+def test_onnxruntime_alone_reproduces_the_logits(digits_run: Run, tmp_path: Path) -> None:
+    """In a process that never imports deploypipe or torch."""
+    dataset = digits_run.dataset()
+    assert dataset is not None
+    images = dataset.test.inputs[:7]
+    with torch.no_grad():
+        wanted = digits_run.load_module()(images)
+    import numpy as np
+
+    np.save(tmp_path / "images.npy", images.numpy())
+    code = (
+        "import sys, numpy, onnxruntime\n"
+        "session = onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])\n"
+        "numpy.save('logits.npy', session.run(['logits'], {'pixels': numpy.load('images.npy')})[0])\n"
+        "assert not {'deploypipe', 'torch'} & set(sys.modules)\n"
+    )
+    model = str(digits_run.exports / "model.onnx")
+    subprocess.run([sys.executable, "-c", code, model], cwd=tmp_path, check=True)
+    torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "logits.npy")), wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", [suffix for _, suffix in SUFFIXES])
+def test_a_changed_file_is_not_loaded(digits_run: Run, tmp_path: Path, suffix: str) -> None:
+    for name in (f"model{suffix}", f"model{suffix}.json"):
+        (tmp_path / name).write_bytes((digits_run.exports / name).read_bytes())
+    path = tmp_path / f"model{suffix}"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ParityError, match="not the file that was proven"):
+        deploypipe.load(path)
+
+
+@pytest.mark.parametrize("suffix", [suffix for _, suffix in SUFFIXES])
+def test_a_truncated_file_is_named(digits_run: Run, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes((digits_run.exports / f"model{suffix}").read_bytes()[:1000])
+    with pytest.raises(ParityError, match=f"model{suffix} cannot be loaded on cpu"):
+        deploypipe.load(path)
+
+
+def wrong_writer(monkeypatch: pytest.MonkeyPatch, format: str) -> None:
+    """Make the format write a module whose weights are not the captured ones."""
+    entry = FORMATS[format]
+
+    def write(capture: Any, path: Path, metadata: str) -> str:
+        other = copy.deepcopy(capture.module)
+        with torch.no_grad():
+            next(iter(other.parameters())).add_(0.01)
+        from deploypipe.capture import capture as recapture
+
+        changed = recapture(other, capture.example_inputs, ROWS)
+        return entry.write(changed, path, metadata)
+
+    import dataclasses
+
+    monkeypatch.setitem(formats.FORMATS, format, dataclasses.replace(entry, write=write))
+
+
+@pytest.mark.parametrize(("format", "suffix"), SUFFIXES)
+def test_a_wrong_artifact_never_reaches_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, suffix: str
+) -> None:
+    path = tmp_path / f"m{suffix}"
+    deploypipe.export(TwoHeads(), (torch.randn(2, 3),), format=format, path=path, dynamic=ROWS)
+    before = path.read_bytes()
+    wrong_writer(monkeypatch, format)
+    with pytest.raises(ParityError, match="output 'scores' on example"):
+        deploypipe.export(TwoHeads(), (torch.randn(2, 3),), format=format, path=path, dynamic=ROWS)
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 2
+
+
+class FixedSize(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(2, -1)[:, :3] + x[:2, :3]
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "error", "message"),
+    [
+        (FixedSize(), {"dynamic": {"x": {1: "width"}}, "format": "onnx"}, ExportError, "FixedSize"),
+        (TwoHeads(), {"dynamic": {"y": {0: "batch"}}, "format": "onnx"}, UsageError, "'y' is no argument of TwoHeads"),
+        (TwoHeads(), {"format": "tflite"}, UsageError, "no format 'tflite'.*onnx"),
+        (TwoHeads(), {"format": "pt2"}, UsageError, "ends in .pt2, not in 'm.onnx'"),
+        (TwoHeads(), {"format": "onnx", "output_names": ["a"]}, UsageError, "1 output names were given for 2 outputs"),
+    ],
+    ids=["fixed axis", "no such argument", "no such format", "wrong suffix", "output names"],
+)
+def test_refusals(tmp_path: Path, module: nn.Module, options: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        deploypipe.export(module, (torch.randn(2, 3),), path=tmp_path / "m.onnx", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+STATIC = [name for name in MODELS if not name.startswith("dynamic") and name != "sentence"]
+
+
+@pytest.mark.parametrize("name", STATIC)
+def test_every_static_network_of_the_zoo_in_every_format(tmp_path: Path, name: str) -> None:
+    from deploypipe.train import TrainConfig, train
+
+    entry = entry_of(name)
+    data = "digits" if "digits" in entry.datasets else "auto"
+    run = train(TrainConfig(model=name, data=data, epochs=1, device="cpu"), tmp_path)
+    rows = export_run(run, list(FORMATS))
+    assert [report.verdict for _, report in rows] == ["passed"] * len(FORMATS)
+    assert len(run.artifacts()) == len(FORMATS)
+
+
+def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    code = (
+        "import torch, deploypipe\n"
+        "from torch import nn\n"
+        "print('ready', flush=True)\n"
+        "while True:\n"
+        "    deploypipe.export(nn.Linear(3, 3), (torch.zeros(2, 3),), format='onnx', path='m.onnx')\n"
+        "    print('written', flush=True)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=clean_environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    while process.stdout.readline() != "written\n":
+        assert process.poll() is None
+    os.kill(process.pid, signal.SIGINT)  # somewhere in the next export
+    process.wait(timeout=60)
+    names = {path.name for path in tmp_path.iterdir()} - {".cache"}
+    assert names <= {"m.onnx", "m.onnx.json"}
+    deploypipe.load(tmp_path / "m.onnx")

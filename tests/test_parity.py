@@ -1,0 +1,190 @@
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import deploypipe
+from deploypipe.errors import ParityError, UsageError
+from deploypipe.formats.base import Runner
+from deploypipe.parity import Probe, Tolerance, compare, drawn_probes, image_probes
+from deploypipe.runs import Run
+from deploypipe.signature import Signature, TensorSpec, flatten
+
+INPUT = torch.tensor([[1.0, -2.0], [3.0, 0.5]])
+
+
+class Scale(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2
+
+
+@dataclass
+class Fake(Runner):
+    """An artifact that returns whatever `function` makes of the inputs."""
+
+    function: Callable[..., Any]
+    runtime: str = "torch"
+    provider: str = "cpu"
+    signature: Signature | None = None
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        return self.function(*inputs)
+
+    def run(self, *inputs: Tensor) -> list[Tensor]:
+        return flatten(self.function(*inputs))[0]
+
+
+def report_of(function: Callable[..., Any], module: nn.Module | None = None, **options: Any) -> deploypipe.Report:
+    return compare((module or Scale()).eval(), Fake(function, **options), "artifact", [(INPUT,)])
+
+
+def test_equal_is_passed() -> None:
+    report = report_of(lambda x: x * 2)
+    assert report.passed and report.verdict == "passed" and report.max_difference == 0
+    report.raise_if_failed()
+
+
+def with_value(value: float) -> Callable[[Tensor], Tensor]:
+    def changed(x: Tensor) -> Tensor:
+        result = x * 2
+        result[1, 0] = value
+        return result
+
+    return changed
+
+
+def fails(x: Tensor) -> Tensor:
+    raise RuntimeError("no kernel\nsecond line")
+
+
+@pytest.mark.parametrize(
+    ("function", "problem"),
+    [
+        (with_value(6.1), r"1 of 4 values differ, worst at \[1, 0\]: artifact 6.09\d+, eager 6.0 "),
+        (with_value(math.nan), "artifact nan, eager 6.0"),
+        (with_value(math.inf), "artifact inf, eager 6.0"),
+        (lambda x: (x * 2).double(), "dtype float64, eager float32"),
+        (lambda x: (x * 2)[:1], r"shape \[1, 2\], eager \[2, 2\]"),
+        (lambda x: (x * 2, x), "2 outputs, eager has 1"),
+        (fails, "the artifact fails: no kernel$"),
+    ],
+    ids=["value", "NaN", "infinity", "dtype", "shape", "one output more", "error"],
+)
+def test_every_kind_of_difference_fails_and_is_named(function: Callable[..., Any], problem: str) -> None:
+    report = report_of(function)
+    assert not report.passed and len(report.failures) == 1
+    with pytest.raises(ParityError, match="artifact differs from the eager model on 1 of 1 comparisons"):
+        report.raise_if_failed()
+    import re
+
+    assert re.search(problem, report.failures[0].problem)
+
+
+class Holes(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tensor([math.nan, math.inf, -math.inf, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("values", "passed"),
+    [
+        ([math.nan, math.inf, -math.inf, 1.0], True),
+        ([0.0, math.inf, -math.inf, 1.0], False),
+        ([math.nan, -math.inf, -math.inf, 1.0], False),
+        ([math.nan, math.inf, -math.inf, math.nan], False),
+    ],
+    ids=["same places", "NaN gone", "other sign", "NaN added"],
+)
+def test_nan_and_infinity_must_stand_in_the_same_places(values: list[float], passed: bool) -> None:
+    assert report_of(lambda x: torch.tensor(values), Holes()).passed is passed
+
+
+def test_the_tolerance_is_absolute_plus_relative() -> None:
+    allowed = 1e-5 + 1.3e-6 * 6
+    assert report_of(with_value(6 + 0.8 * allowed)).passed
+    assert not report_of(with_value(6 + 1.3 * allowed)).passed
+    # Another runtime sums in another order, and may.
+    assert report_of(with_value(6 + 1.3 * allowed), runtime="onnxruntime").passed
+    assert not report_of(with_value(6.01), runtime="onnxruntime").passed
+
+
+class Counts(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tensor([2**60])
+
+
+def test_integers_must_be_equal_even_beyond_float64() -> None:
+    assert report_of(lambda x: torch.tensor([2**60]), Counts()).passed
+    assert not report_of(lambda x: torch.tensor([2**60 + 1]), Counts()).passed
+
+
+def test_a_forward_that_works_in_place_does_not_hide_a_difference() -> None:
+    class InPlace(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mul_(2)
+
+    assert not compare(InPlace(), Fake(lambda x: x), "artifact", [(INPUT,)]).passed
+    assert INPUT[0, 0] == 1
+
+
+class Named(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"a": x, "b": x + 1}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: {"b": x, "a": x + 1}, lambda x: {"a": x, "c": x + 1}, lambda x: (x, x + 1)],
+    ids=["names swapped", "another name", "a tuple"],
+)
+def test_names_and_nesting_must_be_the_same(function: Callable[..., Any]) -> None:
+    """Though the tensors, in order, are eager's."""
+    signature = Signature((), (TensorSpec("a", "float32", ()), TensorSpec("b", "float32", ())), None)
+    report = report_of(function, Named(), signature=signature)
+    assert not report.passed and "nested as" in report.failures[0].problem
+
+
+def test_no_probe_is_no_proof() -> None:
+    report = compare(Scale(), Fake(lambda x: x * 2), "artifact", [])
+    assert not report.passed
+    with pytest.raises(ParityError, match="compared on no probe"):
+        report.raise_if_failed()
+
+
+def test_a_probe_that_eager_does_not_take_is_the_callers_mistake() -> None:
+    with pytest.raises(UsageError, match=r"the eager model fails on the probe wrong \[2\]"):
+        compare(nn.Linear(3, 1), Fake(lambda x: x), "artifact", [Probe("wrong", (torch.zeros(2),))])
+
+
+def test_image_probes_cover_sizes_and_both_families() -> None:
+    probes = image_probes(torch.zeros(10, 1, 28, 28, dtype=torch.uint8))
+    assert {(probe.family, len(probe.inputs[0])) for probe in probes} == {
+        (family, size) for family in ("test images", "random pixels") for size in (1, 2, 3, 7, 32, 64)
+    }
+    assert all(probe.inputs[0].dtype == torch.uint8 for probe in probes)
+
+
+def test_drawn_probes_keep_dtype_range_and_fixed_axes() -> None:
+    signature = Signature((TensorSpec("t", "int64", ("batch", 3)), TensorSpec("m", "bool", (2,))), ())
+    example = (torch.tensor([[4, 5, 9]]), torch.tensor([True, False]))
+    for probe in drawn_probes(signature, example)[1:]:
+        tokens, mask = probe.inputs
+        assert tokens.shape[1] == 3 and tokens.dtype == torch.int64 and tokens.min() >= 4 and tokens.max() <= 9
+        assert mask.shape == (2,) and mask.dtype == torch.bool
+
+
+def test_verify_finds_an_artifact_of_other_weights(digits_run: Run, tmp_path: Path) -> None:
+    module = digits_run.load_module()
+    artifact = digits_run.exports / "model.onnx"
+    probes = [(torch.randint(0, 256, (5, 1, 28, 28), dtype=torch.uint8),)]
+    assert deploypipe.verify(module, artifact, probes).passed
+    with torch.no_grad():
+        next(module.parameters()).mul_(1.01)
+    report = deploypipe.verify(module, artifact, probes)
+    assert not report.passed and report.failures[0].output == "logits"
+    assert deploypipe.verify(module, artifact, probes, tolerance=Tolerance(10.0, 0.0)).passed

@@ -1,0 +1,64 @@
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deploypipe.errors import DataError, TrainingError, UsageError
+from deploypipe.runs import Run, git_commit, open_run
+
+
+@pytest.fixture
+def copy(digits_run: Run, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(digits_run.folder, tmp_path / "runs" / "copy"))
+
+
+def test_the_newest_run_is_the_default(digits_run: Run, tmp_path: Path) -> None:
+    for i, name in enumerate(["older", "newer"]):
+        (tmp_path / name).mkdir()
+        shutil.copyfile(digits_run.folder / "run.json", tmp_path / name / "run.json")
+        os.utime(tmp_path / name / "run.json", (i, i))
+    assert open_run(root=tmp_path).folder.name == "newer"
+    assert open_run(tmp_path / "older").folder.name == "older"
+
+
+def test_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no run in .*deploypipe train"):
+        open_run(root=tmp_path)
+    with pytest.raises(UsageError, match=r"run.json does not exist"):
+        open_run(tmp_path)
+
+
+def test_weights_that_are_not_the_runs_are_refused(copy: Path, digits_run: Run) -> None:
+    (copy / "weights.safetensors").write_bytes(b"other")
+    with pytest.raises(TrainingError, match="is missing or is not what this run trained"):
+        open_run(copy).load_module()
+    digits_run.load_module()
+
+
+def test_another_dataset_than_the_runs_is_refused(copy: Path) -> None:
+    document = json.loads((copy / "run.json").read_text())
+    document["dataset"]["sha256"] = "0" * 64
+    (copy / "run.json").write_text(json.dumps(document))
+    with pytest.raises(DataError, match="is not the one that .* was trained on"):
+        open_run(copy).dataset()
+
+
+def test_artifacts_are_those_with_a_sidecar(copy: Path) -> None:
+    (copy / "exports" / "model.pt2.json").unlink()
+    assert [path.name for path in open_run(copy).artifacts()] == ["model.onnx", "model.pt"]
+
+
+def test_git_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_commit() is None
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    commit = git_commit()
+    assert commit is not None and len(commit) == 40
+    (tmp_path / "new").touch()
+    assert git_commit() == f"{commit}+changes"

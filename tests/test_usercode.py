@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from deploypipe.errors import UsageError
+from deploypipe.usercode import load_example, load_module, parse_dynamic
+
+CODE = """
+from dataclasses import dataclass
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+    def forward(self, x):
+        return self.layer(x)
+
+class Needs(nn.Module):
+    def __init__(self, size): ...
+
+def make():
+    return Net()
+
+net = Net()
+inputs = (torch.zeros(2, 3),)
+single = torch.zeros(2, 3)
+def fresh():
+    return torch.rand(2, 3), torch.rand(1)
+number = 3
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "user_net.py"
+    path.write_text(CODE)
+    return path
+
+
+@pytest.mark.parametrize("name", ["Net", "make", "net"], ids=["class", "function", "instance"])
+def test_modules(file: Path, name: str) -> None:
+    assert load_module(f"{file}:{name}")(torch.zeros(2, 3)).shape == (2, 2)
+
+
+def test_weights_drawn_at_construction_are_the_same_each_time(file: Path) -> None:
+    first, second = load_module(f"{file}:Net"), load_module(f"{file}:Net")
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("name", "count"), [("inputs", 1), ("single", 1), ("fresh", 2)])
+def test_examples(file: Path, name: str, count: int) -> None:
+    assert len(load_example(f"{file}:{name}")) == count
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("net.py", "not of the form file.py:name"),
+        ("nowhere.py:Net", "no file nowhere.py"),
+        ("{file}:Missing", "defines no 'Missing'"),
+        ("{file}:number", "is a int, not an nn.Module"),
+        ("{file}:Needs", "fails: TypeError"),
+        ("{broken}:Net", "broken.py fails to run: ZeroDivisionError"),
+    ],
+    ids=["form", "no file", "no name", "no module", "arguments", "broken"],
+)
+def test_what_cannot_be_loaded(file: Path, reference: str, message: str) -> None:
+    broken = file.with_name("broken.py")
+    broken.write_text("1 / 0")
+    with pytest.raises(UsageError, match=message):
+        load_module(reference.format(file=file, broken=broken))
+
+
+def test_an_example_that_is_no_tensor(file: Path) -> None:
+    with pytest.raises(UsageError, match="not a tensor or a tuple of tensors"):
+        load_example(f"{file}:number")
+
+
+def test_dynamic_axes() -> None:
+    assert parse_dynamic(["x:0=batch", "x:1=length", "y:0=batch"]) == {
+        "x": {0: "batch", 1: "length"},
+        "y": {0: "batch"},
+    }
+
+
+@pytest.mark.parametrize("text", ["x", "x:0", "x=batch", "x:a=batch", "x:0=7", ":0=batch"])
+def test_bad_dynamic_axes(text: str) -> None:
+    with pytest.raises(UsageError, match="argument:axis=symbol"):
+        parse_dynamic([text])
