@@ -86,6 +86,7 @@ def _export(
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")
+            two_operand_extremes()
             program = torch.export.export(root, inputs, dynamic_shapes=shapes, strict=False)
     except ExportError:
         raise
@@ -101,6 +102,16 @@ def _export(
     _check_open(program, names, dynamic, module)
     tidy(program)
     return program, context
+
+
+def two_operand_extremes() -> None:
+    """Let the tracer rebuild `Max`/`Min` of sizes with the two-operand functions, the only ones a program may hold."""
+    from sympy import Expr
+    from torch.fx.experimental.proxy_tensor import _sympy_handlers
+    from torch.utils._sympy.functions import Max, Min
+
+    handlers: dict[type[Expr], Callable[..., Any]] = _sympy_handlers()
+    handlers[Max], handlers[Min] = torch.sym_max, torch.sym_min
 
 
 class _Root(nn.Module):
