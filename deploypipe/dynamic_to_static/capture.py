@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import traceback
 import types
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,9 +85,11 @@ def _export(
             # Size 1 must not be taken for a constant, nor sizes above 1 taken for granted.
             symbolic_config.patch(backed_size_oblivious=True),
             warnings.catch_warnings(),
+            contextlib.ExitStack() as stack,
         ):
             warnings.simplefilter("ignore")
             two_operand_extremes()
+            stack.enter_context(no_overlap_question())
             program = torch.export.export(root, inputs, dynamic_shapes=shapes, strict=False)
     except ExportError:
         raise
@@ -112,6 +115,17 @@ def two_operand_extremes() -> None:
 
     handlers: dict[type[Expr], Callable[..., Any]] = _sympy_handlers()
     handlers[Max], handlers[Min] = torch.sym_max, torch.sym_min
+
+
+@contextlib.contextmanager
+def no_overlap_question() -> Iterator[None]:
+    """`copy_` asks whether its target overlaps itself, and the answer would exclude size 1 for nothing."""
+    original = torch._debug_has_internal_overlap
+    torch._debug_has_internal_overlap = lambda tensor: 0
+    try:
+        yield
+    finally:
+        torch._debug_has_internal_overlap = original
 
 
 class _Root(nn.Module):

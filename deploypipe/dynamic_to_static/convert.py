@@ -21,7 +21,7 @@ from deploypipe.dynamic_to_static.source import HELPERS, all_codes, compile_func
 THROUGH_HELPER = {
     "stack", "cat", "concat", "concatenate", "hstack", "vstack", "dstack", "tensor", "as_tensor", "no_grad",
     "is_grad_enabled", "manual_seed", "cond", "while_loop", "is_tensor", "split", "chunk", "column_stack",
-    "block_diag", "einsum", "meshgrid", "broadcast_tensors", "zeros", "ones", "full", "numel",
+    "block_diag", "einsum", "meshgrid", "broadcast_tensors", "equal", "allclose", "unbind", "is_nonzero",
 }  # fmt: skip
 
 

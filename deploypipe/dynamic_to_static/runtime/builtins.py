@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from deploypipe.dynamic_to_static.runtime import truth
 from deploypipe.dynamic_to_static.runtime.context import Refused
 from deploypipe.dynamic_to_static.runtime.growing import GrowingList
 from deploypipe.dynamic_to_static.runtime.packing import number_tensor
-from deploypipe.dynamic_to_static.runtime.sequences import Sequence, enumerate_, range_, reversed_, sequence_of, zip_
+from deploypipe.dynamic_to_static.runtime.sequences import Sequence, enumerate_, range_, reversed_, row, sequence_of, zip_
 
 SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
@@ -76,11 +77,19 @@ def _extreme(pick: Callable[..., Any], symbolic: Callable[..., Any], name: str) 
         for value in values[1:]:
             if isinstance(result, Tensor) or isinstance(value, Tensor):
                 result = _pick_tensor(result, value, name)
+            elif isinstance(result, (float, torch.SymFloat)) or isinstance(value, (float, torch.SymFloat)):
+                result = _pick_float(result, value, name)
             else:
                 result = symbolic(result, value)
         return result
 
     return choose
+
+
+def _pick_float(a: Any, b: Any, name: str) -> Any:
+    """For Python floats: the second operand where it compares strictly better, as Python does (also for NaN)."""
+    x, y = number_tensor(a, torch.float64), number_tensor(b, torch.float64)
+    return torch.where(y < x if name == "min" else y > x, y, x).item()
 
 
 def _pick_tensor(a: Any, b: Any, name: str) -> Any:
@@ -159,6 +168,30 @@ def sorted_(values: Any, **kwargs: Any) -> Any:
     return sorted(values, **kwargs)
 
 
+def equal(a: Tensor, b: Tensor) -> Any:
+    """`torch.equal` without leaving the graph."""
+    if a.dim() != b.dim() or any(statically_known_true(x != y) for x, y in zip(a.shape, b.shape, strict=True)):
+        return False
+    if not all(statically_known_true(x == y) for x, y in zip(a.shape, b.shape, strict=True)):
+        raise Refused("torch.equal", "whether the shapes agree depends on the inputs", "compare the shapes first")
+    return (a == b).all()
+
+
+def allclose(a: Tensor, b: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Any:
+    return torch.isclose(a, b, rtol, atol, equal_nan).all()
+
+
+def unbind(value: Tensor, dim: int = 0) -> Any:
+    if isinstance(value.shape[dim], int):
+        return torch.unbind(value, dim)
+    return Sequence(value.shape[dim], lambda i: row(value.movedim(dim, 0), i))
+
+
+METHODS: dict[str, Callable[..., Any]] = {
+    "equal": equal, "allclose": allclose, "unbind": unbind, "is_nonzero": lambda value: truth.truth(value),
+}  # fmt: skip
+
+
 def _math(name: str) -> Callable[..., Any]:
     """A function of `math` on Python floats that depend on data, in double precision as Python does."""
     plain = getattr(math, name)
@@ -214,6 +247,7 @@ REPLACED: dict[Any, Callable[..., Any]] = {
     builtins.sum: sum_, builtins.any: any_, builtins.all: all_, builtins.isinstance: isinstance_,
     builtins.round: round_, builtins.list: list_, builtins.sorted: sorted_,
 }  # fmt: skip
+REPLACED |= {torch.equal: equal, torch.allclose: allclose, torch.unbind: unbind, torch.is_nonzero: truth.truth}
 for _function in (torch.stack, torch.cat, torch.concat, torch.concatenate, torch.hstack, torch.vstack, torch.dstack,
                   torch.column_stack, torch.tensor, torch.as_tensor):  # fmt: skip
     REPLACED[_function] = stack_like(_function)

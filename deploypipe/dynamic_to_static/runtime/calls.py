@@ -126,7 +126,7 @@ def is_users_class(cls: type) -> bool:
 
 
 def _replaced(function: Any) -> Callable[..., Any] | None:
-    from deploypipe.dynamic_to_static.runtime.builtins import REPLACED, float_, int_
+    from deploypipe.dynamic_to_static.runtime.builtins import METHODS, REPLACED, float_, int_
 
     try:
         if function in REPLACED and not isinstance(function, (Tensor, nn.Module)):
@@ -142,6 +142,8 @@ def _replaced(function: Any) -> Callable[..., Any] | None:
             return lambda: (float_ if owner.is_floating_point() else int_)(owner)
         if name == "tolist":
             return lambda: _to_list(owner)
+        if name in METHODS:
+            return functools.partial(METHODS[name], owner)
         if name in ("numpy", "__array__"):
             raise Refused(f"Tensor.{name}()", "the value leaves torch", "stay with torch operations")
         if name == "data_ptr":
@@ -215,6 +217,8 @@ def tensor_index(index: Any) -> Any:
         return tuple(tensor_index(i) for i in index)
     if isinstance(index, torch.SymInt):
         return torch.scalar_tensor(index, dtype=torch.int64)
+    if isinstance(index, slice) and any(isinstance(b, Tensor) for b in (index.start, index.stop, index.step)):
+        return slice(*[b.to(torch.int64).item() if isinstance(b, Tensor) else b for b in (index.start, index.stop, index.step)])
     return index
 
 

@@ -92,6 +92,11 @@ class GrowingList:
         self.exact = False
         return value
 
+    def reverse(self) -> None:
+        at = torch.arange(self.capacity)
+        back = torch.where(at < self.count, self.count - 1 - at, at)
+        self.buffers = [torch.index_select(b, 0, back) for b in self.buffers]
+
     def clear(self) -> None:
         self.count = 0
         self.exact = False

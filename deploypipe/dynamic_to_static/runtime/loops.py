@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from torch.utils._sympy.numbers import int_oo
+from torch.utils._sympy.value_ranges import ValueRanges
 
 from deploypipe.dynamic_to_static.runtime import truth
 from deploypipe.dynamic_to_static.runtime.context import Refused, current
-from deploypipe.dynamic_to_static.runtime.growing import CountingList, GrowingList
+from deploypipe.dynamic_to_static.runtime.growing import CountingList
 from deploypipe.dynamic_to_static.runtime.sequences import Sequence, sequence_of
 from deploypipe.dynamic_to_static.runtime.staging import Get, NeedsRoom, Put, Trips, fresh, stage_while
 
@@ -197,18 +200,43 @@ def _stage_for(
 
     def step() -> None:
         nonlocal index
+        not_negative(index)
         body(sequence.at(index))
         index = index + 1
 
     exact = going is None
+    before = tuple(get())
     trips = Trips(sequence.length, exact)
     hidden = "index#"
     every = (*names, hidden)
-    staged_with_room(test, step, get_all, put_all, every, (*live, hidden), (*carried, hidden), trips)
-    after = list(get())
-    for value in after:
-        if isinstance(value, GrowingList) and value.reserved is False:
-            continue
+    wanted, held = (*live, hidden), (*carried, hidden)
+    try:
+        staged_with_room(test, step, get_all, put_all, every, wanted, held, trips)
+    except Refused as first:
+        # State that starts as None, or as a number that becomes a tensor, has its lasting type after one iteration.
+        # Without any iteration eager keeps the first type, which no artifact can return: such an input is refused
+        # when the artifact runs. A length that may well be 0 is therefore not peeled.
+        put_all((*before, 0))
+        if not never_empty(sequence.length):
+            raise
+        try:
+            step()
+            staged_with_room(test, step, get_all, put_all, every, wanted, held, Trips(sequence.length - 1, exact))
+        except Refused:
+            raise first from None
+
+
+def never_empty(length: Any) -> bool:
+    """Whether a length is that of an input's axis (or one row of it): nobody infers on no rows at all."""
+    return isinstance(length, int) or not free_unbacked_symbols(length)
+
+
+def not_negative(index: Any) -> None:
+    """Tell the symbolic shapes that a loop's index is not negative, which is so by construction."""
+    if isinstance(index, torch.SymInt):
+        symbol, shape_env = index.node.expr, index.node.shape_env
+        if symbol.is_Symbol:
+            shape_env.var_to_range[symbol] = ValueRanges(0, int_oo)
 
 
 def _took(site: int, rounds: int) -> None:

@@ -44,6 +44,8 @@ def pack(template: Template, value: Any) -> list[Tensor]:
                 return [value.to(dtype)]
             return [number_tensor(value, dtype)]
         case TreeT():
+            if isinstance(value, dict) and isinstance(template.shape[1], tuple):
+                value = {k: value[k] for k in template.shape[1]}
             found = children(value)
             parts = found[1] if found is not None else [value] * len(template.children)
             return [t for child, part in zip(template.children, parts, strict=True) for t in pack(child, part)]

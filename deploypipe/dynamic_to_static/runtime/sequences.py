@@ -43,11 +43,18 @@ def range_(*args: Any) -> Any:
     if not is_symbolic(start, stop, step):
         return range(start, stop, step)
     if isinstance(step, torch.SymInt):
-        raise Refused("range(start, stop, step)", "the step depends on data, so the direction is unknown", "use a while loop")
+        return Sequence(_trips(start, stop, step), lambda i: start + i * step)
     length = (stop - start + step - 1) // step if step > 0 else (start - stop - step - 1) // -step
     if not statically_known_true(length >= 0):
         length = torch.sym_max(length, 0)
     return Sequence(length, lambda i: start + i * step)
+
+
+def _trips(start: Any, stop: Any, step: Any) -> Any:
+    """The length of a range whose direction is not known: ceil((stop - start) / step), at least 0."""
+    first, last, by = (torch.scalar_tensor(v, dtype=torch.int64) for v in (start, stop, step))
+    whole = torch.div(last - first + by - torch.sign(by), by, rounding_mode="floor")
+    return torch.clamp(whole, min=0).item()
 
 
 def row(tensor: Tensor, index: Any) -> Tensor:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from sympy import GreaterThan, LessThan, StrictGreaterThan, StrictLessThan
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import (
     disable_proxy_modes_tracing,
@@ -133,6 +134,20 @@ def _fake_mode() -> Any:
 
 
 @contextlib.contextmanager
+def local_guards(shape_env: Any) -> Iterator[None]:
+    """What a block's operations demand of sizes (`x[:, 1]` needs two columns) holds only where the block runs."""
+    count, ranges = len(shape_env.guards), dict(shape_env.var_to_range)
+    try:
+        yield
+    finally:
+        kept = [g for g in shape_env.guards[count:] if not isinstance(g.expr, (StrictGreaterThan, StrictLessThan, GreaterThan, LessThan))]
+        if len(kept) < len(shape_env.guards) - count:
+            shape_env.guards[count:] = kept
+            for symbol, old in ranges.items():
+                shape_env.var_to_range[symbol] = old
+
+
+@contextlib.contextmanager
 def dry_run() -> Iterator[Recorder]:
     context, mode = current(), _fake_mode()
     recorder = Recorder()
@@ -140,7 +155,7 @@ def dry_run() -> Iterator[Recorder]:
     context.dry += 1
     context.staged += 1
     try:
-        with disable_proxy_modes_tracing(), mode.shape_env.ignore_fresh_unbacked_symbols(), recorder:
+        with local_guards(mode.shape_env), disable_proxy_modes_tracing(), mode.shape_env.ignore_fresh_unbacked_symbols(), recorder:
             yield recorder
     finally:
         context.dry -= 1
@@ -182,7 +197,8 @@ def inside_region() -> Iterator[None]:
     context = current()
     context.staged += 1
     try:
-        yield
+        with local_guards(_fake_mode().shape_env):
+            yield
     finally:
         context.staged -= 1
 

@@ -15,7 +15,7 @@ from deploypipe.dynamic_to_static.runtime.packing import number_tensor
 
 # Operations that can fail, or read out of bounds, when evaluated although Python would not have got there.
 UNSAFE = ("select", "index", "gather", "embedding", "item", "narrow", "slice", "take", "cond", "while_loop", "div", "mod",
-          "remainder", "linalg", "_local_scalar_dense")  # fmt: skip
+          "remainder", "linalg", ".min", ".max", "argm", "amin", "amax", "median", "kthvalue", "topk", "_local_scalar_dense")  # fmt: skip
 
 
 def truth(value: Any) -> Any:

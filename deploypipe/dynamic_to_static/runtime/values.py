@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols, statically_known_true
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from deploypipe.dynamic_to_static.runtime.growing import CountingList, GrowingList
 from deploypipe.dynamic_to_static.runtime.undefined import Undefined
@@ -157,6 +157,9 @@ def unify(a: Any, b: Any, name: str, known: Template | None = None, *, loop: boo
     if isinstance(a, Tensor) or isinstance(b, Tensor) or (number_kind(a) and number_kind(b)):
         return _numeric(a, b, name, loop)
     first, second = children(a), children(b)
+    if isinstance(a, dict) and isinstance(b, dict) and type(a) is type(b) and set(a) == set(b):
+        b = type(b)((k, b[k]) for k in a)  # the order of keys says nothing
+        second = children(b)
     if first is not None and second is not None:
         if first[0] == second[0]:
             inner = known.children if isinstance(known, TreeT) else [None] * len(first[1])
@@ -195,10 +198,9 @@ def _with_undefined(a: Any, b: Any, name: str, loop: bool) -> Template:
         return Fixed(undefined if undefined.__dict__["why"] else value)
     if undefined.__dict__["why"]:
         return Poison(undefined.__dict__["why"], undefined.__dict__["remedy"])
-    if name.endswith("_") or loop:
-        # The compiler's own names are read only where they were set; in a loop the first iteration sets the name.
-        return template_of(value)
-    return Poison("is assigned on one path only", f"assign `{name}` before the branch, or on both paths")
+    # Eager fails where the name is read without having been assigned, so on every path where eager returns,
+    # what stands in for the missing value is never looked at.
+    return template_of(value)
 
 
 def _numeric(a: Any, b: Any, name: str, loop: bool) -> Template:
@@ -241,15 +243,11 @@ def _numeric(a: Any, b: Any, name: str, loop: bool) -> Template:
     for x, y in zip(a.shape, b.shape, strict=True):
         if statically_known_true(x == y):
             dims.append(x)
-        elif not loop and (_depends_on_values(x) or _depends_on_values(y)):
+        elif not loop and (isinstance(x, torch.SymInt) or isinstance(y, torch.SymInt)):
             dims.append(None)
         else:
             return _shapes_differ(a, b, loop)
     return TensorT(a.dtype, tuple(dims), a.device)
-
-
-def _depends_on_values(dim: Dim) -> bool:
-    return isinstance(dim, torch.SymInt) and bool(free_unbacked_symbols(dim))
 
 
 def _shapes_differ(a: Tensor, b: Tensor, loop: bool = False) -> Poison:
