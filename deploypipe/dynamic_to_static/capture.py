@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as symbolic_config
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from deploypipe.dynamic_to_static import sites
 from deploypipe.dynamic_to_static.convert import REWRITTEN_CODES
 from deploypipe.dynamic_to_static.copies import fingerprint, rewrite_forwards, working_copy
-from deploypipe.dynamic_to_static.runtime.context import Context, DeliberateRaise, Refused, active
+from deploypipe.dynamic_to_static.runtime.context import Context, DeliberateRaise, Refused, active, current
 from deploypipe.dynamic_to_static.runtime.growing import CountingList, GrowingList
 from deploypipe.dynamic_to_static.runtime.packing import number_tensor
 from deploypipe.dynamic_to_static.runtime.sequences import Sequence
@@ -143,6 +144,8 @@ class _Root(nn.Module):
 
     def run(self, *args: Any) -> Any:
         model: nn.Module = self.model_
+        mode = get_proxy_mode()
+        current().tracer = mode.tracer if mode is not None and hasattr(mode.tracer, "module_stack") else None
         if self.own_inputs_:
             args = tuple(a.clone() if isinstance(a, Tensor) else a for a in args)
         return tensors_only(model(*args))

@@ -39,6 +39,9 @@ def _always_returns(body: list[ast.stmt]) -> bool:
             return bool(last.orelse) and _always_returns(last.body) and _always_returns(last.orelse)
         case ast.With():
             return _always_returns(last.body)
+        case ast.While():
+            endless = isinstance(last.test, ast.Constant) and bool(last.test.value)
+            return endless and not any(isinstance(n, ast.Break) for n in walk_scope(last.body))
     return False
 
 

@@ -13,7 +13,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from deploypipe.dynamic_to_static.runtime import truth
 from deploypipe.dynamic_to_static.runtime.context import Refused
-from deploypipe.dynamic_to_static.runtime.growing import GrowingList
+from deploypipe.dynamic_to_static.runtime.growing import CountingList, GrowingList
 from deploypipe.dynamic_to_static.runtime.packing import number_tensor
 from deploypipe.dynamic_to_static.runtime.sequences import Sequence, enumerate_, range_, reversed_, row, sequence_of, zip_
 
@@ -23,8 +23,10 @@ SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 def len_(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.shape[0]
-    if isinstance(value, (GrowingList, Sequence)):
-        return value.count if isinstance(value, GrowingList) else value.length
+    if isinstance(value, (GrowingList, CountingList)):
+        return value.count
+    if isinstance(value, Sequence):
+        return value.length
     return len(value)
 
 
@@ -208,6 +210,40 @@ def _math(name: str) -> Callable[..., Any]:
     return apply
 
 
+LITERAL = 64  # numbers that are written into the graph one by one
+
+
+def tensor_of(data: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """`torch.tensor(data)`, whose numbers may depend on data. Small ones are made by operations of the graph, since a
+    constant tensor cannot live inside a branch or loop."""
+    numbers, shape = _numbers(data)
+    kinds = {type(n) for n in numbers}
+    if len(numbers) > LITERAL or not numbers or not all(isinstance(n, (int, float, Tensor, *SYMBOLIC)) for n in numbers):
+        return torch.tensor(data, dtype=dtype, device=device)
+    if dtype is None:
+        if any(isinstance(n, (float, torch.SymFloat)) or isinstance(n, Tensor) and n.is_floating_point() for n in numbers):
+            dtype = torch.get_default_dtype()
+        elif kinds <= {bool, torch.SymBool} or all(isinstance(n, bool) or isinstance(n, Tensor) and n.dtype == torch.bool for n in numbers):
+            dtype = torch.bool
+        else:
+            dtype = torch.int64
+    parts = [
+        number_tensor(n, dtype).reshape(()) if isinstance(n, (Tensor, *SYMBOLIC)) else torch.full((), n, dtype=dtype)
+        for n in numbers
+    ]
+    made = parts[0] if not shape else torch.stack(parts).reshape(shape)
+    return made.to(device) if device is not None else made
+
+
+def _numbers(data: Any) -> tuple[list[Any], list[int]]:
+    """The numbers in nested lists, and the shape of the nest."""
+    if not isinstance(data, (list, tuple)):
+        return [data], []
+    parts = [_numbers(d) for d in data]
+    inner = parts[0][1] if parts else []
+    return [n for numbers, _ in parts for n in numbers], [len(data), *inner]
+
+
 def stack_like(function: Callable[..., Any]) -> Callable[..., Any]:
     """torch functions over a list of tensors, for lists whose length depends on data."""
 
@@ -215,6 +251,8 @@ def stack_like(function: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(tensors, Sequence):
             raise Refused(f"torch.{function.__name__}", "its argument has a dynamic length", "append to a list first")
         if not isinstance(tensors, GrowingList):
+            if function in (torch.tensor, torch.as_tensor) and not isinstance(tensors, Tensor):
+                return tensor_of(tensors, *args, **kwargs)
             return function(tensors, *args, **kwargs)
         rows = tensors.rows()
         if function is torch.tensor or function is torch.as_tensor:
@@ -235,7 +273,9 @@ def stack_like(function: Callable[..., Any]) -> Callable[..., Any]:
         if rank == 0:
             raise Refused("torch.cat", "zero-dimensional tensors cannot be concatenated", "use torch.stack")
         dim = dim if dim >= 0 else dim + rank
-        return rows.movedim(0, dim).flatten(dim, dim + 1)
+        moved = rows.movedim(0, dim).clone(memory_format=torch.contiguous_format)
+        shape = list(moved.shape)
+        return moved.view([*shape[:dim], shape[dim] * shape[dim + 1], *shape[dim + 2 :]])
 
     return apply
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from deploypipe.dynamic_to_static.convert import convert, is_rewritten
 from deploypipe.dynamic_to_static.runtime.context import Refused, current
@@ -203,12 +204,30 @@ def _refuse_outside(function: Any) -> None:
 def getitem(value: Any, index: Any) -> Any:
     """`value[index]` while capturing; the index may be a number that depends on data."""
     if isinstance(value, Tensor):
-        return value[tensor_index(index)]
+        return _windows(value, index)
     if isinstance(index, (torch.SymInt, Tensor)) and isinstance(value, (list, tuple, nn.ModuleList, nn.Sequential)):
         return _choose(value, index)
     if isinstance(index, (torch.SymInt, Tensor)) and isinstance(value, (dict, nn.ModuleDict)):
         raise Refused("a dictionary lookup", "the key depends on data", "use if/elif over the keys")
     return value[index]
+
+
+def _windows(value: Tensor, index: Any) -> Tensor:
+    """A subscript whose slices may have dynamic bounds; `x[t : t + 3]` has three rows, wherever it starts."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    axis = 0
+    for position, part in enumerate(parts):
+        if part is None or part is Ellipsis or isinstance(part, Tensor) or isinstance(part, bool):
+            break
+        if isinstance(part, slice) and part.step is None and isinstance(part.start, torch.SymInt):
+            width = 0 if part.stop is None or isinstance(part.stop, Tensor) else part.stop - part.start
+            number = width if isinstance(width, int) else width.node.maybe_as_int()
+            if number is not None and number > 0 and statically_known_true(part.start >= 0):
+                at = torch.arange(number) + part.start
+                value = torch.index_select(value, axis, at)
+                parts[position] = slice(None)
+        axis += 1
+    return value[tensor_index(tuple(parts))]
 
 
 def tensor_index(index: Any) -> Any:

@@ -34,7 +34,7 @@ class Context:
     created: dict[int, object] = field(default_factory=dict)  # objects made during this call, kept alive
     dry: int = 0
     staged: int = 0  # how many branches or loops are being staged around the current point
-    lists_counted_only: bool = False
+    tracer: Any = None
 
     def note(self, site: int, form: str) -> None:
         """Remember what a site became."""
@@ -49,6 +49,20 @@ class Context:
     def made(self, value: Any) -> Any:
         self.created[id(value)] = value
         return value
+
+
+@contextlib.contextmanager
+def module_stack_kept() -> Iterator[None]:
+    """The tracer notes which submodule it is in, and forgets to leave it when an exception passes."""
+    tracer = current().tracer
+    held = list(tracer.module_stack.items()) if tracer is not None else []
+    try:
+        yield
+    except BaseException:
+        if tracer is not None:
+            tracer.module_stack.clear()
+            tracer.module_stack.update(held)
+        raise
 
 
 _stack: list[Context] = []

@@ -29,7 +29,19 @@ class CountingList:
             "use a `for` loop over a range with `break`",
         )
 
-    __getitem__ = __setitem__ = __len__ = __iter__ = pop = extend = clear = length = _refuse
+    def extend(self, values: Any) -> None:
+        if not isinstance(values, (list, tuple)):
+            self._refuse()
+        self.count = self.count + len(values)
+
+    def __iadd__(self, values: Any) -> CountingList:
+        self.extend(values)
+        return self
+
+    def length(self) -> Size:
+        return self.count
+
+    __getitem__ = __setitem__ = __len__ = __iter__ = pop = clear = _refuse
 
 
 class GrowingList:
@@ -84,6 +96,21 @@ class GrowingList:
         for value in values:
             self.append(value)
 
+    def insert(self, index: Any, value: Any) -> None:
+        if not isinstance(index, int) or index != 0:
+            raise Refused("list.insert(i, …)", "the list's length depends on data", "insert at 0 or append")
+        self.append(value)
+        self.buffers = [_to_front(b, self.count) for b in self.buffers]
+
+    def __iadd__(self, values: Any) -> GrowingList:
+        self.extend(values)
+        return self
+
+    def __add__(self, values: Any) -> GrowingList:
+        made = self.copy()
+        made.extend(values)
+        return made
+
     def pop(self, index: int = -1) -> Any:
         if index != -1:
             raise Refused("list.pop(i)", "the list's length depends on data", "pop from the end only")
@@ -127,6 +154,10 @@ class GrowingList:
         from deploypipe.dynamic_to_static.runtime.packing import element_from
 
         if isinstance(index, slice):
+            if index == slice(None, None, -1):
+                back = self.copy()
+                back.reverse()
+                return back
             parts = [b[index] for b in self.filled()]
             return GrowingList(parts, parts[0].shape[0], parts[0].shape[0], self.skeleton, exact=False)
         at = torch.scalar_tensor(self._position(index), dtype=torch.int64)
@@ -156,3 +187,10 @@ class GrowingList:
         if isinstance(self.count, int):
             return self.count
         raise Refused("len() of a list whose length depends on data", "it is needed as a constant", "")
+
+
+def _to_front(buffer: Tensor, count: Size) -> Tensor:
+    """The last of `count` elements moved to the front."""
+    at = torch.arange(buffer.shape[0])
+    order = torch.where(at == 0, count - 1, torch.where(at < count, at - 1, at))
+    return torch.index_select(buffer, 0, order)

@@ -14,8 +14,11 @@ from deploypipe.dynamic_to_static.runtime import calls, truth
 from deploypipe.dynamic_to_static.runtime.context import DeliberateRaise, Refused, current
 from deploypipe.dynamic_to_static.runtime.growing import CountingList, GrowingList
 from deploypipe.dynamic_to_static.runtime.loops import for_, while_
+from deploypipe.dynamic_to_static.runtime.packing import number_tensor
+from deploypipe.dynamic_to_static.runtime.sequences import is_symbolic
 from deploypipe.dynamic_to_static.runtime.staging import Block, Get, OtherSide, Put, stage_if
 from deploypipe.dynamic_to_static.runtime.undefined import Undefined
+from deploypipe.dynamic_to_static.runtime.values import number_kind
 
 
 class Helpers:
@@ -94,6 +97,8 @@ class Helpers:
             raise Refused("an item assignment", "the index into a list depends on data", "use a tensor instead of a list")
         if isinstance(value, Tensor) and current().capturing:
             index = calls.tensor_index(index)
+            if number_kind(item) is not None:
+                item = number_tensor(item, value.dtype) if is_symbolic(item) else torch.full((), item, dtype=value.dtype)
         value[index] = item
         return value
 

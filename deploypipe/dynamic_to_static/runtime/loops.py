@@ -11,8 +11,8 @@ from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from deploypipe.dynamic_to_static.runtime import truth
-from deploypipe.dynamic_to_static.runtime.context import Refused, current
-from deploypipe.dynamic_to_static.runtime.growing import CountingList
+from deploypipe.dynamic_to_static.runtime.context import Refused, current, module_stack_kept
+from deploypipe.dynamic_to_static.runtime.growing import CountingList, GrowingList
 from deploypipe.dynamic_to_static.runtime.sequences import Sequence, sequence_of
 from deploypipe.dynamic_to_static.runtime.staging import Get, NeedsRoom, Put, Trips, fresh, stage_while
 
@@ -61,12 +61,14 @@ def staged_with_room(
     """Stage a loop. If lists grow in it and it runs an unknown number of times, a first loop counts how much."""
     before = tuple(get())
     try:
-        stage_while(test, body, get, put, names, live, carried, trips)
+        with module_stack_kept():
+            stage_while(test, body, get, put, names, live, carried, trips)
     except NeedsRoom as need:
-        put(tuple(CountingList(0) if n in need.names else v for n, v in zip(names, fresh(before), strict=True)))
+        held = {n: v.count if isinstance(v, GrowingList) else len(v) for n, v in zip(names, before, strict=True) if n in need.names}
+        put(tuple(CountingList(held[n]) if n in held else v for n, v in zip(names, fresh(before), strict=True)))
         every = tuple(dict.fromkeys([*live, *need.names]))
         stage_while(test, body, get, put, names, every, carried, Trips(trips.most, trips.exact))
-        trips.room = {n: v.count for n, v in zip(names, get(), strict=True) if n in need.names}
+        trips.room = {n: v.count - held[n] for n, v in zip(names, get(), strict=True) if n in need.names}
         for count in trips.room.values():
             torch._check(count >= 0)
         put(fresh(before))
@@ -133,7 +135,8 @@ def _rest_of(
         step = items[1] - items[0]
         sequence = Sequence(len(items), lambda i: items[0] + i * step)
         try:
-            _stage_for(sequence, going, body, get, put, names, live, carried)
+            with module_stack_kept():
+                _stage_for(sequence, going, body, get, put, names, live, carried)
             context.note(site, "while_loop")
             return
         except Exception:
@@ -211,7 +214,8 @@ def _stage_for(
     every = (*names, hidden)
     wanted, held = (*live, hidden), (*carried, hidden)
     try:
-        staged_with_room(test, step, get_all, put_all, every, wanted, held, trips)
+        with module_stack_kept():
+            staged_with_room(test, step, get_all, put_all, every, wanted, held, trips)
     except Refused as first:
         # State that starts as None, or as a number that becomes a tensor, has its lasting type after one iteration.
         # Without any iteration eager keeps the first type, which no artifact can return: such an input is refused

@@ -112,10 +112,10 @@ def grow(template: GrowT, value: Any) -> GrowingList:
             ]
             grown.capacity = template.capacity
         return grown
-    buffers = [torch.zeros([template.capacity - len(value), *t.dims], dtype=t.dtype, device=t.device) for t in leaves]
-    if value:
-        columns = zip(*[pack(template.element, element) for element in value], strict=True)
-        buffers = [torch.cat([torch.stack(c), b]) for c, b in zip(columns, buffers, strict=True)]
+    buffers = [torch.zeros([template.capacity, *t.dims], dtype=t.dtype, device=t.device) for t in leaves]
+    for position, element in enumerate(value):
+        at = torch.full((), position, dtype=torch.int64)
+        buffers = [torch.index_put(b, (at,), p) for b, p in zip(buffers, pack(template.element, element), strict=True)]
     return GrowingList(buffers, len(value), template.capacity, template.skeleton)
 
 

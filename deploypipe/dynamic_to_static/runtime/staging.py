@@ -25,7 +25,7 @@ from torch.fx.experimental.proxy_tensor import (
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from deploypipe.dynamic_to_static.runtime.context import DeliberateRaise, Refused, current
+from deploypipe.dynamic_to_static.runtime.context import DeliberateRaise, Refused, current, module_stack_kept
 from deploypipe.dynamic_to_static.runtime.growing import GrowingList
 from deploypipe.dynamic_to_static.runtime.packing import flat, number_tensor, pack, unpack
 from deploypipe.dynamic_to_static.runtime.undefined import Undefined
@@ -165,7 +165,8 @@ def dry_run() -> Iterator[Recorder]:
 def _run(block: Block, get: Get, put: Put, state: tuple[Any, ...]) -> tuple[Any, ...] | DeliberateRaise:
     put(fresh(state))
     try:
-        block()
+        with module_stack_kept():
+            block()
     except DeliberateRaise as error:
         return error
     return tuple(get())
@@ -270,7 +271,7 @@ def stage_if(
             tensor.copy_(tensor.clone())
         for leaf in leaves:
             leaf.clone()  # the recorder around this one must know what this block passes through
-        put(_after_if(templates, placeholders(templates), names, first, second))
+        put(_after_if(templates, placeholders(templates), names, before, first, second))
         return
     if not leaves and not changed:
         put(rebuild(templates, [], names))
@@ -292,7 +293,7 @@ def stage_if(
 
     operands = (*tensors, *ints, *[t for _, t in floats])
     results = list(torch.ops.higher_order.cond(pred, traced(then), traced(orelse), operands))
-    put(_after_if(templates, results, names, first, second))
+    put(_after_if(templates, results, names, before, first, second))
     for tensor, result in zip(changed, results[len(results) - len(changed) :], strict=True):
         tensor.copy_(result)
 
@@ -303,12 +304,14 @@ def _redirect_floats(floats: list[tuple[Any, Tensor]], operands: tuple[Any, ...]
 
 
 def _after_if(
-    templates: list[Template], tensors: list[Tensor], names: tuple[str, ...], first: Any, second: Any
+    templates: list[Template], tensors: list[Tensor], names: tuple[str, ...], before: Any, first: Any, second: Any
 ) -> tuple[Any, ...]:
     values = rebuild(templates, tensors, names)
-    for value, a, b in zip(values, first, second, strict=True):
+    for value, old, a, b in zip(values, before, first, second, strict=True):
         if isinstance(value, GrowingList):
-            growth = [side.grown if isinstance(side, GrowingList) else 0 for side in (a, b)]
+            held = len(old) if isinstance(old, list) else 0
+            growth = [side.grown if isinstance(side, GrowingList) else max(0, len(side) - held) for side in (a, b)]
+            value.reserved = isinstance(old, GrowingList) and old.reserved
             value.grown = max(growth) if all(isinstance(g, int) for g in growth) else torch.sym_max(*growth)
             value.exact = False
     return values
