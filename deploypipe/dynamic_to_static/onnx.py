@@ -1,0 +1,42 @@
+"""Writing a captured program as ONNX: the exporter of torch, with two of its translations corrected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.onnx._internal.exporter import _core
+from torch.onnx._internal.exporter._torchlib.ops import hop
+
+from deploypipe.dynamic_to_static.capture import Capture
+
+SUBGRAPHS = "pkg.torch.__subgraph__"
+
+
+def to_onnx(capture: Capture, path: str | Path | None = None, opset_version: int = 20, **options: Any) -> torch.onnx.ONNXProgram:
+    """Export a captured program. `options` go to `torch.onnx.export`."""
+    settings: dict[str, Any] = {"external_data": False, "verbose": False, **options}
+    made = torch.onnx.export(
+        capture.program,
+        dynamo=True,
+        opset_version=opset_version,
+        custom_translation_table={torch.ops.higher_order.while_loop: while_loop},
+        **settings,
+    )
+    assert made is not None
+    if path is not None:
+        made.save(str(path), external_data=settings["external_data"])
+    return made
+
+
+def while_loop(cond: Any, body: Any, carried: Sequence[Any], additional: Sequence[Any]) -> Sequence[Any]:
+    """The exporter stamps its calls of subgraphs with the opset's version, and then cannot inline them."""
+    outputs = hop.higher_order_while_loop(cond, body, carried, additional)
+    tracer = _core.current_tracer
+    assert tracer is not None
+    for node in tracer.nodes:
+        if node.domain == SUBGRAPHS:
+            node.version = None
+    return outputs

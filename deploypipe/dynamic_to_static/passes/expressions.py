@@ -1,0 +1,120 @@
+"""Pass 5. Expressions that ask for a truth value, and calls, go through helpers.
+
+`and`, `or`, `not`, chained comparisons, `in` and the ternary evaluate their operands lazily in Python; the helpers get
+them as lambdas and decide by the value. `f(x)` becomes `ag__.call(f)(x)`, which rewrites `f` when it is the user's.
+Functions of torch that take tensors only, named through the module, stay as they are.
+"""
+
+import ast
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from deploypipe.dynamic_to_static.names import written
+from deploypipe.dynamic_to_static.passes.build import deferred, helper, index_expression, is_helper_call, place
+
+COMPARISONS: dict[type[ast.cmpop], str] = {
+    ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
+    ast.Is: "is", ast.IsNot: "is not", ast.In: "in", ast.NotIn: "not in",
+}  # fmt: skip
+COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
+    "is": operator.is_, "is not": operator.is_not,
+}  # fmt: skip
+
+
+def rewrite(function: ast.FunctionDef, site: Callable[[ast.AST, str], int], plain_call: Callable[[ast.expr], bool]) -> None:
+    """`site` numbers a control-flow site; `plain_call` tells the callees that need no helper."""
+    pass_ = _Expressions(site, plain_call)
+    function.body = [pass_.visit(statement) for statement in function.body]
+
+
+class _Expressions(ast.NodeTransformer):
+    def __init__(self, site: Callable[[ast.AST, str], int], plain_call: Callable[[ast.expr], bool]) -> None:
+        self.site = site
+        self.plain_call = plain_call
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.args.defaults = [self.visit(d) for d in node.args.defaults]
+        return node
+
+    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
+        node.body = self.visit(node.body)
+        return node
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
+        function = "and_" if isinstance(node.op, ast.And) else "or_"
+        values = [self.visit(v) for v in node.values]
+        return place(helper(function, *[deferred(v) for v in values]), node)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        self.generic_visit(node)
+        return place(helper("not_", node.operand), node) if isinstance(node.op, ast.Not) else node
+
+    def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
+        number = self.site(node, "ternary")
+        self.generic_visit(node)
+        parts = [ast.Constant(number), node.test, deferred(node.body), deferred(node.orelse)]
+        return place(helper("ifexp", *parts), node)
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        self.generic_visit(node)
+        symbols = [COMPARISONS[type(op)] for op in node.ops]
+        if len(symbols) == 1 and symbols[0] not in ("in", "not in"):
+            return node
+        pairs: list[ast.expr] = []
+        for symbol, right in zip(symbols, node.comparators, strict=True):
+            pairs += [ast.Constant(symbol), deferred(right)]
+        return place(helper("compare", node.left, *pairs), node)
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        self.generic_visit(node)
+        if not isinstance(node.ctx, ast.Load) or _constant_index(node.slice):
+            return node
+        return place(helper("getitem", node.value, index_expression(node.slice)), node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        if is_helper_call(node):
+            return self.generic_visit(node)
+        if isinstance(node.func, ast.Name) and node.func.id == "super" and not node.args:
+            node.args = [ast.Name("__class__", ast.Load()), ast.Name("self", ast.Load())]
+            return place(node, node)
+        plain = self.plain_call(node.func)
+        self.generic_visit(node)
+        if not plain:
+            node.func = place(helper("call", node.func), node.func)
+        return node
+
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        number = self.site(node, "assert")
+        self.generic_visit(node)
+        message = deferred(node.msg or ast.Constant("assertion failed"))
+        return place(ast.Expr(helper("assert_", ast.Constant(number), node.test, message)), node)
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        self.generic_visit(node)
+        return place(ast.Expr(helper("raise_", node.exc or ast.Constant(None))), node)
+
+    def visit_Try(self, node: ast.Try) -> ast.AST:
+        self.generic_visit(node)
+        if node.handlers:
+            node.body.insert(0, place(ast.Expr(helper("refuse_try")), node))
+        return node
+
+    def visit_Global(self, node: ast.Global) -> ast.AST:
+        return [node, place(ast.Expr(helper("refuse_global", ast.Constant(", ".join(node.names)))), node)]  # type: ignore[return-value]
+
+
+def _constant_index(node: ast.expr) -> bool:
+    """Whether a subscript is written out in numbers, so that it cannot depend on data."""
+    parts = node.elts if isinstance(node, ast.Tuple) else [node]
+    bounds = [b for p in parts for b in ([p.lower, p.upper, p.step] if isinstance(p, ast.Slice) else [p])]
+    return all(
+        b is None or isinstance(b, ast.Constant) or (isinstance(b, ast.UnaryOp) and isinstance(b.operand, ast.Constant))
+        for b in bounds
+    )
+
+
+def locals_of(function: ast.FunctionDef) -> set[str]:
+    """Names that are local to a function: what it binds, and its parameters."""
+    return written(function.body) | {a.arg for a in ast.walk(function.args) if isinstance(a, ast.arg)}

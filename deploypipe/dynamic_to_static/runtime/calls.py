@@ -1,0 +1,280 @@
+"""Calls: the user's functions are rewritten when they are called, the outside world is refused, the rest runs as is."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+from deploypipe.dynamic_to_static.convert import convert, is_rewritten
+from deploypipe.dynamic_to_static.runtime.context import Refused, current
+from deploypipe.dynamic_to_static.runtime.growing import GrowingList
+from deploypipe.dynamic_to_static.source import SourceUnavailable
+
+OUTSIDE = {
+    "random": "draws from Python's generator",
+    "numpy": "runs outside of torch",
+    "time": "asks the clock",
+    "datetime": "asks the clock",
+    "os": "talks to the operating system",
+    "io": "reads or writes",
+    "subprocess": "starts a program",
+    "socket": "talks to the network",
+    "requests": "talks to the network",
+    "urllib": "talks to the network",
+    "logging": "writes a log",
+    "warnings": "writes a warning",
+    "secrets": "draws random numbers",
+    "uuid": "draws random numbers",
+    "scipy": "runs outside of torch",
+    "pandas": "runs outside of torch",
+}
+WORLD = {print: "writes to the terminal", input: "reads from the terminal", open: "opens a file", id: "depends on memory"}
+REMEDY = {
+    "random": "pass the random value in as an input",
+    "numpy": "use the torch function of the same meaning",
+}
+RESERVED = {"numpy", "tolist", "data_ptr", "__array__"}
+
+
+def call(function: Any) -> Callable[..., Any]:
+    """What to call instead of `function`."""
+    context = current()
+    if context.capturing:
+        replaced = _replaced(function)
+        if replaced is not None:
+            return replaced
+    _refuse_outside(function)
+    return resolve(function)
+
+
+def resolve(function: Any) -> Callable[..., Any]:
+    """The rewritten form of a user's function; anything else unchanged."""
+    if isinstance(function, functools.partial):
+        return functools.partial(resolve(function.func), *function.args, **function.keywords)
+    if isinstance(function, types.MethodType):
+        inner = resolve(function.__func__)
+        return function if inner is function.__func__ else types.MethodType(inner, function.__self__)
+    if isinstance(function, types.FunctionType):
+        return _resolve_function(function)
+    if isinstance(function, type):
+        return _constructor(function)
+    if isinstance(function, nn.Module) or isinstance(function, (types.BuiltinFunctionType, types.MethodWrapperType)):
+        return function  # type: ignore[return-value]
+    own = getattr(type(function), "__call__", None)
+    if isinstance(own, types.FunctionType) and is_users(own):
+        return types.MethodType(resolve(own), function)
+    wrapped = getattr(function, "__wrapped__", None)
+    if wrapped is not None and isinstance(wrapped, types.FunctionType) and is_users(wrapped):
+        return resolve(wrapped)
+    return function  # type: ignore[no-any-return]
+
+
+def _resolve_function(function: types.FunctionType) -> Callable[..., Any]:
+    if is_rewritten(function):
+        return function
+    inner = getattr(function, "__wrapped__", None)
+    if not is_users(function) and isinstance(inner, types.FunctionType) and is_users(inner):
+        return resolve(inner)  # decorators of torch, such as no_grad: capture is inference already
+    if not is_users(function):
+        return function
+    try:
+        from deploypipe.dynamic_to_static.runtime.helpers import HELPERS  # helpers.py needs this module first
+
+        converted = convert(function, HELPERS)
+    except SourceUnavailable as error:
+        raise Refused(
+            f"call of {function.__qualname__}()", f"its source is not available ({error})", "define it in a file"
+        ) from error
+    current().rewritten.setdefault(converted.key, converted.diff)
+    return converted.function
+
+
+def _constructor(cls: type) -> Callable[..., Any]:
+    if cls.__module__ == "builtins":
+        return cls
+    context = current()
+
+    def make(*args: Any, **kwargs: Any) -> Any:
+        if issubclass(cls, nn.Module):
+            raise Refused(f"{cls.__name__}(…)", "a module is created during forward", "create it in __init__")
+        return context.made(cls(*args, **kwargs))
+
+    return make if not issubclass(cls, (Tensor, BaseException)) and is_users_class(cls) else cls
+
+
+def is_users(function: types.FunctionType) -> bool:
+    """Whether a function is the author's: not torch's, the standard library's, or ours."""
+    module = function.__module__ or ""
+    root = module.partition(".")[0]
+    if function.__code__.co_filename.startswith("<frozen") or "dynamic_to_static" in module and root == "deploypipe":
+        return False
+    if root in ("torch", "builtins", "numpy", "typing", "onnxruntime"):
+        return False
+    return root not in sys.stdlib_module_names or root in ("__main__",)
+
+
+def is_users_class(cls: type) -> bool:
+    root = (cls.__module__ or "").partition(".")[0]
+    return root not in ("torch", "builtins", "numpy") and root not in sys.stdlib_module_names
+
+
+def _replaced(function: Any) -> Callable[..., Any] | None:
+    from deploypipe.dynamic_to_static.runtime.builtins import METHODS, REPLACED, float_, int_
+
+    try:
+        if function in REPLACED and not isinstance(function, (Tensor, nn.Module)):
+            return REPLACED[function]
+    except TypeError:
+        pass
+    owner = getattr(function, "__self__", None)
+    name = getattr(function, "__name__", "")
+    if isinstance(owner, Tensor):
+        if name == "item":
+            if owner.dtype == torch.bool:
+                return lambda: owner.reshape(())
+            return lambda: (float_ if owner.is_floating_point() else int_)(owner)
+        if name == "tolist":
+            return lambda: _to_list(owner)
+        if name in METHODS:
+            return functools.partial(METHODS[name], owner)
+        if name in ("numpy", "__array__"):
+            raise Refused(f"Tensor.{name}()", "the value leaves torch", "stay with torch operations")
+        if name == "data_ptr":
+            raise Refused("Tensor.data_ptr()", "an address is not a value", "")
+        if name == "__len__":
+            return lambda: owner.shape[0]
+        if name == "size" or name == "dim" or name == "numel":
+            return None
+    if function is torch.is_grad_enabled:
+        raise Refused("torch.is_grad_enabled()", "an artifact only infers, so it would be frozen", "use self.training")
+    if isinstance(owner, (list, dict, set)) and name in ("append", "extend", "insert", "pop", "clear", "remove", "update"):
+        check_change(owner, f"{type(owner).__name__}.{name}")
+    return None
+
+
+def _to_list(value: Tensor) -> Any:
+    if value.dim() == 0:
+        return call(value.item)()
+    if not isinstance(value.shape[0], int):
+        if value.dim() > 1:
+            raise Refused("Tensor.tolist()", "the length depends on data", "iterate over the tensor")
+        return GrowingList([value], value.shape[0], value.shape[0], value[0] if False else torch.empty((), dtype=value.dtype))
+    return [_to_list(v) for v in value.unbind(0)]
+
+
+def check_change(value: Any, construct: str) -> None:
+    """Changes of Python containers inside staged code reach those who hold the container under another name."""
+    del value, construct
+
+
+def _refuse_outside(function: Any) -> None:
+    if isinstance(function, (Tensor, nn.Module)):
+        return
+    try:
+        if function in WORLD and current().capturing:
+            raise Refused(f"{function.__name__}()", f"it {WORLD[function]}, which an artifact cannot do", "remove it")
+    except TypeError:
+        return
+    target = function
+    if isinstance(function, types.BuiltinFunctionType) and getattr(function, "__self__", None) is not None:
+        owner = function.__self__
+        target = owner if isinstance(owner, types.ModuleType) else type(owner)
+    elif isinstance(function, types.MethodType):
+        target = type(function.__self__)
+    module = target.__name__ if isinstance(target, types.ModuleType) else getattr(target, "__module__", None) or ""
+    root = module.lstrip("_").partition(".")[0]
+    root = {"posix": "os", "nt": "os"}.get(root, root)
+    if root in OUTSIDE and current().capturing:
+        called = getattr(function, "__qualname__", getattr(function, "__name__", str(function)))
+        if root == "random" and not called.startswith("random"):
+            called = f"random.{called.rpartition('.')[2]}"
+        raise Refused(
+            f"{called}()", f"it {OUTSIDE[root]}, and the artifact would freeze one result", REMEDY.get(root, "move it out of forward")
+        )
+
+
+def getitem(value: Any, index: Any) -> Any:
+    """`value[index]` while capturing; the index may be a number that depends on data."""
+    if isinstance(value, Tensor):
+        return _windows(value, index)
+    if isinstance(index, (torch.SymInt, Tensor)) and isinstance(value, (list, tuple, nn.ModuleList, nn.Sequential)):
+        return _choose(value, index)
+    if isinstance(index, (torch.SymInt, Tensor)) and isinstance(value, (dict, nn.ModuleDict)):
+        raise Refused("a dictionary lookup", "the key depends on data", "use if/elif over the keys")
+    return value[index]
+
+
+def _windows(value: Tensor, index: Any) -> Tensor:
+    """A subscript whose slices may have dynamic bounds; `x[t : t + 3]` has three rows, wherever it starts."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    axis = 0
+    for position, part in enumerate(parts):
+        if part is None or part is Ellipsis or isinstance(part, Tensor) or isinstance(part, bool):
+            break
+        if isinstance(part, slice) and part.step is None and isinstance(part.start, torch.SymInt):
+            width = 0 if part.stop is None or isinstance(part.stop, Tensor) else part.stop - part.start
+            number = width if isinstance(width, int) else width.node.maybe_as_int()
+            if number is not None and number > 0 and statically_known_true(part.start >= 0):
+                at = torch.arange(number) + part.start
+                value = torch.index_select(value, axis, at)
+                parts[position] = slice(None)
+        axis += 1
+    return value[tensor_index(tuple(parts))]
+
+
+def tensor_index(index: Any) -> Any:
+    """A tensor's subscript with every symbolic number as a 0-dim tensor, which means the same in every format."""
+    if isinstance(index, tuple):
+        return tuple(tensor_index(i) for i in index)
+    if isinstance(index, torch.SymInt):
+        return torch.scalar_tensor(index, dtype=torch.int64)
+    if isinstance(index, slice) and any(isinstance(b, Tensor) for b in (index.start, index.stop, index.step)):
+        return slice(*[b.to(torch.int64).item() if isinstance(b, Tensor) else b for b in (index.start, index.stop, index.step)])
+    return index
+
+
+def _choose(items: Any, index: Any) -> Any:
+    """An item of a constant sequence by a dynamic index: tensors and numbers are stacked, modules become a switch."""
+    number = index.item() if isinstance(index, Tensor) else index
+    entries = list(items)
+    if all(isinstance(e, Tensor) for e in entries):
+        return torch.stack(entries)[torch.scalar_tensor(number, dtype=torch.int64)]
+    if all(isinstance(e, (int, float)) and not isinstance(e, bool) for e in entries) and len({type(e) for e in entries}) == 1:
+        table = torch.tensor(entries, dtype=torch.float64 if isinstance(entries[0], float) else torch.int64)
+        return table[torch.scalar_tensor(number, dtype=torch.int64)].item()
+    if all(callable(e) for e in entries):
+        return Switch(entries, number)
+    raise Refused("an index that depends on data", "the sequence holds neither tensors nor modules", "use if/elif")
+
+
+class Switch:
+    """One of several callables, by a number that depends on data."""
+
+    def __init__(self, entries: list[Any], index: Any) -> None:
+        self.entries, self.index = entries, index
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from deploypipe.dynamic_to_static.runtime.helpers import HELPERS as helpers
+
+        def choose(position: int) -> Any:
+            if position == len(self.entries) - 1:
+                return call(self.entries[position])(*args, **kwargs)
+            here = self.index == position
+            if position - len(self.entries) < 0:
+                wrapped = self.index == position - len(self.entries)
+                here = torch.sym_or(here, wrapped) if hasattr(torch, "sym_or") else here
+            return helpers.ifexp(-1, here, lambda: call(self.entries[position])(*args, **kwargs), lambda: choose(position + 1))
+
+        return choose(0)
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(function)
