@@ -14,6 +14,7 @@ import pytest
 import torch
 from comparing import difference
 from corpus import CASES, FAMILIES, FIRST_TWELVE, Case
+from corpus.refusals import REFUSALS, Refusal
 from torch import nn
 
 everyone = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -175,3 +176,12 @@ def _load_watched(
     module.__dict__.update(__truth__=truth, __count__=count)
     exec(compile(tree, family.__file__, "exec"), module.__dict__)
     return list(watched.values())
+
+
+@pytest.mark.parametrize("refused", REFUSALS.values(), ids=REFUSALS.keys())
+def test_refusals_run_in_eager_and_mark_their_line(refused: Refusal) -> None:
+    module = refused.build()
+    for inputs in [refused.example, *refused.probes]:
+        run(module, inputs)
+    assert refused.says and refused.why
+    assert (refused.line is None) == (refused.name == "no_source")

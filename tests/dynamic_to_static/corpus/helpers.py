@@ -42,7 +42,7 @@ class MethodThatBranches(nn.Module):
         self.proj = nn.Linear(4, 4)
 
     def sign_of(self, x: Tensor) -> float:
-        if x.sum() > 0:
+        if x.sum() > 9:
             return 1.0
         return -1.0
 
@@ -54,7 +54,7 @@ class MethodThatBranches(nn.Module):
         return x * self.sign_of(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.transform(x) + self.transform(-x - 3, scale=0.5)
+        return self.transform(x) + self.transform(-x, scale=0.5)
 
 
 @case("module_level_functions", FORM, (rand(3, 4),), [(rand(3, 4) * 9,), (rand(2, 4) * 0.01,), (rand(1, 4),)], ROWS)
