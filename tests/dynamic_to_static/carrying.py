@@ -1,0 +1,78 @@
+"""Takes a module through the compiler to one format and back to something callable, as a user of the format would.
+
+Every artifact goes through bytes: what is compared is what a reader would load, not what the writer held.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+FORMATS = ("torchscript", "onnx", "pt2")
+OPSET = 20
+Dynamic = dict[str, dict[int, str]]
+Inputs = tuple[Tensor, ...]
+
+
+class Carried:
+    """One capture of a module, and its artifact in each format."""
+
+    def __init__(self, module: nn.Module, example: Inputs, dynamic: Dynamic, probes: Sequence[Inputs]) -> None:
+        from deploypipe.dynamic_to_static import capture
+
+        self.module, self.probes = module, list(probes)
+        self.capture = capture(module, example, dynamic)
+
+    def runner(self, fmt: str) -> Callable[..., Any]:
+        return {"torchscript": self.torchscript, "onnx": self.onnx, "pt2": self.pt2}[fmt]()
+
+    def torchscript(self) -> Callable[..., Any]:
+        from deploypipe.dynamic_to_static import to_torchscript
+
+        scripted, _ = to_torchscript(self.module, self.capture, self.probes)
+        buffer = io.BytesIO()
+        torch.jit.save(scripted, buffer)
+        buffer.seek(0)
+        loaded: Callable[..., Any] = torch.jit.load(buffer)
+        return loaded
+
+    def pt2(self) -> Callable[..., Any]:
+        buffer = io.BytesIO()
+        torch.export.save(self.capture.program, buffer)
+        buffer.seek(0)
+        return torch.export.load(buffer).module()
+
+    def onnx(self) -> Callable[..., Any]:
+        import deploypipe.dynamic_to_static as compiler
+
+        # The compiler may have its own way to write ONNX; if it has not, its program goes to the exporter as it is.
+        to_onnx = getattr(compiler, "to_onnx", None)
+        if to_onnx is not None:
+            exported = to_onnx(self.capture)
+        else:
+            exported = torch.onnx.export(
+                self.capture.program, dynamo=True, external_data=False, opset_version=OPSET, verbose=False
+            )
+        proto = getattr(exported, "model_proto", exported)
+        spec = self.capture.program.call_spec.out_spec
+        return onnx_runner(proto.SerializeToString(), lambda values: pytree.tree_unflatten(values, spec))
+
+
+def onnx_runner(model: bytes, unflatten: Callable[[list[Tensor]], Any]) -> Callable[..., Any]:
+    """Runs an ONNX model with torch tensors, and gives its flat outputs back their structure."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_inputs()]
+
+    def call(*inputs: Tensor) -> Any:
+        feeds = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+        return unflatten([torch.as_tensor(value) for value in session.run(None, feeds)])
+
+    return call
