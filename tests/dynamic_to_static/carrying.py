@@ -46,19 +46,26 @@ class Carried:
         return torch.export.load(buffer).module()
 
     def onnx(self) -> Callable[..., Any]:
-        import deploypipe.dynamic_to_static as compiler
-
-        # The compiler may have its own way to write ONNX; if it has not, its program goes to the exporter as it is.
-        to_onnx = getattr(compiler, "to_onnx", None)
-        if to_onnx is not None:
-            exported = to_onnx(self.capture)
-        else:
-            exported = torch.onnx.export(
-                self.capture.program, dynamo=True, external_data=False, opset_version=OPSET, verbose=False
-            )
-        proto = getattr(exported, "model_proto", exported)
         spec = self.capture.program.call_spec.out_spec
-        return onnx_runner(proto.SerializeToString(), lambda values: pytree.tree_unflatten(values, spec))
+        return onnx_runner(onnx_model(self.capture), lambda values: pytree.tree_unflatten(values, spec))
+
+
+def onnx_model(capture: Any) -> bytes:
+    """The compiler's own ONNX, if it has a way of its own to write it; else its program, given to the exporter."""
+    import deploypipe.dynamic_to_static as compiler
+
+    to_onnx = getattr(compiler, "to_onnx", None)
+    if to_onnx is None:
+        return exported_onnx(capture.program)
+    written = to_onnx(capture)
+    model: bytes = getattr(written, "model_proto", written).SerializeToString()
+    return model
+
+
+def exported_onnx(program: torch.export.ExportedProgram) -> bytes:
+    exported = torch.onnx.export(program, dynamo=True, external_data=False, opset_version=OPSET, verbose=False)
+    assert exported is not None
+    return exported.model_proto.SerializeToString()
 
 
 def onnx_runner(model: bytes, unflatten: Callable[[list[Tensor]], Any]) -> Callable[..., Any]:

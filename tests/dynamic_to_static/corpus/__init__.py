@@ -63,4 +63,11 @@ FIRST_TWELVE = (
 CASES: dict[str, Case] = {**{name: _REGISTERED[name] for name in FIRST_TWELVE}, **_REGISTERED}
 """Every case by name, the twelve first."""
 
-__all__ = ["CASES", "FAMILIES", "FIRST_TWELVE", "Case"]
+MAY_BE_REFUSED: dict[str, str] = {
+    "greedy_decoding_with_cat": "the state grows by `cat` on each pass",
+    "growing_sequence": "the state grows by `cat` on each pass",
+    "shrinking_by_halves": "the state has another size on each pass",
+}
+"""Cases beyond what is promised, and why: there a refusal is an honest answer, a wrong output never is."""
+
+__all__ = ["CASES", "FAMILIES", "FIRST_TWELVE", "MAY_BE_REFUSED", "Case"]
