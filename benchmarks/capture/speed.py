@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._higher_order_ops import while_loop
+from torch._higher_order_ops import while_loop as untyped_while_loop
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "dynamic_to_static")]
@@ -32,6 +32,9 @@ from carrying import exported_onnx, onnx_model, onnx_runner  # noqa: E402
 from comparing import difference  # noqa: E402
 from corpus import CASES  # noqa: E402
 from corpus._case import ints, rand  # noqa: E402
+
+Runner = Callable[..., Any]
+while_loop: Callable[..., Any] = untyped_while_loop
 
 # -- the same four models, written by hand
 
@@ -146,7 +149,7 @@ def measure(pair: Pair, captures: int, runs: int) -> list[Comparison]:
 
     results = [Comparison(case.form, "capture", *alternate(ours, theirs, captures))]
     captured, program = ours(), theirs()
-    artifacts = {
+    artifacts: dict[str, tuple[Runner, Runner]] = {
         "run pt2": (captured.program.module(), program.module()),
         "run onnx": (onnx_runner(onnx_model(captured), first), onnx_runner(exported_onnx(program), first)),
     }

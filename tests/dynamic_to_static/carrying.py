@@ -36,7 +36,7 @@ class Carried:
         buffer = io.BytesIO()
         torch.jit.save(scripted, buffer)
         buffer.seek(0)
-        loaded: Callable[..., Any] = torch.jit.load(buffer)
+        loaded: Callable[..., Any] = torch.jit.load(buffer)  # type: ignore[no-untyped-call]
         return loaded
 
     def pt2(self) -> Callable[..., Any]:
@@ -65,7 +65,8 @@ def onnx_model(capture: Any) -> bytes:
 def exported_onnx(program: torch.export.ExportedProgram) -> bytes:
     exported = torch.onnx.export(program, dynamo=True, external_data=False, opset_version=OPSET, verbose=False)
     assert exported is not None
-    return exported.model_proto.SerializeToString()
+    model: bytes = exported.model_proto.SerializeToString()
+    return model
 
 
 def onnx_runner(model: bytes, unflatten: Callable[[list[Tensor]], Any]) -> Callable[..., Any]:

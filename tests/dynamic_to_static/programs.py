@@ -7,11 +7,13 @@ which statements nest in which, what is assigned where, what jumps out, and what
 """
 
 import importlib.util
+import itertools
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from hypothesis import strategies as st
@@ -21,7 +23,6 @@ WIDTH = 4
 DEPTH = 3
 """How deep statements nest."""
 
-Draw = Callable[[st.SearchStrategy], object]
 _folder = tempfile.TemporaryDirectory(prefix="deploypipe-programs-")
 
 
@@ -56,7 +57,7 @@ class Scope:
     in_loop: bool = False
     result: str = "tensor"
 
-    def inner(self, **changes: object) -> "Scope":
+    def inner(self, **changes: Any) -> "Scope":
         return replace(self, depth=self.depth + 1, **changes)
 
     def common(self, *others: "Scope") -> "Scope":
@@ -66,24 +67,24 @@ class Scope:
             names = getattr(self, kind)
             return tuple(n for n in names if all(n in getattr(o, kind) for o in others))
 
-        kinds = ("tensors", "ints", "floats", "flags", "lists")
-        return replace(self, **{kind: shared(kind) for kind in kinds})
+        changes: dict[str, Any] = {kind: shared(kind) for kind in ("tensors", "ints", "floats", "flags", "lists")}
+        return replace(self, **changes)
 
 
 class Writer:
     """Draws statements and expressions; every random choice is a hypothesis draw, so failures shrink."""
 
-    def __init__(self, draw: Draw) -> None:
+    def __init__(self, draw: st.DrawFn) -> None:
         self.draw = draw
         self.fresh = 0
         self.budget = 14
         """How many more statements; keeps one program from taking minutes."""
 
-    def pick(self, options: "tuple[str, ...] | list[str]") -> str:
-        return self.draw(st.sampled_from(list(options)))  # type: ignore[return-value]
+    def pick(self, options: Sequence[str]) -> str:
+        return self.draw(st.sampled_from(options))
 
     def often(self, percent: int) -> bool:
-        return int(self.draw(st.integers(0, 99))) < percent  # type: ignore[call-overload]
+        return self.draw(st.integers(0, 99)) < percent
 
     def name(self, kind: str) -> str:
         self.fresh += 1
@@ -159,7 +160,7 @@ class Writer:
     def block(self, scope: Scope, compound_first: bool = False) -> tuple[list[str], Scope]:
         """Lines, unindented, and the scope after them."""
         lines: list[str] = []
-        count = int(self.draw(st.integers(1, 3)))  # type: ignore[call-overload]
+        count = self.draw(st.integers(1, 3))
         for position in range(count):
             if self.budget <= 0 and lines:
                 break
@@ -180,7 +181,7 @@ class Writer:
         if scope.depth >= DEPTH or self.budget <= 0:
             nested = []
         options = nested if compound else simple + nested
-        return self.draw(st.sampled_from(options))(scope)  # type: ignore[operator,no-any-return]
+        return self.draw(st.sampled_from(options))(scope)
 
     def assign_tensor(self, scope: Scope) -> tuple[list[str], Scope]:
         value = self.bounded(scope)
@@ -188,6 +189,11 @@ class Writer:
             a, b = self.pick(scope.tensors), self.pick(scope.tensors)
             if a != b:
                 return [f"{a}, {b} = {b}, {value}"], scope
+        if self.often(10):
+            # Two names for one tensor: what is written through one is read through the other.
+            t, alias = self.pick(scope.tensors), self.name("t")
+            scope = replace(scope, tensors=(*scope.tensors, alias))
+            return [f"{alias} = {t}", f"{alias} {self.pick(['+=', '*='])} {self.number()}"], scope
         if self.often(15):
             t = self.pick(scope.tensors)
             return [f"{t} = {t}.clone()", f"{t} {self.pick(['+=', '-=', '*='])} {self.number()}"], scope
@@ -338,15 +344,15 @@ class Writer:
         known: tuple[str, ...] = ()
         if self.often(50):
             self.budget = 4
-            method = self.function("def helper(self, x, n=torch.tensor(2)):", Scope(depth=1), [])
+            method = self.function("def helper(self, x, n=torch.tensor(2)):", Scope(depth=1), ["x = x * 1.0"])
             helpers = ["", *indented(method)]
             known = ("self.helper",)
         self.budget = 14
         result = self.pick(["tensor", "tensor", "tuple", "dict"])
         scope = Scope(helpers=known, result=result)
-        first: list[str] = []
+        first = ["x = x * 1.0"]  # a tensor of its own: the caller's is never written
         if self.often(40):
-            first = ["items = [x]"]
+            first += ["items = [x]"]
             scope = replace(scope, lists=("items",))
         if self.often(60):
             first += ["k0 = 0"]
@@ -374,19 +380,12 @@ def indented(lines: list[str]) -> list[str]:
     return ["    " + line for line in lines]
 
 
-@dataclass
-class _Counter:
-    value: int = 0
-    seen: dict[str, nn.Module] = field(default_factory=dict)
-
-
-_made = _Counter()
+_numbers = itertools.count(1)
 
 
 def build(source: str) -> nn.Module:
     """Write the source to a file and import it from there, so that its lines can be read back."""
-    _made.value += 1
-    name = f"generated_{_made.value}"
+    name = f"generated_{next(_numbers)}"
     path = Path(_folder.name) / f"{name}.py"
     path.write_text(source, encoding="utf-8")
     spec = importlib.util.spec_from_file_location(name, path)
@@ -400,17 +399,17 @@ def build(source: str) -> nn.Module:
     return module.eval()
 
 
-def inputs(batch: int, n: int, seed: int, scale: float) -> tuple[Tensor, Tensor]:
+def inputs(batch: int, n: int, seed: int, scale: float) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(batch, WIDTH, generator=generator) * scale + scale / 3, torch.tensor(n)
 
 
 @st.composite
-def programs(draw: Draw) -> Program:
+def programs(draw: st.DrawFn) -> Program:
     """A program with an example, and probes that vary the batch, the count, the sign and the size of the values."""
     source = Writer(draw).source()
-    seed = int(draw(st.integers(0, 1000)))  # type: ignore[call-overload]
-    example = inputs(int(draw(st.integers(1, 3))), int(draw(st.integers(0, 3))), seed, 1.0)  # type: ignore[call-overload]
+    seed = draw(st.integers(0, 1000))
+    example = inputs(draw(st.integers(1, 3)), draw(st.integers(0, 3)), seed, 1.0)
     shapes = [(1, 0), (1, 3), (2, 1), (3, 2), (4, 4), (5, 3), (2, 0), (3, 1)]
     scales = [1.0, -1.0, 0.1, -0.5, 2.0, -3.0, 0.5, 0.0]
     probes = [inputs(b, n, seed + j + 1, s) for j, ((b, n), s) in enumerate(zip(shapes, scales, strict=True))]

@@ -122,7 +122,7 @@ def test_probes_take_every_path(family: Any, monkeypatch: pytest.MonkeyPatch) ->
     fixed = {number for number, line in enumerate(source.splitlines(), 1) if "# fixed" in line}
     tree = Watched(fixed).visit(ast.parse(source))
     conditions = {
-        call.args[0].value: call.func.id
+        ast.literal_eval(call.args[0]): call.func.id
         for call in ast.walk(tree)
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in ("__truth__", "__count__")
     }
@@ -158,7 +158,7 @@ def test_probes_take_every_path(family: Any, monkeypatch: pytest.MonkeyPatch) ->
 
 def _load_watched(
     family: Any,
-    tree: ast.AST,
+    tree: ast.Module,
     truth: Callable[[int, Any], Any],
     count: Callable[[int, Iterable[Any]], Iterator[Any]],
     monkeypatch: pytest.MonkeyPatch,
