@@ -23,6 +23,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import sys
 import textwrap
 import time
@@ -66,16 +67,13 @@ class Verdict:
 # -- the routes -------------------------------------------------------------------------------------------------------
 
 
-def dynamic_shapes(case: Case) -> dict[str, Any] | None:
-    """The axes as `torch.export` wants them. AUTO is the most forgiving choice: it relates equal axes by itself."""
+def dynamic_shapes(case: Case, mark: Callable[[str], Any]) -> dict[str, Any] | None:
+    """The axes as `torch.export` wants them, one entry an argument; `mark` makes what stands for a symbol."""
     if not case.dynamic:
         return None
-    names = inspect.signature(case.reference().forward).parameters
-    shapes: dict[str, Any] = {}
-    for name, _ in zip(names, case.example, strict=False):
-        axes = case.dynamic.get(name)
-        shapes[name] = dict.fromkeys(axes, torch.export.Dim.AUTO) if axes else None
-    return shapes
+    names = list(inspect.signature(case.reference().forward).parameters)[: len(case.example)]
+    marked = {name: {axis: mark(symbol) for axis, symbol in case.dynamic.get(name, {}).items()} for name in names}
+    return {name: axes or None for name, axes in marked.items()}
 
 
 def jit_round_trip(module: Any) -> Runner:
@@ -95,7 +93,9 @@ def script(case: Case) -> Runner:
 
 
 def export(case: Case) -> Runner:
-    program = torch.export.export(case.reference(), case.example, dynamic_shapes=dynamic_shapes(case))
+    # AUTO is the most forgiving choice: it relates equal axes by itself, and keeps as a guard what it specialised.
+    shapes = dynamic_shapes(case, lambda _: torch.export.Dim.AUTO)
+    program = torch.export.export(case.reference(), case.example, dynamic_shapes=shapes)
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     buffer.seek(0)
@@ -104,14 +104,29 @@ def export(case: Case) -> Runner:
 
 
 def onnx(case: Case) -> Runner:
-    module = case.reference()
+    return exported_by_dynamo(case, structure(case))
+
+
+def through_onnx_diagnostic(case: Case) -> Runner:
+    from onnx_diagnostic.torch_export_patches import torch_export_patches
+
+    spec = structure(case)
+    with torch_export_patches(patch_torch=True, rewrite=rewritable(case.reference())):
+        return exported_by_dynamo(case, spec)
+
+
+def structure(case: Case) -> pytree.TreeSpec:
     with torch.no_grad():
-        spec = pytree.tree_structure(module(*case.example))
+        return pytree.tree_structure(case.reference()(*case.example))
+
+
+def exported_by_dynamo(case: Case, spec: pytree.TreeSpec) -> Runner:
     exported = torch.onnx.export(
-        module,
+        case.reference(),
         case.example,
         dynamo=True,
-        dynamic_shapes=dynamic_shapes(case),
+        # Names, as its documentation has it. With AUTO it drops the guards of what was specialised: wrong more often.
+        dynamic_shapes=dynamic_shapes(case, str),
         external_data=False,
         opset_version=OPSET,
         verbose=False,
@@ -123,13 +138,6 @@ def onnx(case: Case) -> Runner:
 
     assert exported is not None
     return onnx_runner(exported.model_proto.SerializeToString(), unflatten)
-
-
-def through_onnx_diagnostic(case: Case) -> Runner:
-    from onnx_diagnostic.torch_export_patches import torch_export_patches
-
-    with torch_export_patches(patch_torch=True, rewrite=rewritable(case.reference())):
-        return onnx(case)
 
 
 def rewritable(module: nn.Module) -> list[tuple[type, str]]:
@@ -206,7 +214,8 @@ def judge(case: Case, route: str) -> tuple[str, str]:
 
 
 def first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # exporters colour their messages
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
     return lines[0][:300] if lines else ""
 
 
