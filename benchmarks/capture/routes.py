@@ -112,7 +112,8 @@ def through_onnx_diagnostic(case: Case) -> Runner:
 
     spec = structure(case)
     with torch_export_patches(patch_torch=True, rewrite=rewritable(case.reference())):
-        return exported_by_dynamo(case, spec)
+        runner: Runner = exported_by_dynamo(case, spec)
+    return runner
 
 
 def structure(case: Case) -> pytree.TreeSpec:
