@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 FORMATS = ("torchscript", "onnx", "pt2")
+GENERATED = "torchscript, generated"
+"""TorchScript from the captured program even where scripting the original works, which would else go untested."""
 OPSET = 20
 Dynamic = dict[str, dict[int, str]]
 Inputs = tuple[Tensor, ...]
@@ -27,12 +29,14 @@ class Carried:
         self.capture = capture(module, example, dynamic)
 
     def runner(self, fmt: str) -> Callable[..., Any]:
+        if fmt == GENERATED:
+            return self.torchscript(script_first=False)
         return {"torchscript": self.torchscript, "onnx": self.onnx, "pt2": self.pt2}[fmt]()
 
-    def torchscript(self) -> Callable[..., Any]:
+    def torchscript(self, script_first: bool = True) -> Callable[..., Any]:
         from deploypipe.dynamic_to_static import to_torchscript
 
-        scripted, _ = to_torchscript(self.module, self.capture, self.probes)
+        scripted, _ = to_torchscript(self.module, self.capture, self.probes, script_first=script_first)
         buffer = io.BytesIO()
         torch.jit.save(scripted, buffer)
         buffer.seek(0)

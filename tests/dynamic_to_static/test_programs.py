@@ -13,10 +13,11 @@ from torch import Tensor
 
 compiler = pytest.importorskip("deploypipe.dynamic_to_static")
 
-from carrying import FORMATS, Carried  # noqa: E402
+from carrying import FORMATS, GENERATED, Carried  # noqa: E402
 
 from deploypipe.errors import ExportError  # noqa: E402
 
+WAYS = (*FORMATS, GENERATED)
 MAY_REFUSE = 0.10
 """The share of programs that the compiler may refuse. A refusal is honest, but these are forms it promises."""
 
@@ -45,7 +46,7 @@ def check(program: Program, tally: Counter[str]) -> None:
             tally["refused"] += 1
             tally[f"refused: {str(error).splitlines()[0][:100]}"] += 1
             return
-        for fmt in FORMATS:
+        for fmt in WAYS:
             try:
                 runner = carried.runner(fmt)
             except ExportError as error:
@@ -77,7 +78,7 @@ def sweep(count: int, phases: tuple[Phase, ...]) -> None:
 
     each()
     print(dict(tally))
-    for part in ("refused", *(f"refused by {fmt}" for fmt in FORMATS)):
+    for part in ("refused", *(f"refused by {fmt}" for fmt in WAYS)):
         assert tally[part] <= MAY_REFUSE * tally["programs"], f"{part}: {dict(tally)}"
 
 
