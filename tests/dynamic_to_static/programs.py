@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 WIDTH = 4
+SIZE = 9
+"""How many statements one function has, about; more makes a program take a minute, and finds no more."""
 DEPTH = 3
 """How deep statements nest."""
 
@@ -77,8 +79,8 @@ class Writer:
     def __init__(self, draw: st.DrawFn) -> None:
         self.draw = draw
         self.fresh = 0
-        self.budget = 14
-        """How many more statements; keeps one program from taking minutes."""
+        self.budget = SIZE
+        """How many more statements may be written."""
 
     def pick(self, options: Sequence[str]) -> str:
         return self.draw(st.sampled_from(options))
@@ -347,7 +349,7 @@ class Writer:
             method = self.function("def helper(self, x, n=torch.tensor(2)):", Scope(depth=1), ["x = x * 1.0"])
             helpers = ["", *indented(method)]
             known = ("self.helper",)
-        self.budget = 14
+        self.budget = SIZE
         result = self.pick(["tensor", "tensor", "tuple", "dict"])
         scope = Scope(helpers=known, result=result)
         first = ["x = x * 1.0"]  # a tensor of its own: the caller's is never written
