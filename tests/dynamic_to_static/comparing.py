@@ -24,11 +24,9 @@ def difference(expected: Any, actual: Any, where: str = "") -> str | None:
         return _different_tensors(expected, actual, name)
     fields, other = _record(expected), _record(actual)
     if fields is not None:
-        if other is not None:
-            return _different_dicts(fields, other, where)
-        return difference(list(fields.values()), actual, where)
-    if other is not None and not isinstance(expected, dict):
-        actual = list(other.values())
+        expected = fields if isinstance(actual, dict) or other is not None else list(fields.values())
+    if other is not None:
+        actual = other if isinstance(expected, dict) else list(other.values())
     if isinstance(expected, dict):
         if not isinstance(actual, dict):
             return f"{name}: a dict expected, a {type(actual).__name__} returned"

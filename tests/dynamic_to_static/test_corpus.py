@@ -7,8 +7,9 @@ import inspect
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -185,3 +186,48 @@ def test_refusals_run_in_eager_and_mark_their_line(refused: Refusal) -> None:
         run(module, inputs)
     assert refused.says and refused.why
     assert (refused.line is None) == (refused.name == "no_source")
+
+
+@dataclass
+class Record:
+    a: torch.Tensor
+    b: int
+
+
+class Named(NamedTuple):
+    a: torch.Tensor
+    b: int
+
+
+ONE, TWO = torch.tensor(1), torch.tensor(2)
+VALUES = {"a": torch.zeros(2), "b": 1}
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "says"),
+    [
+        pytest.param(torch.zeros(2), torch.zeros(2) + 1e-6, None, id="rounding"),
+        pytest.param(torch.zeros(2), torch.ones(2), "values differ", id="values"),
+        pytest.param(torch.zeros(2), torch.zeros(2, 1), "shape", id="shape"),
+        pytest.param(torch.zeros(2), torch.zeros(2).double(), "dtype", id="dtype"),
+        pytest.param(torch.tensor(float("nan")), torch.tensor(float("nan")), None, id="nan-in-place"),
+        pytest.param(torch.tensor(float("nan")), torch.tensor(0.0), "values differ", id="nan-lost"),
+        pytest.param(1, ONE, None, id="number-as-tensor"),
+        pytest.param(1, torch.tensor(1.0), "dtype", id="number-of-another-kind"),
+        pytest.param((ONE, TWO), [ONE, TWO], None, id="tuple-as-list"),
+        pytest.param((ONE, TWO), (TWO, ONE), "values differ", id="swapped"),
+        pytest.param((ONE, TWO), (ONE,), "2 values", id="missing"),
+        pytest.param({"a": ONE, "b": TWO}, {"b": TWO, "a": ONE}, None, id="dict-order"),
+        pytest.param({"a": ONE}, {"c": ONE}, "keys", id="dict-keys"),
+        pytest.param({"a": ONE}, [ONE], "a dict expected", id="dict-as-list"),
+        pytest.param(Record(**VALUES), VALUES, None, id="dataclass-as-dict"),
+        pytest.param(Record(**VALUES), list(VALUES.values()), None, id="dataclass-as-list"),
+        pytest.param(Record(**VALUES), Record(**VALUES), None, id="dataclass"),
+        pytest.param(Named(**VALUES), VALUES, None, id="named-tuple-as-dict"),
+        pytest.param(Named(**VALUES), tuple(VALUES.values()), None, id="named-tuple-as-tuple"),
+        pytest.param([ONE], ONE, "a list expected", id="list-as-tensor"),
+    ],
+)
+def test_difference(expected: Any, actual: Any, says: str | None) -> None:
+    found = difference(expected, actual)
+    assert found is None if says is None else says in str(found)
