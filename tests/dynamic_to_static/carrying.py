@@ -1,0 +1,90 @@
+"""Takes a module through the compiler to one format and back to something callable, as a user of the format would.
+
+Every artifact goes through bytes: what is compared is what a reader would load, not what the writer held.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+FORMATS = ("torchscript", "onnx", "pt2")
+GENERATED = "torchscript, generated"
+"""TorchScript from the captured program even where scripting the original works, which would else go untested."""
+OPSET = 20
+Dynamic = dict[str, dict[int, str]]
+Inputs = tuple[Tensor, ...]
+
+
+class Carried:
+    """One capture of a module, and its artifact in each format."""
+
+    def __init__(self, module: nn.Module, example: Inputs, dynamic: Dynamic, probes: Sequence[Inputs]) -> None:
+        from deploypipe.dynamic_to_static import capture
+
+        self.module, self.probes = module, list(probes)
+        self.capture = capture(module, example, dynamic)
+
+    def runner(self, fmt: str) -> Callable[..., Any]:
+        if fmt == GENERATED:
+            return self.torchscript(script_first=False)
+        return {"torchscript": self.torchscript, "onnx": self.onnx, "pt2": self.pt2}[fmt]()
+
+    def torchscript(self, script_first: bool = True) -> Callable[..., Any]:
+        from deploypipe.dynamic_to_static import to_torchscript
+
+        scripted, _ = to_torchscript(self.module, self.capture, self.probes, script_first=script_first)
+        buffer = io.BytesIO()
+        torch.jit.save(scripted, buffer)
+        buffer.seek(0)
+        loaded: Callable[..., Any] = torch.jit.load(buffer)  # type: ignore[no-untyped-call]
+        return loaded
+
+    def pt2(self) -> Callable[..., Any]:
+        buffer = io.BytesIO()
+        torch.export.save(self.capture.program, buffer)
+        buffer.seek(0)
+        return torch.export.load(buffer).module()
+
+    def onnx(self) -> Callable[..., Any]:
+        spec = self.capture.program.call_spec.out_spec
+        return onnx_runner(onnx_model(self.capture), lambda values: pytree.tree_unflatten(values, spec))
+
+
+def onnx_model(capture: Any) -> bytes:
+    """The compiler's own ONNX, if it has a way of its own to write it; else its program, given to the exporter."""
+    import deploypipe.dynamic_to_static as compiler
+
+    to_onnx = getattr(compiler, "to_onnx", None)
+    if to_onnx is None:
+        return exported_onnx(capture.program)
+    written = to_onnx(capture)
+    model: bytes = getattr(written, "model_proto", written).SerializeToString()
+    return model
+
+
+def exported_onnx(program: torch.export.ExportedProgram) -> bytes:
+    exported = torch.onnx.export(program, dynamo=True, external_data=False, opset_version=OPSET, verbose=False)
+    assert exported is not None
+    model: bytes = exported.model_proto.SerializeToString()
+    return model
+
+
+def onnx_runner(model: bytes, unflatten: Callable[[list[Tensor]], Any]) -> Callable[..., Any]:
+    """Runs an ONNX model with torch tensors, and gives its flat outputs back their structure."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_inputs()]
+
+    def call(*inputs: Tensor) -> Any:
+        feeds = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+        return unflatten([torch.as_tensor(value) for value in session.run(None, feeds)])
+
+    return call

@@ -1,0 +1,81 @@
+"""The corpus through the compiler: every case in every format, every probe against eager; and the refusals."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from comparing import difference
+from corpus import CASES, FIRST_TWELVE, MAY_BE_REFUSED, Case
+from corpus.refusals import REFUSALS, Refusal
+
+compiler = pytest.importorskip("deploypipe.dynamic_to_static")
+
+from carrying import FORMATS, Carried  # noqa: E402
+
+from deploypipe.errors import ExportError  # noqa: E402
+
+REST = [name for name in CASES if name not in FIRST_TWELVE]
+
+
+def examine(case: Case) -> None:
+    """Collects what each format does before it fails, so that one run tells the whole of a case."""
+    module, reference = case.build(), case.reference()
+    before = copy.deepcopy(module.state_dict())
+    training = {name: m.training for name, m in module.named_modules()}
+    problems: list[str] = []
+    refused: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        carried = Carried(module, case.example, case.dynamic, case.probes)
+        for fmt in FORMATS:
+            try:
+                runner = carried.runner(fmt)
+            except ExportError as error:
+                refused.append(f"{fmt}: {error}")
+                continue
+            for number, inputs in enumerate(case.probes):
+                with torch.no_grad():
+                    expected, actual = reference(*inputs), runner(*inputs)
+                problem = difference(expected, actual)
+                if problem:
+                    problems.append(f"{fmt}, probe {number}: {problem}")
+    assert not problems, "\n".join(problems)
+    if refused:
+        raise ExportError("\n".join(refused))
+    assert training == {name: m.training for name, m in module.named_modules()}, "the caller's mode changed"
+    assert difference(before, dict(module.state_dict())) is None, "the caller's weights changed"
+
+
+def examine_or_excuse(case: Case) -> None:
+    try:
+        examine(case)
+    except ExportError as error:
+        if case.name not in MAY_BE_REFUSED:
+            raise
+        pytest.xfail(f"{MAY_BE_REFUSED[case.name]}: {error}")
+
+
+@pytest.mark.parametrize("name", FIRST_TWELVE)
+def test_the_twelve_forms(name: str) -> None:
+    examine(CASES[name])
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", REST)
+def test_the_rest_of_the_corpus(name: str) -> None:
+    examine_or_excuse(CASES[name])
+
+
+@pytest.mark.parametrize("refused", REFUSALS.values(), ids=REFUSALS.keys())
+def test_refused_with_construct_and_line(refused: Refusal) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ExportError) as caught:
+            carried = Carried(refused.build(), refused.example, refused.dynamic, refused.probes)
+            for fmt in FORMATS:
+                carried.runner(fmt)
+    message = str(caught.value)
+    assert any(word.lower() in message.lower() for word in refused.says), message
+    if refused.line is not None:
+        assert f"refusals.py:{refused.line}" in message, message
