@@ -15,8 +15,21 @@ in eager to record which paths inputs take (`coverage.py`). `torchscript.py` pri
 """
 
 from deploypipe.dynamic_to_static.capture import Capture, capture
+from deploypipe.dynamic_to_static.coverage import Coverage, find_inputs, is_dynamic, missing, possible, record_paths
 from deploypipe.dynamic_to_static.onnx import to_onnx
 from deploypipe.dynamic_to_static.sites import Site
 from deploypipe.dynamic_to_static.torchscript import to_torchscript
 
-__all__ = ["Capture", "Site", "capture", "to_onnx", "to_torchscript"]
+__all__ = [
+    "Capture",
+    "Coverage",
+    "Site",
+    "capture",
+    "find_inputs",
+    "is_dynamic",
+    "missing",
+    "possible",
+    "record_paths",
+    "to_onnx",
+    "to_torchscript",
+]

@@ -14,7 +14,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from deploypipe.dynamic_to_static.runtime import truth
 from deploypipe.dynamic_to_static.runtime.context import Refused
 from deploypipe.dynamic_to_static.runtime.growing import CountingList, GrowingList
-from deploypipe.dynamic_to_static.runtime.packing import number_tensor
+from deploypipe.dynamic_to_static.runtime.packing import number_of, number_tensor
 from deploypipe.dynamic_to_static.runtime.sequences import Sequence, enumerate_, range_, reversed_, row, sequence_of, zip_
 
 SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
@@ -33,7 +33,7 @@ def len_(value: Any) -> Any:
 def int_(value: Any = 0, *rest: Any) -> Any:
     if isinstance(value, Tensor):
         # int() truncates toward zero, and so does the conversion of a float tensor.
-        return value.to(torch.int64).reshape(()).item()
+        return number_of(value.to(torch.int64))
     if isinstance(value, torch.SymBool):
         return torch.sym_ite(value, 1, 0)
     if isinstance(value, torch.SymFloat):
@@ -43,7 +43,7 @@ def int_(value: Any = 0, *rest: Any) -> Any:
 
 def float_(value: Any = 0.0) -> Any:
     if isinstance(value, Tensor):
-        return value.to(torch.float64).reshape(()).item()
+        return number_of(value.to(torch.float64))
     if isinstance(value, torch.SymBool):
         return torch.sym_float(torch.sym_ite(value, 1, 0))
     return torch.sym_float(value) if isinstance(value, SYMBOLIC) else float(value)

@@ -16,6 +16,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from deploypipe.dynamic_to_static.convert import convert, is_rewritten
 from deploypipe.dynamic_to_static.runtime.context import Refused, current
 from deploypipe.dynamic_to_static.runtime.growing import GrowingList
+from deploypipe.dynamic_to_static.runtime.packing import number_of
 from deploypipe.dynamic_to_static.source import SourceUnavailable
 
 OUTSIDE = {
@@ -237,13 +238,13 @@ def tensor_index(index: Any) -> Any:
     if isinstance(index, torch.SymInt):
         return torch.scalar_tensor(index, dtype=torch.int64)
     if isinstance(index, slice) and any(isinstance(b, Tensor) for b in (index.start, index.stop, index.step)):
-        return slice(*[b.to(torch.int64).item() if isinstance(b, Tensor) else b for b in (index.start, index.stop, index.step)])
+        return slice(*[number_of(b.to(torch.int64)) if isinstance(b, Tensor) else b for b in (index.start, index.stop, index.step)])
     return index
 
 
 def _choose(items: Any, index: Any) -> Any:
     """An item of a constant sequence by a dynamic index: tensors and numbers are stacked, modules become a switch."""
-    number = index.item() if isinstance(index, Tensor) else index
+    number = number_of(index) if isinstance(index, Tensor) else index
     entries = list(items)
     if all(isinstance(e, Tensor) for e in entries):
         return torch.stack(entries)[torch.scalar_tensor(number, dtype=torch.int64)]

@@ -16,11 +16,19 @@ Size = Any  # int or SymInt
 class CountingList:
     """Stands for a list in a first run of a loop that only counts how many elements will be appended."""
 
-    def __init__(self, count: Size) -> None:
+    def __init__(self, count: Size, last: Any = None) -> None:
         self.count = count
+        self.last = last  # the last element, where there is one from the start, since loops like to test it
 
     def append(self, value: Any) -> None:
         self.count = self.count + 1
+        if self.last is not None:
+            self.last = value
+
+    def __getitem__(self, index: Any) -> Any:
+        if self.last is not None and isinstance(index, int) and index == -1:
+            return self.last
+        return self._refuse()
 
     def _refuse(self, *args: Any) -> Any:
         raise Refused(
@@ -32,7 +40,8 @@ class CountingList:
     def extend(self, values: Any) -> None:
         if not isinstance(values, (list, tuple)):
             self._refuse()
-        self.count = self.count + len(values)
+        for value in values:
+            self.append(value)
 
     def __iadd__(self, values: Any) -> CountingList:
         self.extend(values)
@@ -41,7 +50,7 @@ class CountingList:
     def length(self) -> Size:
         return self.count
 
-    __getitem__ = __setitem__ = __len__ = __iter__ = pop = clear = _refuse
+    __setitem__ = __len__ = __iter__ = pop = clear = _refuse
 
 
 class GrowingList:
@@ -83,10 +92,16 @@ class GrowingList:
         from deploypipe.dynamic_to_static.runtime.packing import element_leaves
 
         leaves = element_leaves(self, value)
-        at = torch.scalar_tensor(self.count, dtype=torch.int64)
-        self.buffers = [
-            torch.index_put(buffer, (at,), leaf) for buffer, leaf in zip(self.buffers, leaves, strict=True)
-        ]
+        if self.reserved:
+            at = torch.scalar_tensor(self.count, dtype=torch.int64)
+            self.buffers = [
+                torch.index_put(buffer, (at,), leaf) for buffer, leaf in zip(self.buffers, leaves, strict=True)
+            ]
+        else:
+            self.buffers = [
+                torch.cat([buffer, leaf.unsqueeze(0)]) for buffer, leaf in zip(self.filled(), leaves, strict=True)
+            ]
+            self.capacity = self.count + 1
         self.count = self.count + 1
         self.grown = self.grown + 1
 

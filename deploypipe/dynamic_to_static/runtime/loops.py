@@ -65,7 +65,7 @@ def staged_with_room(
             stage_while(test, body, get, put, names, live, carried, trips)
     except NeedsRoom as need:
         held = {n: v.count if isinstance(v, GrowingList) else len(v) for n, v in zip(names, before, strict=True) if n in need.names}
-        put(tuple(CountingList(held[n]) if n in held else v for n, v in zip(names, fresh(before), strict=True)))
+        put(tuple(CountingList(held[n], _last(v)) if n in held else v for n, v in zip(names, fresh(before), strict=True)))
         every = tuple(dict.fromkeys([*live, *need.names]))
         stage_while(test, body, get, put, names, every, carried, Trips(trips.most, trips.exact))
         trips.room = {n: v.count - held[n] for n, v in zip(names, get(), strict=True) if n in need.names}
@@ -73,6 +73,10 @@ def staged_with_room(
             torch._check(count >= 0)
         put(fresh(before))
         stage_while(test, body, get, put, names, live, carried, trips)
+
+
+def _last(value: Any) -> Any:
+    return value[-1] if isinstance(value, GrowingList) or value else None
 
 
 def for_(

@@ -65,12 +65,12 @@ def unpack(template: Template, tensors: list[Tensor], name: str) -> Any:
             return tensors.pop(0)
         case NumberT():
             value = tensors.pop(0)
-            return value if template.kind is bool else value.item()
+            return value if template.kind is bool else number_of(value)
         case TreeT():
             return template.rebuild([unpack(c, tensors, name) for c in template.children])
         case GrowT():
             buffers = [tensors.pop(0) for _ in flat(template.element)]
-            count = tensors.pop(0).item()
+            count = number_of(tensors.pop(0))
             torch._check(count >= 0)
             return GrowingList(buffers, count, buffers[0].shape[0], template.skeleton)
 
@@ -88,6 +88,12 @@ def flat(template: Template) -> list[TensorT]:
             inner = [TensorT(t.dtype, (template.capacity, *t.dims), t.device) for t in flat(template.element)]
             return [*inner, TensorT(torch.int64, (), torch.device("cpu"))]
     return []
+
+
+def number_of(tensor: Tensor) -> Any:
+    """`tensor.item()`. A view at an offset that depends on data is copied first, as the symbolic shapes need it."""
+    flat = tensor.reshape(())
+    return (flat.clone() if isinstance(flat.storage_offset(), torch.SymInt) else flat).item()
 
 
 def number_tensor(value: Any, dtype: torch.dtype) -> Tensor:

@@ -12,6 +12,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from deploypipe.dynamic_to_static.runtime.context import Refused
 from deploypipe.dynamic_to_static.runtime.growing import GrowingList
+from deploypipe.dynamic_to_static.runtime.packing import number_of
 
 Size = Any  # int or SymInt
 
@@ -33,7 +34,7 @@ def is_symbolic(*values: Any) -> bool:
 
 
 def as_int(value: Any) -> Any:
-    return value.item() if isinstance(value, Tensor) else value
+    return number_of(value) if isinstance(value, Tensor) else value
 
 
 def range_(*args: Any) -> Any:

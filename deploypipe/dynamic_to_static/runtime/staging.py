@@ -46,6 +46,7 @@ Get = Callable[[], tuple[Any, ...]]
 Put = Callable[[tuple[Any, ...]], None]
 
 UNREAD = "has no value here, as nothing reads it"
+INEQUALITIES = (StrictGreaterThan, StrictLessThan, GreaterThan, LessThan)
 SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
@@ -137,14 +138,16 @@ def _fake_mode() -> Any:
 def local_guards(shape_env: Any) -> Iterator[None]:
     """What a block's operations demand of sizes (`x[:, 1]` needs two columns) holds only where the block runs."""
     count, ranges = len(shape_env.guards), dict(shape_env.var_to_range)
+    asserts = {k: list(v) for k, v in shape_env.deferred_runtime_asserts.items()}
+    number = shape_env.num_deferred_runtime_asserts
     try:
         yield
     finally:
-        kept = [g for g in shape_env.guards[count:] if not isinstance(g.expr, (StrictGreaterThan, StrictLessThan, GreaterThan, LessThan))]
-        if len(kept) < len(shape_env.guards) - count:
-            shape_env.guards[count:] = kept
-            for symbol, old in ranges.items():
-                shape_env.var_to_range[symbol] = old
+        shape_env.guards[count:] = [g for g in shape_env.guards[count:] if not isinstance(g.expr, INEQUALITIES)]
+        shape_env.var_to_range.update(ranges)
+        shape_env.deferred_runtime_asserts.clear()
+        shape_env.deferred_runtime_asserts.update(asserts)
+        shape_env.num_deferred_runtime_asserts = number
 
 
 @contextlib.contextmanager

@@ -86,7 +86,8 @@ def children(value: Any) -> tuple[tuple[Any, ...], list[Any], Callable[[list[Any
         keys = tuple(value)
         return (type(value), keys), list(value.values()), lambda parts: _dict_like(value, keys, parts)
     if isinstance(value, CountingList):
-        return (CountingList,), [value.count], lambda parts: CountingList(parts[0])
+        known = [value.count] if value.last is None else [value.count, value.last]
+        return (CountingList, len(known)), known, lambda parts: CountingList(*parts)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = tuple(f.name for f in dataclasses.fields(value))
         return (type(value), names), [getattr(value, n) for n in names], lambda parts: _dataclass_like(value, names, parts)
