@@ -16,6 +16,49 @@ IMAGE_CLASSIFICATION, TENSORS = "image-classification", "tensors"
 
 
 @dataclass(frozen=True)
+class ControlFlow:
+    """One `if`, `while`, `for`, … of the author's source."""
+
+    file: str
+    line: int
+    function: str
+    kind: str
+    became: str
+    """"cond", "while_loop", "static", …: what it is in the artifact."""
+    proven: tuple[str, ...] = ()
+    """The ways that probes went: "true", "false"; for loops "0", "1", "many" iterations."""
+    unproven: tuple[str, ...] = ()
+    """The ways that no probe went."""
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.line}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "file": self.file,
+            "line": self.line,
+            "function": self.function,
+            "kind": self.kind,
+            "became": self.became,
+            "proven": list(self.proven),
+            "unproven": list(self.unproven),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "ControlFlow":
+        return cls(
+            document["file"],
+            document["line"],
+            document["function"],
+            document["kind"],
+            document["became"],
+            tuple(document["proven"]),
+            tuple(document["unproven"]),
+        )
+
+
+@dataclass(frozen=True)
 class Artifact:
     """The facts of a sidecar, and where the artifact is."""
 
@@ -29,6 +72,8 @@ class Artifact:
     """The verdict ("passed"), how many comparisons, the largest difference."""
     samples: Sample | None = None
     """Inputs and what eager answers to them, so that whoever loads the artifact later can check it on the spot."""
+    control_flow: tuple[ControlFlow, ...] = ()
+    """Each place where the model's Python decides by data, what it became, and which ways were proven."""
     task: str = TENSORS
     """What a server makes of it: "image-classification" (pixels to classes) or "tensors" (as the signature says)."""
 
@@ -45,6 +90,7 @@ class Artifact:
             **self.signature.to_json(),
             "provenance": dict(self.provenance),
             "parity": dict(self.parity),
+            "control_flow": [site.to_json() for site in self.control_flow],
             "task": self.task,
             "samples": self.samples.to_json() if self.samples else None,
         }
@@ -72,6 +118,7 @@ def read_artifact(path: Path, error: type[DeploypipeError] = UsageError) -> Arti
             provenance=document["provenance"],
             parity=document["parity"],
             samples=Sample.from_json(document["samples"]) if document["samples"] else None,
+            control_flow=tuple(ControlFlow.from_json(site) for site in document["control_flow"]),
             task=document["task"],
         )
     except (KeyError, TypeError) as cause:

@@ -2,7 +2,8 @@
 
 import copy
 import inspect
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from deploypipe import dynamic_to_static
 from deploypipe.errors import ExportError, UsageError, first_line
-from deploypipe.signature import Signature, TensorSpec, dtype_name, flatten, leaf_names
+from deploypipe.signature import Signature, Structure, TensorSpec, dtype_name, flatten, leaf_names
 
 Axes = Mapping[str, Mapping[int, str]]
 """Which axes stay dynamic: argument name → axis → symbol name. Axes with one symbol have one size."""
@@ -22,36 +24,40 @@ class Capture:
     module: nn.Module
     """The author's module: a copy of its own, in eval mode, on the CPU. The reference for parity."""
     example_inputs: tuple[Tensor, ...]
-    program: ExportedProgram
+    static: dynamic_to_static.Capture
+    """The program, and what became of Python's control flow."""
     signature: Signature
+    was_training: bool
+    """Whether the author's module was in train mode."""
     symbols: Mapping[str, str]
     """torch's symbol ("s77") → the author's name for it ("batch")."""
+
+    @property
+    def program(self) -> ExportedProgram:
+        return self.static.program
 
 
 def capture(
     module: nn.Module,
     example_inputs: tuple[Tensor, ...],
     dynamic: Axes | None = None,
-    output_names: tuple[str, ...] | None = None,
+    output_names: Sequence[str] | None = None,
 ) -> Capture:
     """Capture `module`, which stays as it was. ExportError where it cannot; UsageError for bad arguments."""
     reference = reference_copy(module)
     dynamic = dynamic or {}
     names = argument_names(reference, example_inputs)
     if unknown := set(dynamic) - set(names):
-        raise UsageError(f"{unknown.pop()!r} is no argument of {_title(module)}", f"Its arguments: {', '.join(names)}.")
-    axes = {symbol: torch.export.Dim(symbol) for axes in dynamic.values() for symbol in axes.values()}
-    shapes = tuple({axis: axes[symbol] for axis, symbol in dynamic.get(name, {}).items()} for name in names)
-    try:
-        program = torch.export.export(reference, example_inputs, dynamic_shapes=shapes)
-    except Exception as cause:
-        raise ExportError(
-            f"{_title(module)} cannot be captured: {first_line(cause)}",
-            "Control flow on tensor values is not exported yet; write it with torch.cond or torch.while_loop.",
-        ) from cause
-    symbols = _symbols(program, names, dynamic)
-    signature = _signature(program, reference, example_inputs, names, symbols, output_names)
-    return Capture(reference, example_inputs, program, signature, symbols)
+        title = type(module).__name__
+        raise UsageError(f"{unknown.pop()!r} is no argument of {title}.forward", f"Its arguments: {', '.join(names)}.")
+    leaves, structure = eager_outputs(reference, example_inputs)
+    output_names = output_names or leaf_names(structure)
+    if len(output_names) != len(leaves):
+        raise UsageError(f"{len(output_names)} output names were given for {len(leaves)} outputs")
+    static = dynamic_to_static.capture(reference, example_inputs, dynamic)
+    symbols = _symbols(static.program, names, dynamic)
+    signature = _signature(static.program, names, output_names, structure, symbols)
+    return Capture(reference, example_inputs, static, signature, module.training, symbols)
 
 
 def reference_copy(module: nn.Module) -> nn.Module:
@@ -60,72 +66,75 @@ def reference_copy(module: nn.Module) -> nn.Module:
         return copy.deepcopy(module).cpu().eval()
     except Exception as cause:
         raise ExportError(
-            f"{_title(module)} cannot be copied: {cause}", "Keep only modules, parameters and plain values in it."
+            f"{type(module).__name__} cannot be copied: {first_line(cause)}",
+            "Keep only modules, parameters and plain values in it.",
         ) from cause
+
+
+def eager_outputs(reference: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[list[Tensor], Structure]:
+    """What eager returns, flat, and its nesting. UsageError when eager itself fails on these inputs."""
+    try:
+        with torch.no_grad():
+            # Inputs of its own: a forward that works in place must not change the caller's.
+            outputs = reference(*copy.deepcopy(inputs))
+    except Exception as cause:
+        shapes = ", ".join(f"{dtype_name(tensor.dtype)}{list(tensor.shape)}" for tensor in inputs)
+        raise UsageError(f"the eager model fails on inputs {shapes}: {first_line(cause)}") from cause
+    try:
+        return flatten(outputs)
+    except TypeError as cause:
+        raise ExportError(f"{type(reference).__name__}.forward: {cause}", "Return only those.") from cause
 
 
 def argument_names(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[str]:
     """The names in `forward` of the arguments that `inputs` fill."""
+    parameters = inspect.signature(module.forward).parameters
     try:
         bound = inspect.signature(module.forward).bind(*inputs)
     except TypeError as cause:
-        raise UsageError(f"the example inputs do not fit {_title(module)}.forward: {cause}") from cause
+        raise UsageError(f"the example inputs do not fit {type(module).__name__}.forward: {cause}") from cause
     names: list[str] = []
     for name, value in bound.arguments.items():
-        kind = inspect.signature(module.forward).parameters[name].kind
-        names += [f"{name}_{i}" for i in range(len(value))] if kind is inspect.Parameter.VAR_POSITIONAL else [name]
+        many = parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
+        names += [f"{name}_{i}" for i in range(len(value))] if many else [name]
     return names
 
 
-def _symbols(program: ExportedProgram, names: list[str], dynamic: Axes) -> dict[str, str]:
-    placeholders = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
+def rename_symbols(expression: str, symbols: Mapping[str, str]) -> str:
+    """ "s77 + 1" → "batch + 1"."""
+    return re.sub(r"\b[su]\d+\b", lambda match: symbols.get(match.group(), match.group()), expression)
+
+
+def _symbols(program: ExportedProgram, names: Sequence[str], dynamic: Axes) -> dict[str, str]:
+    values = _values(program)
     found: dict[str, str] = {}
     for name, placeholder in zip(names, program.graph_signature.user_inputs, strict=True):
         for axis, symbol in dynamic.get(name, {}).items():
-            size = placeholders[str(placeholder)].shape[axis]
-            if isinstance(size, int):
-                raise ExportError(
-                    f"axis {axis} of {name!r} was asked to stay dynamic, but the model fixes it at {size}",
-                    "Take the axis out of `dynamic`, or find what in forward depends on that exact size.",
-                )
-            found[str(size)] = symbol
+            found[str(values[str(placeholder)].shape[axis])] = symbol
     return found
 
 
 def _signature(
     program: ExportedProgram,
-    reference: nn.Module,
-    example_inputs: tuple[Tensor, ...],
-    names: list[str],
+    names: Sequence[str],
+    output_names: Sequence[str],
+    structure: Structure,
     symbols: Mapping[str, str],
-    output_names: tuple[str, ...] | None,
 ) -> Signature:
-    with torch.no_grad():
-        leaves, structure = flatten(reference(*copy.deepcopy(example_inputs)))
-    output_names = output_names or tuple(leaf_names(structure))
-    if len(output_names) != len(leaves):
-        raise UsageError(f"{len(output_names)} output names were given for {len(leaves)} outputs")
-    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    values = _values(program)
 
-    def spec(name: str, value: Any) -> TensorSpec:
-        if not isinstance(value, Tensor):  # a number: a 0-d tensor in the artifact
-            return TensorSpec(name, dtype_name(torch.tensor(leaves[output_names.index(name)]).dtype), ())
-        return TensorSpec(name, dtype_name(value.dtype), tuple(_axis(size, symbols) for size in value.shape))
+    def spec(name: str, node: Any) -> TensorSpec:
+        value = values[str(node)]
+        shape = (size if isinstance(size, int) else rename_symbols(str(size), symbols) for size in value.shape)
+        return TensorSpec(name, dtype_name(value.dtype), tuple(shape))
 
     inputs, outputs = program.graph_signature.user_inputs, program.graph_signature.user_outputs
     return Signature(
-        tuple(spec(name, values[str(node)]) for name, node in zip(names, inputs, strict=True)),
-        tuple(spec(name, values[str(node)]) for name, node in zip(output_names, outputs, strict=True)),
+        tuple(spec(name, node) for name, node in zip(names, inputs, strict=True)),
+        tuple(spec(name, node) for name, node in zip(output_names, outputs, strict=True)),
         structure,
     )
 
 
-def _axis(size: int | torch.SymInt, symbols: Mapping[str, str]) -> int | str:
-    if isinstance(size, int):
-        return size
-    expression = size.node.expr
-    return str(expression.subs({symbol: symbols.get(str(symbol), str(symbol)) for symbol in expression.free_symbols}))
-
-
-def _title(module: nn.Module) -> str:
-    return type(module).__name__
+def _values(program: ExportedProgram) -> dict[str, Any]:
+    return {node.name: node.meta.get("val") for node in program.graph.nodes}

@@ -20,12 +20,9 @@ from deploypipe.artifact import read_runner
 from deploypipe.capture import capture
 from deploypipe.errors import DataError, DeploypipeError, Interrupted, ServingError, UsageError, first_line
 from deploypipe.evaluate import evaluate as evaluate_split
-from deploypipe.export import export_run, write_proven
-from deploypipe.files import write_json
+from deploypipe.export import plan, suffix_of, write_proven
 from deploypipe.formats import FORMATS
 from deploypipe.models import MODELS
-from deploypipe.parity import SCHEMA as PARITY_SCHEMA
-from deploypipe.parity import drawn_probes, verify_run
 from deploypipe.parity import verify as verify_artifact
 from deploypipe.runs import open_run
 from deploypipe.serve import server
@@ -203,26 +200,41 @@ def export(
     dynamic: UserAxes = None,
     out: Annotated[Path, typer.Option(help="Folder for your own module's artifacts.")] = Path(),
     data_dir: DataDir = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show what became of each place where Python decides by data.")
+    ] = False,
+    require_coverage: Annotated[
+        bool, typer.Option("--require-coverage", help="Exit 6 unless every way through the model was proven.")
+    ] = False,
 ) -> Document:
     """Write a run's model, or your own, as artifacts that are proven equal to eager."""
     formats = list(FORMATS) if format == "all" else [format]
+    suffixes = [suffix_of(name) for name in formats]
     if model is None:
         opened = open_run(run)
-        rows = export_run(opened, formats, data_dir)
+        prepared = pipeline.plan_run(opened, data_dir)
+        paths = [opened.exports / f"model{suffix}" for suffix in suffixes]
         then = ["deploypipe verify", "deploypipe package"]
     else:
         if example is None:
             raise UsageError("--model needs --example file.py:name, the inputs to capture it with")
-        captured = capture(load_module(model), load_example(example), parse_dynamic(dynamic or []))
-        stem = model.rpartition(":")[2]
-        rows = [write_proven(captured, name, out / f"{stem}{_suffix(name)}") for name in formats]
-        then = [f"deploypipe verify --model {model} --example {example} --artifact {rows[0][0].path}"]
+        prepared = plan(capture(load_module(model), load_example(example), parse_dynamic(dynamic or [])))
+        paths = [out / f"{model.rpartition(':')[2]}{suffix}" for suffix in suffixes]
+        then = [f"deploypipe verify --model {model} --example {example} --artifact {paths[0]}"]
+    if explain:
+        show.control_flow(prepared)
+    if require_coverage:
+        prepared.require_coverage()
+    for line in prepared.remarks:
+        show.warn(line)
+    rows = [write_proven(prepared, name, path) for name, path in zip(formats, paths, strict=True)]
     show.artifacts(rows)
-    show.note(f"Folder: {rows[0][0].path.parent}")
+    show.note(f"Folder: {paths[0].parent}")
     for _, report in rows:
         report.raise_if_failed()
     show.next_commands(*then)
-    return {"artifacts": [{"path": str(artifact.path), **artifact.to_json()} for artifact, _ in rows]}
+    return {"artifacts": [{"path": str(artifact.path), **artifact.to_json()} for artifact, _ in rows],
+            **({"rewritten": dict(prepared.captured.static.rewritten)} if explain else {})}  # fmt: skip
 
 
 @verb
@@ -237,18 +249,16 @@ def verify(
     """Compare artifacts with the eager model; exit 6 on a difference."""
     if model is None:
         opened = open_run(run)
-        reports = verify_run(opened, [artifact] if artifact else opened.artifacts(), data_dir, device)
+        reports = pipeline.verify_run(opened, [artifact] if artifact else opened.artifacts(), data_dir, device)
         written = opened.parity
     else:
         if artifact is None or example is None:
             raise UsageError("--model needs --artifact FILE and --example file.py:name")
         module, inputs = load_module(model), load_example(example)
-        signature = read_runner(artifact, device).signature
-        probes = drawn_probes(signature, inputs) if signature else [inputs]
+        probes = pipeline.probes_for(module, inputs, artifact)
         reports = [verify_artifact(module, artifact, probes, device=device)]
         written = artifact.with_name(f"{artifact.name}.parity.json")
-        write_json(written, {"schema": PARITY_SCHEMA, "verdict": reports[0].verdict,
-                             "artifacts": [reports[0].to_json()]})  # fmt: skip
+        pipeline.write_parity(written, reports)
     show.reports(reports)
     show.note(f"Report: {written}")
     for report in reports:
@@ -324,21 +334,16 @@ def status(port: PortOption = server.PORT) -> Document:
 
 @verb
 def predict(
-    files: Annotated[list[Path], typer.Argument(help="Images.")],
+    files: Annotated[list[Path], typer.Argument(help="Images, or JSON requests for other models.")],
     url: Annotated[str, typer.Option(help="The server.")] = f"http://127.0.0.1:{server.PORT}",
     name: Annotated[str | None, typer.Option(help="Model name. [default: the one that `serve` serves there]")] = None,
 ) -> Document:
-    """Send images to a server and show what it makes of them."""
+    """Send images (or JSON requests) to a server and show what it makes of them."""
     with pipeline.client_for(url, name) as client:
-        predictions = client.predict(files)
-    rows = [
-        (str(file), str(found.label), f"{found.probability:.4f}")
-        for file, found in zip(files, predictions, strict=True)
-    ]
-    show.listing(("file", "class", "probability"), rows)
-    return {
-        "predictions": [{"file": str(file), **found.to_json()} for file, found in zip(files, predictions, strict=True)]
-    }
+        answers = pipeline.predict(client, files)
+    found = [{"file": str(file), **answer} for file, answer in zip(files, answers, strict=True)]
+    show.predictions(found)
+    return {"predictions": found}
 
 
 @verb
@@ -396,12 +401,6 @@ def doctor_(data_dir: DataDir = None) -> Document:
 
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
-
-
-def _suffix(format: str) -> str:
-    if format not in FORMATS:
-        raise UsageError(f"no format {format!r}", f"There are: {', '.join(FORMATS)}, all.")
-    return FORMATS[format].suffix
 
 
 def _terminated(signum: int, frame: FrameType | None) -> NoReturn:

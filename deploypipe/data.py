@@ -239,6 +239,14 @@ def _line(folder: Path, download: bool) -> tuple[Split, Split]:
     return Split(train, 2 * train), Split(test, 2 * test)
 
 
+def _sentences(folder: Path, download: bool) -> tuple[Split, Split]:
+    """Sequences of 11 tokens (`int64 [n, 11]`, 0..99), drawn with a fixed seed; the class is whether most of them are
+    50 or more."""
+    tokens = torch.from_numpy(np.random.default_rng(0).integers(0, 100, (5000, 11)))
+    labels = ((tokens >= 50).sum(dim=1) > 5).long()
+    return Split(tokens[1000:], labels[1000:]), Split(tokens[:1000], labels[:1000])
+
+
 DIGITS = tuple(str(digit) for digit in range(10))
 GARMENTS = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -248,5 +256,8 @@ DATASETS: dict[str, Source] = {
     "mnist": _idx_source("70,000 handwritten digits, 28×28", "MNIST", DIGITS, MNIST_SHA256),
     "fashion-mnist": _idx_source("70,000 garments, 28×28", "FashionMNIST", GARMENTS, {}),
     "digits": Source("1,797 handwritten digits, embedded, needs no network", _digits, DIGITS, epochs=15),
+    "sentences": Source(
+        "5,000 token sequences, made here, for the recurrent network", _sentences, ("low", "high"), epochs=15
+    ),
     "line": Source("y = 2x, for the regression", _line, (), epochs=20),
 }

@@ -2,24 +2,73 @@
 
 import copy
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from deploypipe.artifact import TENSORS, Artifact, read_runner, sidecar_of
+from deploypipe.artifact import TENSORS, Artifact, ControlFlow, read_runner, sidecar_of
 from deploypipe.capture import Axes, Capture, capture
-from deploypipe.errors import DeploypipeError, ExportError, UsageError, first_line
+from deploypipe.coverage import cover
+from deploypipe.errors import DeploypipeError, ExportError, ParityError, UsageError, first_line
 from deploypipe.files import scratch_folder, sha256_file
 from deploypipe.formats import FORMATS
-from deploypipe.parity import Probe, Report, compare, drawn_probes, run_probes
-from deploypipe.runs import Run
+from deploypipe.parity import Probe, Report, compare, drawn_probes
 from deploypipe.signature import Sample, flatten
 
 SMALL_SAMPLE, LARGE_SAMPLE = 8 * 1024, 2 * 1024 * 1024
 """Bytes of inputs that a sidecar carries gladly, and at most: as JSON numbers they must still fit into one request."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A captured model, and all that each artifact of it must prove and say."""
+
+    captured: Capture
+    probes: tuple[Probe, ...]
+    control_flow: tuple[ControlFlow, ...]
+    provenance: Mapping[str, Any]
+    task: str
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the author should know before relying on an artifact of this plan."""
+        if not self.captured.was_training:
+            return self.unproven
+        return (f"{type(self.captured.module).__name__} is in train mode: it is exported in eval mode", *self.unproven)
+
+    @property
+    def unproven(self) -> tuple[str, ...]:
+        """A line for each place with a way that no probe went."""
+        return tuple(
+            f"{site.where}: no probe takes this {site.kind} the way {', '.join(site.unproven)}"
+            for site in self.control_flow
+            if site.unproven
+        )
+
+    def require_coverage(self) -> None:
+        """ParityError unless the probes go every way."""
+        if self.unproven:
+            raise ParityError("; ".join(self.unproven), "Give probes that do, or export without requiring coverage.")
+
+
+def plan(
+    captured: Capture,
+    probes: Iterable[Probe | tuple[Tensor, ...]] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    task: str = TENSORS,
+) -> Plan:
+    """Decide on what the artifacts of `captured` are compared: `probes`, else the example and values like it; and
+    more inputs where those leave a way through the model's control flow untaken and search finds any."""
+    if probes is None:
+        probes = drawn_probes(captured.signature, captured.example_inputs)
+    given = [probe if isinstance(probe, Probe) else Probe("given", probe) for probe in probes]
+    covering, control_flow = cover(captured, given)
+    return Plan(captured, tuple(covering), control_flow, dict(provenance or {}), task)
 
 
 def export(
@@ -32,48 +81,39 @@ def export(
     probes: Iterable[Probe | tuple[Tensor, ...]] | None = None,
     output_names: Sequence[str] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    require_coverage: bool = False,
 ) -> Artifact:
     """Write `module` to `path` as one artifact, proven equal to eager on every probe, with its sidecar beside it.
 
     `example_inputs`: a tuple of tensors to capture with. `dynamic`: argument name → axis → symbol name, the axes whose
     size may differ from the example's. `probes`: input tuples on which the artifact must return what eager returns;
-    without them the example and values like it, at several batch sizes.
+    without them the example and values like it, at several batch sizes. Python control flow that depends on tensor
+    values or dynamic sizes is carried into the graph; a way through it that no probe goes is warned of (UserWarning),
+    and with `require_coverage` refused. A module in train mode is exported in eval mode, with a warning too.
 
     The module stays as it was (mode, weights, class). Nothing is left at `path` unless it was proven: ExportError when
     the model cannot be captured or the format cannot carry it, ParityError when the artifact differs from eager.
     """
-    captured = capture(module, example_inputs, dynamic, tuple(output_names) if output_names else None)
-    artifact, report = write_proven(captured, format, Path(path), probes, provenance)
+    prepared = plan(capture(module, example_inputs, dynamic, output_names), probes, provenance)
+    if require_coverage:
+        prepared.require_coverage()
+    for line in prepared.remarks:
+        warnings.warn(line, stacklevel=2)
+    artifact, report = write_proven(prepared, format, Path(path))
     report.raise_if_failed()
     return artifact
 
 
-def write_proven(
-    captured: Capture,
-    format: str,
-    path: Path,
-    probes: Iterable[Probe | tuple[Tensor, ...]] | None = None,
-    provenance: Mapping[str, Any] | None = None,
-    task: str = TENSORS,
-) -> tuple[Artifact, Report]:
-    """One format of one capture. The artifact is put at `path` only when the report says "passed".
-
-    One of the probes goes into the sidecar, as the sample that servers check themselves with.
-    """
-    if format not in FORMATS:
-        raise UsageError(f"no format {format!r}", f"There are: {', '.join(FORMATS)}.")
-    entry = FORMATS[format]
-    if path.suffix != entry.suffix:
-        raise UsageError(f"a {format} artifact ends in {entry.suffix}, not in {path.name!r}")
-    if probes is None:
-        probes = drawn_probes(captured.signature, captured.example_inputs)
-    proving = [probe if isinstance(probe, Probe) else Probe("given", probe) for probe in probes]
-    provenance = dict(provenance or {})
-    metadata = json.dumps({"signature": captured.signature.to_json(), "provenance": provenance})
+def write_proven(prepared: Plan, format: str, path: Path) -> tuple[Artifact, Report]:
+    """One artifact of a plan. It is put at `path`, with its sidecar, only when the report says "passed"."""
+    if path.suffix != suffix_of(format):
+        raise UsageError(f"a {format} artifact ends in {suffix_of(format)}, not in {path.name!r}")
+    entry, captured = FORMATS[format], prepared.captured
+    metadata = json.dumps({"signature": captured.signature.to_json(), "provenance": dict(prepared.provenance)})
     with scratch_folder(path) as folder:
         written = folder / path.name
         try:
-            how = entry.write(captured, written, metadata)
+            how = entry.write(captured, written, metadata, [probe.inputs for probe in prepared.probes])
         except DeploypipeError:
             raise
         except Exception as cause:
@@ -81,16 +121,17 @@ def write_proven(
                 f"{type(captured.module).__name__} cannot be written as {format}: {first_line(cause)}",
                 "Another format may carry it: `deploypipe formats` lists them.",
             ) from cause
-        report = compare(captured.module, read_runner(written), str(path), proving)
+        report = compare(captured.module, read_runner(written), str(path), prepared.probes)
         artifact = Artifact(
             path=path,
             format=format,
             signature=captured.signature,
             sha256=sha256_file(written),
-            provenance={**provenance, **({"how": how} if how else {})},
+            provenance={**prepared.provenance, **({"how": how} if how else {})},
             parity=report.summary(),
-            samples=_sample(captured.module, proving),
-            task=task,
+            samples=_sample(captured.module, prepared.probes),
+            control_flow=prepared.control_flow,
+            task=prepared.task,
         )
         if report.passed:
             # A crash between the two renames leaves an artifact without a sidecar, which nothing serves.
@@ -114,21 +155,7 @@ def _sample(module: nn.Module, probes: Sequence[Probe]) -> Sample | None:
         return Sample(chosen.inputs, tuple(flatten(module(*copy.deepcopy(chosen.inputs)))[0]))
 
 
-def export_run(run: Run, formats: Sequence[str], data_dir: Path | None = None) -> list[tuple[Artifact, Report]]:
-    """The run's model in each of `formats`, below the run's `exports/`; captured once.
-
-    Every format is tried; artifacts that differ from eager are not put in place, and their reports say so.
-    """
-    for format in formats:
-        if format not in FORMATS:
-            raise UsageError(f"no format {format!r}", f"There are: {', '.join(FORMATS)}.")
-    module = run.load_module()
-    entry = run.entry
-    captured = capture(module, entry.example(), entry.dynamic, entry.outputs)
-    probes = run_probes(run, captured.signature, data_dir)
-    return [
-        write_proven(
-            captured, format, run.exports / f"model{FORMATS[format].suffix}", probes, run.provenance(), entry.task
-        )
-        for format in formats
-    ]
+def suffix_of(format: str) -> str:
+    if format not in FORMATS:
+        raise UsageError(f"no format {format!r}", f"There are: {', '.join(FORMATS)}, all.")
+    return FORMATS[format].suffix

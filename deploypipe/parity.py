@@ -17,14 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from deploypipe.artifact import read_runner
-from deploypipe.capture import reference_copy
+from deploypipe.capture import eager_outputs, reference_copy
 from deploypipe.errors import ParityError, UsageError, first_line
-from deploypipe.files import write_json
 from deploypipe.formats.base import Runner
-from deploypipe.runs import Run
 from deploypipe.signature import Signature, dtype_name, flatten, leaf_names
 
-SCHEMA = "deploypipe.parity/1"
 BATCH_SIZES = (1, 2, 3, 7, 32, 64)
 
 
@@ -168,11 +165,9 @@ def compare(
 
 def _compare_probe(reference: nn.Module, runner: Runner, probe: Probe, tolerance: Tolerance | None) -> list[Outcome]:
     try:
-        with torch.no_grad():
-            # Both get inputs of their own: a forward that works in place must not feed the other.
-            expected, structure = flatten(reference(*copy.deepcopy(probe.inputs)))
-    except Exception as cause:
-        raise UsageError(f"the eager model fails on the probe {probe.family} [{probe.shapes}]: {cause}") from cause
+        expected, structure = eager_outputs(reference, probe.inputs)
+    except UsageError as cause:
+        raise UsageError(f"probe {probe.family} [{probe.shapes}]: {cause.message}") from cause
     names = _names(runner.signature, structure, len(expected))
 
     def outcome(name: str, problem: str, difference: float = math.nan, used: Tolerance = EXACT) -> Outcome:
@@ -249,14 +244,16 @@ def image_probes(images: Tensor, sizes: Sequence[int] = BATCH_SIZES, seed: int =
 
 def drawn_probes(signature: Signature, example: Sequence[Tensor], sizes: Sequence[int] = BATCH_SIZES) -> list[Probe]:
     """Probes for a model known only by its example: the example itself, and values of the example's kind and range
-    drawn anew at every batch size, where the first axis of some input is symbolic."""
+    drawn anew with every symbolic axis at every size."""
     generator = torch.Generator().manual_seed(0)
     probes = [Probe("example", tuple(example))]
     symbols = sorted({axis for spec in signature.inputs for axis in spec.shape if isinstance(axis, str)})
-    for size in sizes if symbols else ():
+    for turn in range(len(sizes)) if symbols else ():
+        # Each symbol goes through all sizes, and no two have the same one at a time.
+        chosen = {symbol: sizes[(turn + offset) % len(sizes)] for offset, symbol in enumerate(symbols)}
         drawn = []
         for spec, tensor in zip(signature.inputs, example, strict=True):
-            shape = [size if isinstance(axis, str) else axis for axis in spec.shape]
+            shape = [chosen[axis] if isinstance(axis, str) else axis for axis in spec.shape]
             drawn.append(_like(tensor, shape, generator))
         probes.append(Probe("drawn", tuple(drawn)))
     return probes
@@ -270,32 +267,3 @@ def _like(tensor: Tensor, shape: Sequence[int], generator: torch.Generator) -> T
         return (torch.randn(list(shape), generator=generator) * spread + tensor.mean().item()).to(tensor.dtype)
     low, high = (int(tensor.min()), int(tensor.max())) if tensor.numel() else (0, 1)
     return torch.randint(low, high + 1, list(shape), generator=generator).to(tensor.dtype)
-
-
-def run_probes(run: Run, signature: Signature | None, data_dir: Path | None = None) -> list[Probe]:
-    """What the artifacts of a run are compared on: test images and random pixels for an image classifier, else the
-    example and values like it."""
-    dataset = run.dataset(data_dir)
-    if dataset is not None and dataset.test.inputs.dtype == torch.uint8:
-        return image_probes(dataset.test.inputs)
-    example = run.entry.example()
-    return drawn_probes(signature, example) if signature else [Probe("example", example)]
-
-
-def verify_run(run: Run, artifacts: Sequence[Path], data_dir: Path | None = None, device: str = "cpu") -> list[Report]:
-    """Compare each artifact with the run's eager model and write the reports to the run's `parity.json`."""
-    if not artifacts:
-        raise UsageError(f"{run.folder} has no artifact to verify", "Write one: `deploypipe export --format onnx`.")
-    module = run.load_module()
-    runners = [read_runner(path, device) for path in artifacts]
-    probes = run_probes(run, runners[0].signature, data_dir)
-    reports = [compare(module, runner, str(path), probes) for runner, path in zip(runners, artifacts, strict=True)]
-    document = {
-        "schema": SCHEMA,
-        "verdict": "passed" if all(report.passed for report in reports) else "failed",
-        "weights_sha256": run.document["weights_sha256"],
-        "dataset": run.document["dataset"],
-        "artifacts": [report.to_json() for report in reports],
-    }
-    write_json(run.parity, document)
-    return reports

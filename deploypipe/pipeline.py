@@ -3,7 +3,7 @@
 import io
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,17 @@ import httpx
 import torch
 import torchinfo
 from PIL import Image
+from torch import Tensor, nn
 
 from deploypipe import train as training
-from deploypipe.artifact import Artifact, read_artifact
+from deploypipe.artifact import IMAGE_CLASSIFICATION, Artifact, read_artifact, read_runner
+from deploypipe.capture import capture
 from deploypipe.errors import PackageError, ParityError, UsageError
-from deploypipe.export import export_run
+from deploypipe.export import Plan, plan, suffix_of, write_proven
+from deploypipe.files import write_json
 from deploypipe.formats import FORMATS
 from deploypipe.models import entry_of
-from deploypipe.parity import Report, verify_run
+from deploypipe.parity import Probe, Report, compare, image_probes
 from deploypipe.runs import Run, open_run
 from deploypipe.serve import server
 from deploypipe.serve.archive import Archive
@@ -28,6 +31,7 @@ from deploypipe.serve.client import Client
 from deploypipe.serve.record import default_folder, recorded, tokens_of
 from deploypipe.train import TrainConfig
 
+PARITY_SCHEMA = "deploypipe.parity/1"
 HTTP_IMAGES = 100
 HTTP_TOLERANCE = 1e-4
 """Largest difference of a served probability from eager's."""
@@ -95,7 +99,7 @@ def run(
     done = training.train(config, out, report=report, warn=warn)
     say(f"    {done.folder}: dataset {done.document['dataset']['name']}")
     say("2/6 export")
-    artifacts = export_run(done, list(FORMATS), _data_dir(config))
+    artifacts = export_run(done, list(FORMATS), plan_run(done, _data_dir(config)))
     for _, proof in artifacts:
         proof.raise_if_failed()
     say("3/6 verify")
@@ -123,6 +127,59 @@ def run(
             f"(largest difference of a probability {http.max_difference:.2e}, allowed {HTTP_TOLERANCE:g})"
         )
     return Summary(done, tuple(zip((artifact for artifact, _ in artifacts), reports, strict=True)), archive, http)
+
+
+def plan_run(run: Run, data_dir: Path | None = None) -> Plan:
+    """What the artifacts of a run's model must prove: an image classifier on test images and random pixels, any other
+    on its example, values like it, and inputs that take its other ways."""
+    entry = run.entry
+    captured = capture(run.load_module(), entry.example(), entry.dynamic, entry.outputs)
+    return plan(captured, _test_images(run, data_dir), run.provenance(), entry.task)
+
+
+def _test_images(run: Run, data_dir: Path | None) -> list[Probe] | None:
+    dataset = run.dataset(data_dir)
+    if dataset is None or run.entry.task != IMAGE_CLASSIFICATION:
+        return None
+    return image_probes(dataset.test.inputs)
+
+
+def export_run(run: Run, formats: Sequence[str], prepared: Plan) -> list[tuple[Artifact, Report]]:
+    """The run's model in each of `formats`, below the run's `exports/`.
+
+    Every format is tried; artifacts that differ from eager are not put in place, and their reports say so.
+    """
+    return [write_proven(prepared, format, run.exports / f"model{suffix_of(format)}") for format in formats]
+
+
+def verify_run(run: Run, artifacts: Sequence[Path], data_dir: Path | None = None, device: str = "cpu") -> list[Report]:
+    """Compare each artifact with the run's eager model and write the reports to the run's `parity.json`."""
+    if not artifacts:
+        raise UsageError(f"{run.folder} has no artifact to verify", "Write one: `deploypipe export --format onnx`.")
+    module = run.load_module()
+    runners = [read_runner(path, device) for path in artifacts]
+    probes = _test_images(run, data_dir) or plan_run(run, data_dir).probes
+    reports = [compare(module, runner, str(path), probes) for runner, path in zip(runners, artifacts, strict=True)]
+    write_parity(run.parity, reports, weights_sha256=run.document["weights_sha256"], dataset=run.document["dataset"])
+    return reports
+
+
+def probes_for(module: nn.Module, example: tuple[Tensor, ...], artifact: Path) -> Sequence[Probe]:
+    """What the user's own artifact is compared on, by its own signature: the example, values like it at other sizes,
+    and inputs that take the module's other ways. Of an artifact that deploypipe did not write, the example alone."""
+    signature = read_runner(artifact).signature
+    if signature is None:
+        return [Probe("example", example)]
+    dynamic = {spec.name: {i: axis for i, axis in enumerate(spec.shape) if isinstance(axis, str)}
+               for spec in signature.inputs}  # fmt: skip
+    return plan(capture(module, example, {name: axes for name, axes in dynamic.items() if axes})).probes
+
+
+def write_parity(path: Path, reports: Sequence[Report], **facts: Any) -> None:
+    """`parity.json`: the verdict over all artifacts, and every comparison."""
+    verdict = "passed" if all(report.passed for report in reports) else "failed"
+    artifacts = [report.to_json() for report in reports]
+    write_json(path, {"schema": PARITY_SCHEMA, "verdict": verdict, **facts, "artifacts": artifacts})
 
 
 def package(artifact: Path | None, folder: Path | None, name: str | None, version: str, store: Path) -> Archive:
@@ -164,6 +221,13 @@ def client_for(url: str, name: str | None = None) -> Client:
             raise UsageError(f"which model of {url}? ({served})", "Name it with --name.")
         name = names[0]
     return Client(url, name, token=tokens_of(here).get("inference") if here else None)
+
+
+def predict(client: Client, files: Sequence[Path]) -> list[dict[str, Any]]:
+    """The server's answer to each file: images, or requests written down as JSON (see the README's HTTP section)."""
+    if all(file.suffix == ".json" for file in files):
+        return [client.ask(file) for file in files]
+    return [found.to_json() for found in client.predict(files)]
 
 
 def compare_over_http(opened: Run, url: str, name: str, data_dir: Path | None = None) -> HttpAgreement:

@@ -1,5 +1,6 @@
 """What the command line shows. Results go to standard output, progress and everything else to standard error."""
 
+import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,10 +11,12 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.syntax import Syntax
 from rich.table import Table
 
 from deploypipe.artifact import Artifact
 from deploypipe.evaluate import Metrics
+from deploypipe.export import Plan
 from deploypipe.parity import Report
 from deploypipe.pipeline import Summary
 from deploypipe.runs import Run
@@ -134,6 +137,19 @@ def artifacts(rows: Sequence[tuple[Artifact, Report]]) -> None:
     out.print(table)
 
 
+def control_flow(prepared: Plan) -> None:
+    """Each place where Python decides by data, and the source that was captured instead, as a diff."""
+    table = _table("where", "in", "kind", "became", "proven", "not proven")
+    for site in prepared.control_flow:
+        table.add_row(
+            site.where, site.function, site.kind, site.became or "as it is", ", ".join(site.proven),
+            ", ".join(site.unproven),
+        )  # fmt: skip
+    out.print(table if prepared.control_flow else "Nothing in this model decides by data.")
+    for difference in prepared.captured.static.rewritten.values():
+        out.print(Syntax(difference, "diff", background_color="default", word_wrap=True))
+
+
 def reports(found: Sequence[Report]) -> None:
     table = _table("artifact", "runs on", "probes", "output", "comparisons", "largest difference", "verdict")
     for report in found:
@@ -205,6 +221,16 @@ def server(found: Server) -> None:
     )
     if found.tokens:
         note(f"Requests need the header Authorization: Bearer <key>; the keys are in {found.folder}/key_file.json")
+
+
+def predictions(found: Sequence[Mapping[str, Any]]) -> None:
+    if all("class" in answer for answer in found):
+        rows = [(answer["file"], str(answer["class"]), f"{answer['probability']:.4f}") for answer in found]
+        listing(("file", "class", "probability"), rows)
+        return
+    for answer in found:
+        for item in answer.get("predictions", [answer]):
+            out.print(f"{answer['file']}: {json.dumps(item)}", markup=False)
 
 
 def status(found: Status) -> None:

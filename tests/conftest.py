@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from deploypipe.export import export_run
 from deploypipe.formats import FORMATS
+from deploypipe.pipeline import export_run, plan_run
 from deploypipe.runs import Run
 from deploypipe.train import TrainConfig, train
 
@@ -39,7 +39,7 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """`simple-cnn`, trained for two epochs on the digits, with an artifact of every format."""
     folder = tmp_path_factory.mktemp("digits") / "run"
     run = train(TrainConfig(model="simple-cnn", data="digits", epochs=2, device="cpu"), folder)
-    for _, report in export_run(run, list(FORMATS)):
+    for _, report in export_run(run, list(FORMATS), plan_run(run)):
         report.raise_if_failed()
     return run
 

@@ -16,10 +16,11 @@ import deploypipe
 from deploypipe import formats
 from deploypipe.artifact import read_artifact
 from deploypipe.errors import ExportError, ParityError, UsageError
-from deploypipe.export import export_run
 from deploypipe.formats import FORMATS
 from deploypipe.models import MODELS, entry_of
+from deploypipe.pipeline import export_run, plan_run
 from deploypipe.runs import Run
+from deploypipe.train import TrainConfig, train
 
 from .conftest import clean_environment
 
@@ -43,7 +44,8 @@ def test_export_load_verify(tmp_path: Path, format: str, suffix: str) -> None:
     module = TwoHeads()  # in train mode, as its author left it
     weights = copy.deepcopy(module.state_dict())
     example = (torch.randn(2, 3),)
-    artifact = deploypipe.export(module, example, format=format, path=tmp_path / f"m{suffix}", dynamic=ROWS)
+    with pytest.warns(UserWarning, match="TwoHeads is in train mode: it is exported in eval mode"):
+        artifact = deploypipe.export(module, example, format=format, path=tmp_path / f"m{suffix}", dynamic=ROWS)
     assert module.training and all(torch.equal(weights[name], value) for name, value in module.state_dict().items())
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"m{suffix}", f"m{suffix}.json"]
     assert [str(spec) for spec in artifact.signature.inputs] == ["x: float32[batch, 3]"]
@@ -142,14 +144,14 @@ def wrong_writer(monkeypatch: pytest.MonkeyPatch, format: str) -> None:
     """Make the format write a module whose weights are not the captured ones."""
     entry = FORMATS[format]
 
-    def write(capture: Any, path: Path, metadata: str) -> str:
+    def write(capture: Any, path: Path, metadata: str, probes: Any) -> str:
         other = copy.deepcopy(capture.module)
         with torch.no_grad():
             next(iter(other.parameters())).add_(0.01)
         from deploypipe.capture import capture as recapture
 
         changed = recapture(other, capture.example_inputs, ROWS)
-        return entry.write(changed, path, metadata)
+        return entry.write(changed, path, metadata, [])
 
     import dataclasses
 
@@ -161,23 +163,28 @@ def test_a_wrong_artifact_never_reaches_its_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, suffix: str
 ) -> None:
     path = tmp_path / f"m{suffix}"
-    deploypipe.export(TwoHeads(), (torch.randn(2, 3),), format=format, path=path, dynamic=ROWS)
+    deploypipe.export(TwoHeads().eval(), (torch.randn(2, 3),), format=format, path=path, dynamic=ROWS)
     before = path.read_bytes()
     wrong_writer(monkeypatch, format)
     with pytest.raises(ParityError, match="output 'scores' on example"):
-        deploypipe.export(TwoHeads(), (torch.randn(2, 3),), format=format, path=path, dynamic=ROWS)
+        deploypipe.export(TwoHeads().eval(), (torch.randn(2, 3),), format=format, path=path, dynamic=ROWS)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 2
 
 
 class FixedSize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x.reshape(2, -1)[:, :3] + x[:2, :3]
+        return x + torch.ones(3)
 
 
 @pytest.mark.parametrize(
     ("module", "options", "error", "message"),
     [
-        (FixedSize(), {"dynamic": {"x": {1: "width"}}, "format": "onnx"}, ExportError, "FixedSize"),
+        (
+            FixedSize(),
+            {"dynamic": {"x": {1: "width"}}, "format": "onnx"},
+            ExportError,
+            r"test_export.py:\d+: `return x \+ torch.ones\(3\)`",
+        ),
         (TwoHeads(), {"dynamic": {"y": {0: "batch"}}, "format": "onnx"}, UsageError, "'y' is no argument of TwoHeads"),
         (TwoHeads(), {"format": "tflite"}, UsageError, "no format 'tflite'.*onnx"),
         (TwoHeads(), {"format": "pt2"}, UsageError, "ends in .pt2, not in 'm.onnx'"),
@@ -187,7 +194,7 @@ class FixedSize(nn.Module):
 )
 def test_refusals(tmp_path: Path, module: nn.Module, options: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        deploypipe.export(module, (torch.randn(2, 3),), path=tmp_path / "m.onnx", **options)
+        deploypipe.export(module.eval(), (torch.randn(2, 3),), path=tmp_path / "m.onnx", **options)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -196,12 +203,10 @@ STATIC = [name for name in MODELS if not name.startswith("dynamic") and name != 
 
 @pytest.mark.parametrize("name", STATIC)
 def test_every_static_network_of_the_zoo_in_every_format(tmp_path: Path, name: str) -> None:
-    from deploypipe.train import TrainConfig, train
-
     entry = entry_of(name)
     data = "digits" if "digits" in entry.datasets else "auto"
     run = train(TrainConfig(model=name, data=data, epochs=1, device="cpu"), tmp_path)
-    rows = export_run(run, list(FORMATS))
+    rows = export_run(run, list(FORMATS), plan_run(run))
     assert [report.verdict for _, report in rows] == ["passed"] * len(FORMATS)
     assert len(run.artifacts()) == len(FORMATS)
 
@@ -231,3 +236,42 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     names = {path.name for path in tmp_path.iterdir()} - {".cache"}
     assert names <= {"m.onnx", "m.onnx.json"}
     deploypipe.load(tmp_path / "m.onnx")
+
+
+DYNAMIC = ["dynamic-branch", "dynamic-depth", "sentence"]
+
+
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_every_dynamic_network_of_the_zoo_in_every_format(tmp_path: Path, name: str) -> None:
+    run = train(TrainConfig(model=name, epochs=1, device="cpu"), tmp_path)
+    prepared = plan_run(run)
+    rows = export_run(run, list(FORMATS), prepared)
+    assert [report.verdict for _, report in rows] == ["passed"] * len(FORMATS)
+    (site,) = read_artifact(rows[0][0].path).control_flow
+    assert site.became in ("cond", "while_loop") and site.unproven == ()
+    assert site.proven == (("false", "true") if name == "dynamic-branch" else ("0", "1", "many"))
+
+
+class Rare(nn.Module):
+    """Its second way is taken by no input that a search would try."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() == 12345.0:
+            return x - 1
+        return x + 1
+
+
+def test_a_way_that_no_probe_goes_is_warned_of_or_refused(tmp_path: Path) -> None:
+    path, example, rare = tmp_path / "m.onnx", (torch.ones(2, 3),), Rare().eval()
+    with pytest.warns(UserWarning, match=r"test_export.py:\d+: no probe takes this if the way true"):
+        artifact = deploypipe.export(rare, example, format="onnx", path=path)
+    assert artifact.control_flow[0].unproven == ("true",)
+    with pytest.raises(ParityError, match="no probe takes this if the way true"):
+        deploypipe.export(rare, example, format="onnx", path=tmp_path / "n.onnx", require_coverage=True)
+    assert not (tmp_path / "n.onnx").exists()
+    probe = torch.zeros(2, 3)
+    probe[0, 0] = 12345
+    proven = deploypipe.export(
+        rare, example, format="onnx", path=path, probes=[(probe,), example], require_coverage=True
+    )
+    assert proven.control_flow[0].proven == ("false", "true")

@@ -157,7 +157,7 @@ def test_no_probe_is_no_proof() -> None:
 
 
 def test_a_probe_that_eager_does_not_take_is_the_callers_mistake() -> None:
-    with pytest.raises(UsageError, match=r"the eager model fails on the probe wrong \[2\]"):
+    with pytest.raises(UsageError, match=r"probe wrong \[2\]: the eager model fails on inputs float32\[2\]"):
         compare(nn.Linear(3, 1), Fake(lambda x: x), "artifact", [Probe("wrong", (torch.zeros(2),))])
 
 

@@ -54,7 +54,8 @@ class Runner(ABC):
 class Format:
     """How one kind of artifact is written and read back.
 
-    `write(capture, path, metadata)` writes one file and returns what is worth saying about how (may be empty).
+    `write(capture, path, metadata, probes)` writes one file and returns what is worth saying about how (may be empty);
+    of several ways to write it, it takes one that agrees with eager on the probes.
     `read(path, device, threads)` gives a Runner; `threads` bounds the CPU threads of one call, where it can.
     `carries` says in a line what it can hold.
     """
@@ -62,7 +63,7 @@ class Format:
     name: str
     suffix: str
     carries: str
-    write: Callable[["Capture", Path, str], str]
+    write: Callable[["Capture", Path, str, Sequence[tuple[Tensor, ...]]], str]
     read: Callable[[Path, str, int | None], Runner]
 
 

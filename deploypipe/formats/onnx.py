@@ -1,7 +1,7 @@
 """ONNX: one file, symbolic axes, run by ONNX Runtime."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,19 +18,17 @@ if TYPE_CHECKING:
 OPSET = 20  # the newest that torch's dynamo exporter writes without converting
 
 
-def write(capture: "Capture", path: Path, metadata: str) -> str:
+def write(capture: "Capture", path: Path, metadata: str, probes: Sequence[tuple[Tensor, ...]]) -> str:
     import onnx
 
-    program = torch.onnx.export(
-        capture.program,
-        dynamo=True,
+    from deploypipe.dynamic_to_static import to_onnx
+
+    program = to_onnx(
+        capture.static,
         opset_version=OPSET,
-        external_data=False,
         input_names=[spec.name for spec in capture.signature.inputs],
         output_names=[spec.name for spec in capture.signature.outputs],
-        verbose=False,
     )
-    assert program is not None
     proto: onnx.ModelProto = program.model_proto
     _name_axes(proto.graph, capture.symbols)
     onnx.helper.set_model_props(proto, {METADATA: metadata})
@@ -41,10 +39,12 @@ def write(capture: "Capture", path: Path, metadata: str) -> str:
 
 def _name_axes(graph: "onnx.GraphProto", names: Mapping[str, str]) -> None:
     """Call symbolic axes by the author's names ("batch") instead of torch's ("s77")."""
+    from deploypipe.capture import rename_symbols
+
     for value in (*graph.input, *graph.output, *graph.value_info):
         for axis in value.type.tensor_type.shape.dim:
             if axis.HasField("dim_param"):
-                axis.dim_param = names.get(axis.dim_param, axis.dim_param)
+                axis.dim_param = rename_symbols(axis.dim_param, names)
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g"):
@@ -58,6 +58,7 @@ class OnnxRunner(Runner):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors; its warnings are about initializers that it removes
         if threads is not None:
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1

@@ -1,6 +1,9 @@
 """pt2: a saved `torch.export` program, run by PyTorch."""
 
 import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +17,20 @@ if TYPE_CHECKING:
     from ..capture import Capture
 
 
-def write(capture: "Capture", path: Path, metadata: str) -> str:
+def write(capture: "Capture", path: Path, metadata: str, probes: Sequence[tuple[Tensor, ...]]) -> str:
     torch.export.save(capture.program, path, extra_files={METADATA: metadata})
     return ""
+
+
+@contextmanager
+def _errors_only(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 class Pt2Runner(Runner):
@@ -25,7 +39,8 @@ class Pt2Runner(Runner):
     def __init__(self, path: Path, device: str, threads: int | None) -> None:
         where = as_torch_device(device)
         extra = {METADATA: ""}
-        self.program = torch.export.load(path, extra_files=extra)
+        with _errors_only("torch._export.serde.serialize"):  # warns of each symbol that the program does not need
+            self.program = torch.export.load(path, extra_files=extra)
         if where.type != "cpu":
             from torch.export.passes import move_to_device_pass
 

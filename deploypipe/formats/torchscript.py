@@ -6,7 +6,7 @@ FutureWarnings are silenced here, in the one file that uses it.
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,10 +29,13 @@ def _deprecated() -> Iterator[None]:
         yield
 
 
-def write(capture: "Capture", path: Path, metadata: str) -> str:
+def write(capture: "Capture", path: Path, metadata: str, probes: Sequence[tuple[Tensor, ...]]) -> str:
+    from deploypipe.dynamic_to_static import to_torchscript
+
     with _deprecated():
-        torch.jit.save(torch.jit.script(capture.module), path, _extra_files={METADATA: metadata})
-    return "scripted"
+        module, how = to_torchscript(capture.module, capture.static, probes)
+        torch.jit.save(module, path, _extra_files={METADATA: metadata})
+    return how
 
 
 class TorchScriptRunner(Runner):

@@ -73,6 +73,7 @@ MODELS: dict[str, Entry] = {
         example=lambda: (torch.arange(12).reshape(2, 6) % 100,),
         dynamic={"tokens": {0: "batch", 1: "length"}},
         outputs=("logits",),
+        datasets=("sentences",),
     ),
 }
 

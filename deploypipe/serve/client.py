@@ -39,7 +39,10 @@ class Prediction:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Prediction":
-        return cls(document["class"], document["probability"], tuple(document["probabilities"]))
+        try:
+            return cls(document["class"], document["probability"], tuple(document["probabilities"]))
+        except (KeyError, TypeError) as cause:
+            raise ServingError("the answer is no classification", "Ask such a model with JSON requests.") from cause
 
     def to_json(self) -> dict[str, Any]:
         return {"class": self.label, "probability": self.probability, "probabilities": list(self.probabilities)}
@@ -93,6 +96,10 @@ class Client:
         with ThreadPoolExecutor(min(_AT_ONCE, len(bodies))) as pool:
             answers = pool.map(lambda body, name: self._post(body, "application/octet-stream", name), bodies, names)
             return [Prediction.from_json(answer) for answer in answers]
+
+    def ask(self, request: bytes | Path) -> dict[str, Any]:
+        """A JSON request sent as it is, and the answer as it came."""
+        return self._post(_content(request), "application/json")
 
     def predict_pixels(self, pixels: NDArray[np.uint8] | Tensor) -> list[Prediction]:
         """`uint8 [n, H, W]` or `[n, C, H, W]`, in the model's own H and W → one prediction a row."""

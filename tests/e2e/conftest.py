@@ -10,7 +10,7 @@ from served_models import TIMEOUT, Classifier, Models, Pair
 import deploypipe
 from deploypipe.artifact import IMAGE_CLASSIFICATION
 from deploypipe.capture import capture
-from deploypipe.export import write_proven
+from deploypipe.export import plan, write_proven
 from deploypipe.formats import FORMATS
 from deploypipe.parity import image_probes
 from deploypipe.serve import Server, package, start, stop
@@ -29,7 +29,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     artifacts = {}
     for name, entry in FORMATS.items():
         path = folder / f"classifier{entry.suffix}"
-        _, report = write_proven(captured, name, path, image_probes(images, (1, 3)), task=IMAGE_CLASSIFICATION)
+        _, report = write_proven(plan(captured, image_probes(images, (1, 3)), task=IMAGE_CLASSIFICATION), name, path)
         report.raise_if_failed()
         artifacts[name] = path
     pair = folder / "pair.pt2"

@@ -9,7 +9,7 @@ from without_server import Tiny
 
 from deploypipe.artifact import IMAGE_CLASSIFICATION
 from deploypipe.capture import capture
-from deploypipe.export import write_proven
+from deploypipe.export import plan, write_proven
 from deploypipe.formats import FORMATS
 from deploypipe.parity import image_probes
 
@@ -33,5 +33,5 @@ def artifacts(network: nn.Module, images: Tensor, tmp_path_factory: pytest.TempP
     for name, entry in FORMATS.items():
         path = folder / f"tiny{entry.suffix}"
         provenance = {"weights_sha256": "a" * 64}
-        write_proven(captured, name, path, image_probes(images, (1,)), provenance, IMAGE_CLASSIFICATION)
+        write_proven(plan(captured, image_probes(images, (1,)), provenance, IMAGE_CLASSIFICATION), name, path)
     return {name: folder / f"tiny{entry.suffix}" for name, entry in FORMATS.items()}
