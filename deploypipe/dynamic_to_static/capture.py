@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import dataclasses
 import inspect
+import math
 import traceback
 import types
 import warnings
@@ -31,6 +33,7 @@ from deploypipe.dynamic_to_static.sites import Site
 from deploypipe.dynamic_to_static.tidy import tidy
 from deploypipe.errors import ExportError
 
+PLAIN = builtins.max, builtins.min, math.pow
 Dynamic = Mapping[str, Mapping[int, str]]
 
 
@@ -119,6 +122,17 @@ def two_operand_extremes() -> None:
 
 
 @contextlib.contextmanager
+def plain_builtins() -> Iterator[None]:
+    """`torch.export` replaces `max`, `min` and `math.pow` while it runs; rewritten code has its own meaning for them."""
+    held = builtins.max, builtins.min, math.pow
+    builtins.max, builtins.min, math.pow = PLAIN
+    try:
+        yield
+    finally:
+        builtins.max, builtins.min, math.pow = held
+
+
+@contextlib.contextmanager
 def no_overlap_question() -> Iterator[None]:
     """`copy_` asks whether its target overlaps itself, and the answer would exclude size 1 for nothing."""
     original = torch._debug_has_internal_overlap
@@ -148,7 +162,8 @@ class _Root(nn.Module):
         current().tracer = mode.tracer if mode is not None and hasattr(mode.tracer, "module_stack") else None
         if self.own_inputs_:
             args = tuple(a.clone() if isinstance(a, Tensor) else a for a in args)
-        return tensors_only(model(*args))
+        with plain_builtins():
+            return tensors_only(model(*args))
 
 
 def _with_names(run: Callable[..., Any], names: list[str]) -> Callable[..., Any]:

@@ -19,6 +19,8 @@ from deploypipe.dynamic_to_static.runtime.growing import GrowingList
 from deploypipe.dynamic_to_static.runtime.packing import number_of
 from deploypipe.dynamic_to_static.source import SourceUnavailable
 
+REPLACEMENTS: list[types.ModuleType] = []  # builtins.py, which needs this module's callers loaded first
+
 OUTSIDE = {
     "random": "draws from Python's generator",
     "numpy": "runs outside of torch",
@@ -128,11 +130,10 @@ def is_users_class(cls: type) -> bool:
 
 
 def _replaced(function: Any) -> Callable[..., Any] | None:
-    from deploypipe.dynamic_to_static.runtime.builtins import METHODS, REPLACED, float_, int_
-
+    replacements = REPLACEMENTS[0]
     try:
-        if function in REPLACED and not isinstance(function, (Tensor, nn.Module)):
-            return REPLACED[function]
+        if function in replacements.REPLACED and not isinstance(function, (Tensor, nn.Module)):
+            return replacements.REPLACED[function]  # type: ignore[no-any-return]
     except TypeError:
         pass
     owner = getattr(function, "__self__", None)
@@ -141,11 +142,11 @@ def _replaced(function: Any) -> Callable[..., Any] | None:
         if name == "item":
             if owner.dtype == torch.bool:
                 return lambda: owner.reshape(())
-            return lambda: (float_ if owner.is_floating_point() else int_)(owner)
+            return lambda: (replacements.float_ if owner.is_floating_point() else replacements.int_)(owner)
         if name == "tolist":
             return lambda: _to_list(owner)
-        if name in METHODS:
-            return functools.partial(METHODS[name], owner)
+        if name in replacements.METHODS:
+            return functools.partial(replacements.METHODS[name], owner)
         if name in ("numpy", "__array__"):
             raise Refused(f"Tensor.{name}()", "the value leaves torch", "stay with torch operations")
         if name == "data_ptr":

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deploypipe.dynamic_to_static.passes.expressions import COMPARE
+from deploypipe.dynamic_to_static.runtime import builtins as replacements
 from deploypipe.dynamic_to_static.runtime import calls, truth
 from deploypipe.dynamic_to_static.runtime.context import DeliberateRaise, Refused, current
 from deploypipe.dynamic_to_static.runtime.growing import CountingList, GrowingList
@@ -189,3 +190,4 @@ def check(pred: Tensor, message: str) -> None:
 
 
 HELPERS = Helpers()
+calls.REPLACEMENTS.append(replacements)

@@ -92,7 +92,7 @@ def flat(template: Template) -> list[TensorT]:
 
 def number_of(tensor: Tensor) -> Any:
     """`tensor.item()`. A view at an offset that depends on data is copied first, as the symbolic shapes need it."""
-    flat = tensor.reshape(())
+    flat = tensor.reshape(()) if tensor.dim() else tensor
     return (flat.clone() if isinstance(flat.storage_offset(), torch.SymInt) else flat).item()
 
 

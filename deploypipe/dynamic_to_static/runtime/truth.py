@@ -27,7 +27,7 @@ def truth(value: Any) -> Any:
             raise Refused(
                 "the truth of a tensor", f"it has shape {list(value.shape)}, not one element", "reduce it with .any() or .all()"
             )
-        flat = value.reshape(())
+        flat = value.reshape(()) if value.dim() else value
         return flat if flat.dtype == torch.bool else flat != 0
     if isinstance(value, torch.SymBool):
         return known(value)
