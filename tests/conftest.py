@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,10 @@ from deploypipe.formats import FORMATS
 from deploypipe.pipeline import export_run, plan_run
 from deploypipe.runs import Run
 from deploypipe.train import TrainConfig, train
+from support import PROJECT, Command, clean_environment
 
 # The tests' models are tiny: on a busy machine two threads wait for each other longer than one would compute.
 torch.set_num_threads(1)
-
-PROJECT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -44,9 +42,6 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
 @pytest.fixture
 def deploypipe(tmp_path: Path) -> Command:
     """The real command in a process of its own, in an empty folder, without network or the user's folders."""
@@ -65,9 +60,3 @@ def deploypipe(tmp_path: Path) -> Command:
         )
 
     return run
-
-
-def clean_environment(home: Path) -> dict[str, str]:
-    """This process's environment with a home of its own, so that nothing of the user's is read or written."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "DEPLOYPIPE_"))}
-    return kept | {"HOME": str(home), "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}

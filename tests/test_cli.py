@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 from deploypipe import cli
 from deploypipe.cli import app
 from deploypipe.runs import Run
-
-from .conftest import Command
+from support import Command
 
 VERBS = ["run", "train", "evaluate", "export", "verify", "package", "serve", "stop", "status", "predict", "models",
          "datasets", "formats", "doctor"]  # fmt: skip

@@ -21,8 +21,7 @@ from deploypipe.models import MODELS, entry_of
 from deploypipe.pipeline import export_run, plan_run
 from deploypipe.runs import Run
 from deploypipe.train import TrainConfig, train
-
-from .conftest import clean_environment
+from support import clean_environment
 
 SUFFIXES = [(entry.name, entry.suffix) for entry in FORMATS.values()]
 ROWS = {"x": {0: "batch"}}

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .conftest import Command, clean_environment
+from support import Command, clean_environment
 
 
 def test_without_a_dataset_run_says_digits_and_finishes(deploypipe: Command, tmp_path: Path) -> None:

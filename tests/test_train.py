@@ -13,8 +13,7 @@ from safetensors.torch import load_file
 from deploypipe.errors import Interrupted, TrainingError, UsageError
 from deploypipe.runs import open_run
 from deploypipe.train import OPTIMIZERS, SCHEDULES, Progress, TrainConfig, augment, resolve_device, train
-
-from .conftest import clean_environment
+from support import clean_environment
 
 SMALL = TrainConfig(model="mlp", data="digits", epochs=2, device="cpu")
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from served_models import TIMEOUT, Classifier, Models, Pair
 
 import deploypipe
 from deploypipe.artifact import IMAGE_CLASSIFICATION
@@ -14,6 +13,7 @@ from deploypipe.export import plan, write_proven
 from deploypipe.formats import FORMATS
 from deploypipe.parity import image_probes
 from deploypipe.serve import Server, package, start, stop
+from served_models import TIMEOUT, Classifier, Models, Pair
 
 
 @pytest.fixture(scope="session")
