@@ -4,10 +4,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import Tensor
+
 from deploypipe import dynamic_to_static
 from deploypipe.artifact import ControlFlow
-from deploypipe.capture import Capture
+from deploypipe.capture import Capture, eager_outputs
 from deploypipe.parity import Probe
+from deploypipe.signature import dtype_name
 
 
 def cover(captured: Capture, probes: Sequence[Probe]) -> tuple[list[Probe], tuple[ControlFlow, ...]]:
@@ -16,7 +19,11 @@ def cover(captured: Capture, probes: Sequence[Probe]) -> tuple[list[Probe], tupl
     if not static.sites:
         return list(probes), ()
     taken = dynamic_to_static.record_paths(module, static, [probe.inputs for probe in probes])
-    found = dynamic_to_static.find_inputs(module, static, captured.example_inputs, taken)
+    found = [
+        inputs
+        for inputs in dynamic_to_static.find_inputs(module, static, captured.example_inputs, taken)
+        if _same_kind(captured, inputs)
+    ]
     if found:
         probes = [*probes, *(Probe("found for a path", inputs) for inputs in found)]
         taken = dynamic_to_static.record_paths(module, static, [probe.inputs for probe in probes])
@@ -33,6 +40,15 @@ def cover(captured: Capture, probes: Sequence[Probe]) -> tuple[list[Probe], tupl
         )
         for site in static.sites
     )
+
+
+def _same_kind(captured: Capture, inputs: tuple[Tensor, ...]) -> bool:
+    """Whether eager returns the kind of thing that it returns for the example. Some models return another for inputs
+    that nobody gives them (0 instead of a tensor for an empty sum): no artifact can, so that way stays unproven."""
+    leaves, structure = eager_outputs(captured.module, inputs)
+    outputs = captured.signature.outputs
+    kinds = [(dtype_name(leaf.dtype), leaf.dim()) for leaf in leaves]
+    return structure == captured.signature.structure and kinds == [(spec.dtype, len(spec.shape)) for spec in outputs]
 
 
 def _shown(file: str) -> str:

@@ -1,7 +1,9 @@
 """What a format is. This file travels inside archives, like each format's reader."""
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,3 +94,15 @@ def as_torch_device(device: str) -> torch.device:
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise DeviceUnavailable(f"device {device!r} was asked for, but torch finds no CUDA device here")
     return chosen
+
+
+@contextmanager
+def errors_only(name: str) -> Iterator[None]:
+    """Silence a foreign logger's warnings about what is none of the user's business."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

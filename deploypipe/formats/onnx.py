@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .base import METADATA, DeviceUnavailable, Format, Runner
+from .base import METADATA, DeviceUnavailable, Format, Runner, errors_only
 
 if TYPE_CHECKING:
     import onnx
@@ -23,12 +23,13 @@ def write(capture: "Capture", path: Path, metadata: str, probes: Sequence[tuple[
 
     from deploypipe.dynamic_to_static import to_onnx
 
-    program = to_onnx(
-        capture.static,
-        opset_version=OPSET,
-        input_names=[spec.name for spec in capture.signature.inputs],
-        output_names=[spec.name for spec in capture.signature.outputs],
-    )
+    with errors_only("onnx_ir"):  # warns of each initializer that it leaves as it is
+        program = to_onnx(
+            capture.static,
+            opset_version=OPSET,
+            input_names=[spec.name for spec in capture.signature.inputs],
+            output_names=[spec.name for spec in capture.signature.outputs],
+        )
     proto: onnx.ModelProto = program.model_proto
     _name_axes(proto.graph, capture.symbols)
     onnx.helper.set_model_props(proto, {METADATA: metadata})

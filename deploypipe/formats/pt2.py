@@ -1,9 +1,7 @@
 """pt2: a saved `torch.export` program, run by PyTorch."""
 
 import json
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,26 +9,19 @@ import torch
 from torch import Tensor
 
 from ..signature import flatten
-from .base import METADATA, Format, Runner, as_torch_device
+from .base import METADATA, Format, Runner, as_torch_device, errors_only
 
 if TYPE_CHECKING:
     from ..capture import Capture
 
+SERIALIZER = "torch._export.serde.serialize"
+"""Warns of each symbol that a program does not need, and of each empty list."""
+
 
 def write(capture: "Capture", path: Path, metadata: str, probes: Sequence[tuple[Tensor, ...]]) -> str:
-    torch.export.save(capture.program, path, extra_files={METADATA: metadata})
+    with errors_only(SERIALIZER):
+        torch.export.save(capture.program, path, extra_files={METADATA: metadata})
     return ""
-
-
-@contextmanager
-def _errors_only(name: str) -> Iterator[None]:
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 class Pt2Runner(Runner):
@@ -39,7 +30,7 @@ class Pt2Runner(Runner):
     def __init__(self, path: Path, device: str, threads: int | None) -> None:
         where = as_torch_device(device)
         extra = {METADATA: ""}
-        with _errors_only("torch._export.serde.serialize"):  # warns of each symbol that the program does not need
+        with errors_only(SERIALIZER):
             self.program = torch.export.load(path, extra_files=extra)
         if where.type != "cpu":
             from torch.export.passes import move_to_device_pass
