@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as symbolic_config
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.utils import _pytree as pytree
 
 from deploypipe.dynamic_to_static import sites
 from deploypipe.dynamic_to_static.convert import REWRITTEN_CODES
-from deploypipe.dynamic_to_static.copies import fingerprint, rewrite_forwards, working_copy
+from deploypipe.dynamic_to_static.copies import containers_of, fingerprint, rewrite_forwards, working_copy
 from deploypipe.dynamic_to_static.runtime.context import Context, DeliberateRaise, Refused, active, current
 from deploypipe.dynamic_to_static.runtime.growing import CountingList, GrowingList
 from deploypipe.dynamic_to_static.runtime.packing import number_tensor
@@ -81,7 +82,7 @@ def _export(
     _check_axes(dynamic, names, example_inputs, module)
     inputs, shapes = _open_axes(example_inputs, names, dynamic)
     root = _Root(copy, names, own_inputs)
-    context = Context(capturing=True)
+    context = Context(capturing=True, owned=containers_of(copy))
     try:
         with (
             active(context),
@@ -163,7 +164,13 @@ class _Root(nn.Module):
         if self.own_inputs_:
             args = tuple(a.clone() if isinstance(a, Tensor) else a for a in args)
         with plain_builtins():
-            return tensors_only(model(*args))
+            return own_outputs(tensors_only(model(*args)), args)
+
+
+def own_outputs(outputs: Any, inputs: tuple[Any, ...]) -> Any:
+    """Inputs that are handed back become copies: some formats rename an input that is also an output."""
+    given = {id(t) for t in inputs if isinstance(t, Tensor)}
+    return pytree.tree_map(lambda t: t.clone() if id(t) in given else t, outputs)
 
 
 def _with_names(run: Callable[..., Any], names: list[str]) -> Callable[..., Any]:
@@ -288,7 +295,7 @@ def _explain(error: BaseException, module: nn.Module) -> ExportError:
             break
     refused = next((e for e in chain if isinstance(e, Refused)), None)
     if refused is not None:
-        return ExportError(f"{where}: {refused.construct}: {refused.why}", _sentence(refused.remedy))
+        return ExportError(f"{refused.where or where}: {refused.construct}: {refused.why}", _sentence(refused.remedy))
     raised = next((e for e in chain if isinstance(e, DeliberateRaise)), None)
     if raised is not None:
         return ExportError(f"{where}: raise: every path raises {raised}", "Give inputs for which forward returns.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 import sys
@@ -19,6 +20,7 @@ from deploypipe.dynamic_to_static.runtime.growing import GrowingList
 from deploypipe.dynamic_to_static.runtime.packing import number_of
 from deploypipe.dynamic_to_static.source import SourceUnavailable
 
+GENERATES = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 REPLACEMENTS: list[types.ModuleType] = []  # builtins.py, which needs this module's callers loaded first
 
 OUTSIDE = {
@@ -88,6 +90,10 @@ def _resolve_function(function: types.FunctionType) -> Callable[..., Any]:
         return resolve(inner)  # decorators of torch, such as no_grad: capture is inference already
     if not is_users(function):
         return function
+    if function.__code__.co_flags & GENERATES:
+        raise Refused(
+            f"{function.__qualname__}()", "it is a generator (`yield`), which runs in steps", "return a list", _first_yield(function)
+        )
     try:
         from deploypipe.dynamic_to_static.runtime.helpers import HELPERS  # helpers.py needs this module first
 
@@ -98,6 +104,14 @@ def _resolve_function(function: types.FunctionType) -> Callable[..., Any]:
         ) from error
     current().rewritten.setdefault(converted.key, converted.diff)
     return converted.function
+
+
+def _first_yield(function: types.FunctionType) -> str:
+    """Where a generator function yields."""
+    for instruction in dis.get_instructions(function.__code__):
+        if instruction.opname == "YIELD_VALUE" and instruction.positions is not None:
+            return f"{function.__code__.co_filename}:{instruction.positions.lineno}"
+    return ""
 
 
 def _constructor(cls: type) -> Callable[..., Any]:
@@ -173,8 +187,13 @@ def _to_list(value: Tensor) -> Any:
 
 
 def check_change(value: Any, construct: str) -> None:
-    """Changes of Python containers inside staged code reach those who hold the container under another name."""
-    del value, construct
+    """Refuse to change a container that the module, or another part of the program, keeps after the call."""
+    if id(value) in current().owned and current().capturing:
+        raise Refused(
+            construct,
+            f"it changes a {type(value).__name__} attribute of the module, and the artifact has no memory between calls",
+            "build a new container inside forward",
+        )
 
 
 def _refuse_outside(function: Any) -> None:
@@ -196,8 +215,8 @@ def _refuse_outside(function: Any) -> None:
     root = {"posix": "os", "nt": "os"}.get(root, root)
     if root in OUTSIDE and current().capturing:
         called = getattr(function, "__qualname__", getattr(function, "__name__", str(function)))
-        if root == "random" and not called.startswith("random"):
-            called = f"random.{called.rpartition('.')[2]}"
+        if not called.startswith(root):
+            called = f"{root}.{called.rpartition('.')[2]}"
         raise Refused(
             f"{called}()", f"it {OUTSIDE[root]}, and the artifact would freeze one result", REMEDY.get(root, "move it out of forward")
         )
@@ -276,7 +295,3 @@ class Switch:
             return helpers.ifexp(-1, here, lambda: call(self.entries[position])(*args, **kwargs), lambda: choose(position + 1))
 
         return choose(0)
-
-
-def signature_of(function: Callable[..., Any]) -> inspect.Signature:
-    return inspect.signature(function)

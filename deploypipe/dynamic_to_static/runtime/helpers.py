@@ -55,7 +55,8 @@ class Helpers:
         context.note(site, "cond")
         tensor = truth.as_tensor(pred)
         try:
-            stage_if(tensor, then, orelse, get, put, names, live)
+            with context.at(site):
+                stage_if(tensor, then, orelse, get, put, names, live)
         except OtherSide as met:
             check(tensor if met.then_survives else torch.logical_not(tensor), str(met.error))
             context.note(site, "check")
@@ -126,6 +127,7 @@ class Helpers:
 
     def mutate(self, value: Any, method: str, *args: Any, **kwargs: Any) -> Any:
         if isinstance(value, (list, dict, set, GrowingList, CountingList)):
+            calls.check_change(value, f"{type(value).__name__}.{method}")
             getattr(value, method)(*args, **kwargs)
             return value
         result = self.call(getattr(value, method))(*args, **kwargs)
@@ -167,9 +169,6 @@ class Helpers:
             raise Refused(
                 "try/except", "the artifact has no exceptions to catch", "test the condition with an if before the operation"
             )
-
-    def refuse_global(self, names: str) -> None:
-        raise Refused(f"global {names}", "the artifact cannot change Python variables", "return the value instead")
 
 
 def contains(container: Any, item: Any, symbol: str) -> Any:

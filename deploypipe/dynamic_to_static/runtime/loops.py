@@ -45,7 +45,8 @@ def while_(
         if context.capturing and rounds > UNROLL_LIMIT:
             raise Refused("a while loop", f"it ran {UNROLL_LIMIT} times without depending on data", "bound the loop")
     context.note(site, "while_loop")
-    staged_with_room(lambda: truth.truth(test()), body, get, put, names, live, carried, Trips())
+    with context.at(site):
+        staged_with_room(lambda: truth.truth(test()), body, get, put, names, live, carried, Trips())
 
 
 def staged_with_room(
@@ -94,7 +95,8 @@ def for_(
     sequence = sequence_of(iterable) if context.capturing else None
     if sequence is not None and sequence.fixed is None and not isinstance(sequence.length, int):
         context.note(site, "while_loop")
-        _stage_for(sequence, going, body, get, put, names, live, carried)
+        with context.at(site):
+            _stage_for(sequence, going, body, get, put, names, live, carried)
         return
     if sequence is not None:
         _bounded(site, sequence, going, body, get, put, names, live, carried)
@@ -139,7 +141,7 @@ def _rest_of(
         step = items[1] - items[0]
         sequence = Sequence(len(items), lambda i: items[0] + i * step)
         try:
-            with module_stack_kept():
+            with module_stack_kept(), context.at(site):
                 _stage_for(sequence, going, body, get, put, names, live, carried)
             context.note(site, "while_loop")
             return

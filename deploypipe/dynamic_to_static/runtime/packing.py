@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deploypipe.dynamic_to_static.runtime.context import Refused
+from deploypipe.dynamic_to_static.runtime.context import Refused, current
 from deploypipe.dynamic_to_static.runtime.growing import GrowingList
 from deploypipe.dynamic_to_static.runtime.undefined import Undefined
 from deploypipe.dynamic_to_static.runtime.values import (
@@ -60,7 +60,7 @@ def unpack(template: Template, tensors: list[Tensor], name: str) -> Any:
         case Fixed():
             return template.value
         case Poison():
-            return Undefined(name, template.why, template.remedy)
+            return Undefined(name, template.why, template.remedy, current().where)
         case TensorT():
             return tensors.pop(0)
         case NumberT():
