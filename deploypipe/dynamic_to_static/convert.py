@@ -79,7 +79,7 @@ def rewrite_tree(function: ast.FunctionDef, file: str, name: str, scope: dict[st
     scope = scope or {}
     walrus.rewrite(function)
     comprehensions.rewrite(function)
-    nested = [n for n in _nested(function)]
+    nested = _nested(function)
     mutations.rewrite(function)
     jumps.rewrite(function)
     local = expressions.locals_of(function)

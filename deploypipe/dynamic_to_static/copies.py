@@ -14,7 +14,6 @@ from torch import nn
 from deploypipe.dynamic_to_static.runtime import calls
 from deploypipe.errors import ExportError
 
-
 TORCH_OWN = ("_parameters", "_buffers", "_modules")
 
 
@@ -66,9 +65,11 @@ def fingerprint(module: nn.Module) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, part in module.named_modules():
         for key, value in vars(part).items():
-            if not key.startswith("_") or key.startswith(f"_{type(part).__name__.lstrip('_')}__"):
-                found[f"{name}.{key}".lstrip(".")] = _shape_of(value)
-            elif key not in TORCH_OWN and isinstance(value, (int, list, dict, set)):
+            if (
+                not key.startswith("_")
+                or key.startswith(f"_{type(part).__name__.lstrip('_')}__")
+                or (key not in TORCH_OWN and isinstance(value, (int, list, dict, set)))
+            ):
                 found[f"{name}.{key}".lstrip(".")] = _shape_of(value)
     return found
 

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from carry import FORMATS, check
 
 CASES = Path(__file__).resolve().parents[2].parent / "shared" / "dynamic_models" / "cases.py"

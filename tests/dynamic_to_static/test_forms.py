@@ -1,4 +1,4 @@
-"""Forms that hide traps, each in every format: aliasing, lazily evaluated operands, closures, state that changes type."""
+"""Forms that hide traps, each in every format: aliasing, lazy operands, closures, state that changes type."""
 
 import pytest
 import torch
@@ -25,6 +25,14 @@ class InPlaceThroughAnAlias(nn.Module):
             x += 1
             x[:, 0] = 7
         return x, y * 2
+
+
+class ChangesItsInput(nn.Module):
+    def forward(self, x):
+        x += 1
+        if x.sum() > 0:
+            x[:, 0] = 0
+        return x.sum(dim=0)
 
 
 class InPlaceInALoop(nn.Module):
@@ -112,6 +120,7 @@ class StaticIndexOfALayer(nn.Module):
 
 FORMS = [
     InPlaceThroughAnAlias,
+    ChangesItsInput,
     InPlaceInALoop,
     ShortCircuitGuardsAnIndex,
     FloatStateAndClosure,
@@ -181,7 +190,7 @@ def test_torchscript_says_how_it_was_made():
 def test_capture_again_after_a_failure():
     class Wrong(nn.Module):
         def forward(self, x):
-            return x if min(x.sum(), None) else x
+            return x if min(x.sum(), None) else -x
 
     with pytest.raises(Exception):  # noqa: B017 -- whatever it is, it must leave no trace
         capture(Wrong(), (rand(3, 4),))

@@ -21,7 +21,8 @@ class ShapesDiffer(nn.Module):
         if x.sum() > 0:  # here
             y = x.mean(dim=1)
         else:
-            y = x
+            y = x * 2
+            y = y + 1
         return y
 
 

@@ -23,7 +23,9 @@ COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 
 
-def rewrite(function: ast.FunctionDef, site: Callable[[ast.AST, str], int], plain_call: Callable[[ast.expr], bool]) -> None:
+def rewrite(
+    function: ast.FunctionDef, site: Callable[[ast.AST, str], int], plain_call: Callable[[ast.expr], bool]
+) -> None:
     """`site` numbers a control-flow site; `plain_call` tells the callees that need no helper."""
     pass_ = _Expressions(site, plain_call)
     pass_.visit_body(function)

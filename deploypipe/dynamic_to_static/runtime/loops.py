@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,8 +66,16 @@ def staged_with_room(
         with module_stack_kept():
             stage_while(test, body, get, put, names, live, carried, trips)
     except NeedsRoom as need:
-        held = {n: v.count if isinstance(v, GrowingList) else len(v) for n, v in zip(names, before, strict=True) if n in need.names}
-        put(tuple(CountingList(held[n], _last(v)) if n in held else v for n, v in zip(names, fresh(before), strict=True)))
+        held = {
+            n: v.count if isinstance(v, GrowingList) else len(v)
+            for n, v in zip(names, before, strict=True)
+            if n in need.names
+        }
+        put(
+            tuple(
+                CountingList(held[n], _last(v)) if n in held else v for n, v in zip(names, fresh(before), strict=True)
+            )
+        )
         every = tuple(dict.fromkeys([*live, *need.names]))
         stage_while(test, body, get, put, names, every, carried, Trips(trips.most, trips.exact))
         trips.room = {n: v.count - held[n] for n, v in zip(names, get(), strict=True) if n in need.names}
@@ -150,7 +159,7 @@ def _rest_of(
             put(fresh(before))
     context.note(site, "unrolled with cond")
     for item in items:
-        _guarded(going(), lambda item=item: body(item), get, put, names, tuple(dict.fromkeys([*live, *carried])))
+        _guarded(going(), partial(body, item), get, put, names, tuple(dict.fromkeys([*live, *carried])))
 
 
 def _bounded(
@@ -167,11 +176,19 @@ def _bounded(
     """A sequence of dynamic length beside constants (`zip(self.layers, x)`): unrolled to the constants' length."""
     current().note(site, "unrolled with cond")
     for i in range(len(sequence.fixed or [])):
-        more: list[Callable[[], Any]] = [lambda i=i: truth.known(sequence.length > i)]
+        more: list[Callable[[], Any]] = [partial(_inside, i, sequence.length)]
         if going is not None and i:
             more.insert(0, going)
         wanted = tuple(dict.fromkeys([*live, *carried]))
-        _guarded(truth.and_(*more), lambda i=i: body(sequence.at(i)), get, put, names, wanted)
+        _guarded(truth.and_(*more), partial(_body_at, body, sequence, i), get, put, names, wanted)
+
+
+def _inside(i: int, length: Any) -> Any:
+    return truth.known(length > i)
+
+
+def _body_at(body: Callable[[Any], Any], sequence: Sequence, i: int) -> None:
+    body(sequence.at(i))
 
 
 def _guarded(
@@ -245,7 +262,7 @@ def not_negative(index: Any) -> None:
     """Tell the symbolic shapes that a loop's index is not negative, which is so by construction."""
     if isinstance(index, torch.SymInt):
         symbol, shape_env = index.node.expr, index.node.shape_env
-        if symbol.is_Symbol:
+        if symbol.is_Symbol and shape_env is not None:
             shape_env.var_to_range[symbol] = ValueRanges(0, int_oo)
 
 

@@ -32,7 +32,11 @@ def pack(template: Template, value: Any) -> list[Tensor]:
             return []
         case TensorT():
             if isinstance(value, Undefined):
-                return [torch.zeros([0 if d is None else d for d in template.dims], dtype=template.dtype, device=template.device)]
+                return [
+                    torch.zeros(
+                        [0 if d is None else d for d in template.dims], dtype=template.dtype, device=template.device
+                    )
+                ]
             if not isinstance(value, Tensor):
                 value = number_tensor(value, template.dtype).to(template.device)
             return [value]
