@@ -17,12 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.export.graph_signature import InputKind
 from torch.fx.experimental import _config as symbolic_config
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.utils import _pytree as pytree
 
 from deploypipe.dynamic_to_static import sites
 from deploypipe.dynamic_to_static.convert import REWRITTEN_CODES
-from deploypipe.dynamic_to_static.copies import fingerprint, rewrite_forwards, working_copy
+from deploypipe.dynamic_to_static.copies import containers_of, fingerprint, rewrite_forwards, working_copy
 from deploypipe.dynamic_to_static.runtime.context import Context, DeliberateRaise, Refused, active, current
 from deploypipe.dynamic_to_static.runtime.growing import CountingList, GrowingList
 from deploypipe.dynamic_to_static.runtime.packing import number_tensor
@@ -30,7 +32,7 @@ from deploypipe.dynamic_to_static.runtime.sequences import Sequence
 from deploypipe.dynamic_to_static.runtime.undefined import Undefined
 from deploypipe.dynamic_to_static.runtime.values import NUMBER_DTYPES, children, number_kind
 from deploypipe.dynamic_to_static.sites import Site
-from deploypipe.dynamic_to_static.tidy import tidy
+from deploypipe.dynamic_to_static.tidy import changed_in_place, tidy
 from deploypipe.errors import ExportError
 
 PLAIN = builtins.max, builtins.min, math.pow
@@ -55,18 +57,20 @@ def capture(module: nn.Module, example_inputs: tuple[Any, ...], dynamic: Dynamic
     """
     dynamic = dynamic or {}
     program, context = _export(module, example_inputs, dynamic, own_inputs=False)
-    if program.graph_signature.user_inputs_to_mutate:
-        # Eager changes the caller's tensor in place; the artifact must not, so it works on copies.
-        program, context = _export(module, example_inputs, dynamic, own_inputs=True)
-    changed = program.graph_signature.buffers_to_mutate or getattr(program.graph_signature, "parameters_to_mutate", {})
-    if changed:
+    changed = changed_in_place(program)
+    kept = next((spec for spec in changed if spec.kind is not InputKind.USER_INPUT), None)
+    if kept is not None:
         raise ExportError(
-            f"{_where(module)}: buffer `{next(iter(changed.values()))}` is changed during forward:"
+            f"{_where(module)}: {kept.kind.name.lower()} `{kept.target}` is changed during forward:"
             " the artifact has no memory between calls",
             "Return the new value, or compute it without changing the buffer.",
         )
+    if changed:
+        # Eager changes the caller's tensor in place; the artifact must not, so it works on copies.
+        program, context = _export(module, example_inputs, dynamic, own_inputs=True)
     found = tuple(
-        dataclasses.replace(sites.KNOWN[number], became=", ".join(forms)) for number, forms in sorted(context.became.items())
+        dataclasses.replace(sites.KNOWN[number], became=", ".join(forms))
+        for number, forms in sorted(context.became.items())
     )
     return Capture(program, found, dict(context.rewritten), module.training)
 
@@ -81,13 +85,13 @@ def _export(
     _check_axes(dynamic, names, example_inputs, module)
     inputs, shapes = _open_axes(example_inputs, names, dynamic)
     root = _Root(copy, names, own_inputs)
-    context = Context(capturing=True)
+    context = Context(capturing=True, owned=containers_of(copy))
     try:
         with (
             active(context),
             torch.no_grad(),
             # Size 1 must not be taken for a constant, nor sizes above 1 taken for granted.
-            symbolic_config.patch(backed_size_oblivious=True),
+            symbolic_config.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
             warnings.catch_warnings(),
             contextlib.ExitStack() as stack,
         ):
@@ -113,7 +117,7 @@ def _export(
 
 def two_operand_extremes() -> None:
     """Let the tracer rebuild `Max`/`Min` of sizes with the two-operand functions, the only ones a program may hold."""
-    from sympy import Expr
+    from sympy import Expr  # type: ignore[import-untyped]
     from torch.fx.experimental.proxy_tensor import _sympy_handlers
     from torch.utils._sympy.functions import Max, Min
 
@@ -123,7 +127,7 @@ def two_operand_extremes() -> None:
 
 @contextlib.contextmanager
 def plain_builtins() -> Iterator[None]:
-    """`torch.export` replaces `max`, `min` and `math.pow` while it runs; rewritten code has its own meaning for them."""
+    """`torch.export` replaces `max`, `min` and `math.pow` while it runs; rewritten code must not see that."""
     held = builtins.max, builtins.min, math.pow
     builtins.max, builtins.min, math.pow = PLAIN
     try:
@@ -136,7 +140,7 @@ def plain_builtins() -> Iterator[None]:
 def no_overlap_question() -> Iterator[None]:
     """`copy_` asks whether its target overlaps itself, and the answer would exclude size 1 for nothing."""
     original = torch._debug_has_internal_overlap
-    torch._debug_has_internal_overlap = lambda tensor: 0
+    torch._debug_has_internal_overlap = lambda input: 0
     try:
         yield
     finally:
@@ -157,13 +161,19 @@ class _Root(nn.Module):
         self.training = False
 
     def run(self, *args: Any) -> Any:
-        model: nn.Module = self.model_
+        model: Any = self.model_
         mode = get_proxy_mode()
         current().tracer = mode.tracer if mode is not None and hasattr(mode.tracer, "module_stack") else None
         if self.own_inputs_:
             args = tuple(a.clone() if isinstance(a, Tensor) else a for a in args)
         with plain_builtins():
-            return tensors_only(model(*args))
+            return own_outputs(tensors_only(model(*args)), args)
+
+
+def own_outputs(outputs: Any, inputs: tuple[Any, ...]) -> Any:
+    """Inputs that are handed back become copies: some formats rename an input that is also an output."""
+    given = {id(t) for t in inputs if isinstance(t, Tensor)}
+    return pytree.tree_map(lambda t: t.clone() if id(t) in given else t, outputs)
 
 
 def _with_names(run: Callable[..., Any], names: list[str]) -> Callable[..., Any]:
@@ -192,7 +202,9 @@ def tensors_only(value: Any) -> Any:
         )
     found = children(value)
     if found is None:
-        raise Refused("the output", f"it holds a {type(value).__name__}", "return tensors, numbers and containers of them")
+        raise Refused(
+            "the output", f"it holds a {type(value).__name__}", "return tensors, numbers and containers of them"
+        )
     parts = [tensors_only(p) for p in found[1]]
     if dataclasses.is_dataclass(value):
         return dict(zip(found[0][1], parts, strict=True))
@@ -218,7 +230,9 @@ def _argument_names(module: nn.Module, count: int) -> list[str]:
 def _check_axes(dynamic: Dynamic, names: list[str], inputs: tuple[Any, ...], module: nn.Module) -> None:
     for name, axes in dynamic.items():
         if name not in names:
-            raise ExportError(f"{_where(module)}: there is no input `{name}` to have dynamic axes (inputs: {', '.join(names)})")
+            raise ExportError(
+                f"{_where(module)}: there is no input `{name}` to have dynamic axes (inputs: {', '.join(names)})"
+            )
         value = inputs[names.index(name)]
         for axis in axes:
             if not isinstance(value, Tensor) or not -value.dim() <= axis < value.dim():
@@ -228,14 +242,13 @@ def _check_axes(dynamic: Dynamic, names: list[str], inputs: tuple[Any, ...], mod
 PRIMES = (5, 7, 11, 13, 17, 19, 23, 29)
 
 
-def _open_axes(
-    inputs: tuple[Any, ...], names: list[str], dynamic: Dynamic
-) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def _open_axes(inputs: tuple[Any, ...], names: list[str], dynamic: Dynamic) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Examples with a distinct size for each symbol, so that nothing is concluded from sizes that happen to agree."""
     symbols = list(dict.fromkeys(s for axes in dynamic.values() for s in axes.values()))
     dims = {s: Dim(s, min=0) for s in symbols}
     sizes = {s: PRIMES[i % len(PRIMES)] + 30 * (i // len(PRIMES)) for i, s in enumerate(symbols)}
-    made, shapes = [], []
+    made: list[Any] = []
+    shapes: list[Any] = []
     for name, value in zip(names, inputs, strict=True):
         if not isinstance(value, Tensor):
             made.append(value)
@@ -245,8 +258,10 @@ def _open_axes(
         for axis, symbol in axes.items():
             old = value.shape[axis]
             index = torch.arange(sizes[symbol]) % old if old else torch.arange(0)
-            value = value.index_select(axis, index) if old else value.new_zeros(
-                [sizes[symbol] if i == axis else n for i, n in enumerate(value.shape)]
+            value = (
+                value.index_select(axis, index)
+                if old
+                else value.new_zeros([sizes[symbol] if i == axis else n for i, n in enumerate(value.shape)])
             )
         made.append(value.detach().clone())
         shapes.append({axis: dims[symbol] for axis, symbol in axes.items()} or None)
@@ -288,7 +303,7 @@ def _explain(error: BaseException, module: nn.Module) -> ExportError:
             break
     refused = next((e for e in chain if isinstance(e, Refused)), None)
     if refused is not None:
-        return ExportError(f"{where}: {refused.construct}: {refused.why}", _sentence(refused.remedy))
+        return ExportError(f"{refused.where or where}: {refused.construct}: {refused.why}", _sentence(refused.remedy))
     raised = next((e for e in chain if isinstance(e, DeliberateRaise)), None)
     if raised is not None:
         return ExportError(f"{where}: raise: every path raises {raised}", "Give inputs for which forward returns.")

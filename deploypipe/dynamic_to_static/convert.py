@@ -2,7 +2,6 @@
 
 import ast
 import builtins
-import copy
 import difflib
 import textwrap
 import types
@@ -11,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from deploypipe.dynamic_to_static import sites
+from deploypipe.dynamic_to_static.names import walk_scope
 from deploypipe.dynamic_to_static.passes import comprehensions, expressions, functional, jumps, mutations, walrus
+from deploypipe.dynamic_to_static.runtime.context import Refused
 from deploypipe.dynamic_to_static.source import HELPERS, all_codes, compile_function, function_tree
 
 # Callables of torch that take lists or Python numbers which may have become dynamic: they go through the helper.
@@ -53,6 +52,14 @@ def is_rewritten(fn: types.FunctionType) -> bool:
 def _convert(fn: types.FunctionType, helpers: object) -> Converted:
     node, text = function_tree(fn)
     file, name = fn.__code__.co_filename, fn.__qualname__
+    for part in walk_scope(node.body):
+        if isinstance(part, ast.Global):
+            raise Refused(
+                f"global {', '.join(part.names)}",
+                "the artifact cannot change Python variables",
+                "return the value instead",
+                f"{file}:{part.lineno}",
+            )
     before = textwrap.dedent(text)
     rewrite_tree(node, file, name, _scope_of(fn))
     made = compile_function(node, fn, helpers)
@@ -72,7 +79,7 @@ def rewrite_tree(function: ast.FunctionDef, file: str, name: str, scope: dict[st
     scope = scope or {}
     walrus.rewrite(function)
     comprehensions.rewrite(function)
-    nested = [n for n in _nested(function)]
+    nested = _nested(function)
     mutations.rewrite(function)
     jumps.rewrite(function)
     local = expressions.locals_of(function)
@@ -95,8 +102,6 @@ class _Numbers(functional.SiteNumbers):
 
 def _nested(function: ast.FunctionDef) -> list[ast.FunctionDef]:
     """Definitions directly inside a function (not those inside them)."""
-    from deploypipe.dynamic_to_static.names import walk_scope
-
     return [n for n in walk_scope(function.body) if isinstance(n, ast.FunctionDef)]
 
 
@@ -137,9 +142,4 @@ def _of_torch(value: Callable[..., Any]) -> bool:
     return module == "torch" or module.startswith(("torch.functional", "torch.nn.functional", "torch._C"))
 
 
-def copy_tree(node: ast.FunctionDef) -> ast.FunctionDef:
-    return copy.deepcopy(node)
-
-
 __all__ = ["HELPERS", "Converted", "convert", "is_rewritten", "rewrite_tree"]
-_ = torch

@@ -14,6 +14,8 @@ from torch import nn
 from deploypipe.dynamic_to_static.runtime import calls
 from deploypipe.errors import ExportError
 
+TORCH_OWN = ("_parameters", "_buffers", "_modules")
+
 
 def working_copy(module: nn.Module) -> nn.Module:
     """The module with new Python objects and the same weights, so that nothing done to it reaches the caller's."""
@@ -63,21 +65,24 @@ def fingerprint(module: nn.Module) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, part in module.named_modules():
         for key, value in vars(part).items():
-            if not key.startswith("_") or key.startswith(f"_{type(part).__name__.lstrip('_')}__"):
-                found[f"{name}.{key}".lstrip(".")] = _shape_of(value)
-            elif key not in ("_parameters", "_buffers", "_modules") and isinstance(value, (int, list, dict, set)):
+            if (
+                not key.startswith("_")
+                or key.startswith(f"_{type(part).__name__.lstrip('_')}__")
+                or (key not in TORCH_OWN and isinstance(value, (int, list, dict, set)))
+            ):
                 found[f"{name}.{key}".lstrip(".")] = _shape_of(value)
     return found
 
 
-def globals_fingerprint(functions: list[types.FunctionType]) -> dict[str, Any]:
-    """The same for the global lists, dicts and sets that functions can reach by name."""
-    found: dict[str, Any] = {}
-    for function in functions:
-        for name in function.__code__.co_names:
-            value = function.__globals__.get(name)
-            if isinstance(value, (list, dict, set)):
-                found[f"{function.__module__}.{name}"] = _shape_of(value)
+def containers_of(module: nn.Module) -> dict[int, object]:
+    """The lists, dicts and sets that a module holds: they outlive a call."""
+    found: dict[int, object] = {}
+    todo = [value for part in module.modules() for key, value in vars(part).items() if key not in TORCH_OWN]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, (list, dict, set)) and id(value) not in found:
+            found[id(value)] = value
+            todo.extend(value.values() if isinstance(value, dict) else value)
     return found
 
 

@@ -113,15 +113,15 @@ def _variations(example: Probe, axes: list[dict[int, str]]) -> Iterator[Probe]:
     if len(example) > 1:
         for position in range(len(example)):
             for change in CHANGES:
-                yield tuple(
-                    change(t) if i == position and isinstance(t, Tensor) else t for i, t in enumerate(example)
-                )
+                yield tuple(change(t) if i == position and isinstance(t, Tensor) else t for i, t in enumerate(example))
     symbols = sorted({symbol for part in axes for symbol in part.values()})
     for symbol in symbols:  # a loop over an axis runs no time, or once
         for size in (0, 1):
             yield tuple(_resize(t, part, {symbol: size}) for t, part in zip(example, axes, strict=False))
-    for sizes in ({s: n for s in symbols} for n in (1, 2, 3, 9, 17)):
-        resized = tuple(_resize(t, part, sizes) for t, part in zip(example, [*axes, *[{}] * len(example)], strict=False))
+    for sizes in (dict.fromkeys(symbols, n) for n in (1, 2, 3, 9, 17)):
+        resized = tuple(
+            _resize(t, part, sizes) for t, part in zip(example, [*axes, *[{}] * len(example)], strict=False)
+        )
         yield resized
         for change in CHANGES[:4]:
             yield tuple(change(t) if isinstance(t, Tensor) else t for t in resized)

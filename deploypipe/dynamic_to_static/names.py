@@ -27,9 +27,9 @@ def written(nodes: ast.AST | Iterable[ast.AST]) -> set[str]:
             names.add(node.name)
         elif isinstance(node, ast.alias):
             names.add((node.asname or node.name).split(".")[0])
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            names.add(node.name)
-        elif isinstance(node, (ast.MatchAs, ast.MatchStar)) and node.name:
+        elif (isinstance(node, ast.ExceptHandler) and node.name) or (
+            isinstance(node, (ast.MatchAs, ast.MatchStar)) and node.name
+        ):
             names.add(node.name)
         elif isinstance(node, ast.Lambda):
             # A walrus inside a deferred operand binds in the function around it.
@@ -100,8 +100,8 @@ class Liveness:
                     inner = inner | self.block(handler.body, live)
                 return inner | live | read(node.finalbody)
             case ast.Assign() | ast.AnnAssign():
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                stored = {n for t in targets if isinstance(t, (ast.Name, ast.Tuple, ast.List)) for n in written(t)}
+                assigned = node.targets if isinstance(node, ast.Assign) else [node.target]
+                stored = {n for t in assigned if isinstance(t, (ast.Name, ast.Tuple, ast.List)) for n in written(t)}
                 return (live - stored) | read(node)
             case ast.FunctionDef():
                 return (live - {node.name}) | read(node)

@@ -15,7 +15,9 @@ from deploypipe.dynamic_to_static.capture import Capture
 SUBGRAPHS = "pkg.torch.__subgraph__"
 
 
-def to_onnx(capture: Capture, path: str | Path | None = None, opset_version: int = 20, **options: Any) -> torch.onnx.ONNXProgram:
+def to_onnx(
+    capture: Capture, path: str | Path | None = None, opset_version: int = 20, **options: Any
+) -> torch.onnx.ONNXProgram:
     """Export a captured program. `options` go to `torch.onnx.export`."""
     settings: dict[str, Any] = {"external_data": False, "verbose": False, **options}
     made = torch.onnx.export(

@@ -36,7 +36,7 @@ OPERATORS = {
 FUNCTIONS: dict[Any, str] = {
     torch.sym_max: "max({}, {})", torch.sym_min: "min({}, {})", torch.sym_float: "float({})", torch.sym_int: "int({})",
     torch.sym_not: "(not {})", torch.sym_ite: "({1} if {0} else {2})", operator.neg: "(-{})", operator.not_: "(not {})",
-    torch._sym_sqrt: "float({}) ** 0.5",
+    torch.sym_sqrt: "float({}) ** 0.5",
 }  # fmt: skip
 
 
@@ -151,7 +151,9 @@ def _compile(holder: _Holder, source: str) -> torch.jit.ScriptModule:
         try:
             made: torch.jit.ScriptModule = torch.jit.script(module)
         except Exception as error:
-            raise ExportError(f"TorchScript does not accept the generated program: {str(error).strip()[:600]}") from error
+            raise ExportError(
+                f"TorchScript does not accept the generated program: {str(error).strip()[:600]}"
+            ) from error
         return made
 
 
@@ -160,9 +162,7 @@ def _structured(program: Any, printer: _Printer) -> str:
     output = next(n for n in program.graph.nodes if n.op == "output")
     specs = program.graph_signature.output_specs
     values = [
-        printer.value(node)
-        for node, spec in zip(output.args[0], specs, strict=True)
-        if spec.kind.name == "USER_OUTPUT"
+        printer.value(node) for node, spec in zip(output.args[0], specs, strict=True) if spec.kind.name == "USER_OUTPUT"
     ]
     spec = program.call_spec.out_spec
 
@@ -197,9 +197,7 @@ class _Printer:
         self.taken.add(name)
         return name
 
-    def graph(
-        self, owner: fx.GraphModule, graph: fx.Graph, arguments: Sequence[str] | None = None
-    ) -> list[str]:
+    def graph(self, owner: fx.GraphModule, graph: fx.Graph, arguments: Sequence[str] | None = None) -> list[str]:
         """The statements of a graph. A block's placeholders are the names of its operands."""
         lines: list[str] = []
         given = list(arguments) if arguments is not None else None
@@ -246,9 +244,9 @@ class _Printer:
         target = node.target
         args = [self.value(a) for a in node.args]
         if target in OPERATORS:
-            return f"({args[0]} {OPERATORS[target]} {args[1]})"  # type: ignore[index]
+            return f"({args[0]} {OPERATORS[target]} {args[1]})"
         if target in FUNCTIONS:
-            return FUNCTIONS[target].format(*args)  # type: ignore[index]
+            return FUNCTIONS[target].format(*args)
         if target is operator.getitem:
             return f"{args[0]}[{args[1]}]"
         if target in (torch.ops.aten.sym_size.int,):

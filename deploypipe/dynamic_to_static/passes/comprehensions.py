@@ -67,9 +67,7 @@ class _Comprehensions(ast.NodeTransformer):
             return node
         self.count += 1
         items, made = "items_", f"comprehension_{node.lineno}_{self.count}"
-        body: list[ast.stmt] = [
-            ast.Expr(ast.Call(ast.Attribute(name(items), "append", ast.Load()), [node.elt], []))
-        ]
+        body: list[ast.stmt] = [ast.Expr(ast.Call(ast.Attribute(name(items), "append", ast.Load()), [node.elt], []))]
         for generator in reversed(node.generators):
             for condition in reversed(generator.ifs):
                 body = [ast.If(condition, body, [])]
@@ -77,9 +75,7 @@ class _Comprehensions(ast.NodeTransformer):
         # The first iterable is evaluated in the scope around, as Python does.
         first = node.generators[0].iter
         body[0].iter = name("source_")  # type: ignore[attr-defined]
-        arguments = ast.arguments(
-            posonlyargs=[], args=[ast.arg("source_")], kwonlyargs=[], kw_defaults=[], defaults=[]
-        )
+        arguments = ast.arguments(posonlyargs=[], args=[ast.arg("source_")], kwonlyargs=[], kw_defaults=[], defaults=[])
         definition = ast.FunctionDef(
             made,
             arguments,

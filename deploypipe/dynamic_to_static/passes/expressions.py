@@ -23,16 +23,22 @@ COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 
 
-def rewrite(function: ast.FunctionDef, site: Callable[[ast.AST, str], int], plain_call: Callable[[ast.expr], bool]) -> None:
+def rewrite(
+    function: ast.FunctionDef, site: Callable[[ast.AST, str], int], plain_call: Callable[[ast.expr], bool]
+) -> None:
     """`site` numbers a control-flow site; `plain_call` tells the callees that need no helper."""
     pass_ = _Expressions(site, plain_call)
-    function.body = [pass_.visit(statement) for statement in function.body]
+    pass_.visit_body(function)
 
 
 class _Expressions(ast.NodeTransformer):
     def __init__(self, site: Callable[[ast.AST, str], int], plain_call: Callable[[ast.expr], bool]) -> None:
         self.site = site
         self.plain_call = plain_call
+
+    def visit_body(self, function: ast.FunctionDef) -> None:
+        done = [self.visit(statement) for statement in function.body]
+        function.body = [s for made in done for s in (made if isinstance(made, list) else [made])]
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.args.defaults = [self.visit(d) for d in node.args.defaults]
@@ -98,11 +104,15 @@ class _Expressions(ast.NodeTransformer):
     def visit_Try(self, node: ast.Try) -> ast.AST:
         self.generic_visit(node)
         if node.handlers:
-            node.body.insert(0, place(ast.Expr(helper("refuse_try")), node))
+            return [place(ast.Expr(helper("refuse_try")), _first_line(node)), node]  # type: ignore[return-value]
         return node
 
-    def visit_Global(self, node: ast.Global) -> ast.AST:
-        return [node, place(ast.Expr(helper("refuse_global", ast.Constant(", ".join(node.names)))), node)]  # type: ignore[return-value]
+
+def _first_line(node: ast.stmt) -> ast.stmt:
+    """A place at the beginning of a statement that spans several lines."""
+    here = ast.copy_location(ast.Pass(), node)
+    here.end_lineno, here.end_col_offset = node.lineno, node.col_offset
+    return here
 
 
 def _constant_index(node: ast.expr) -> bool:

@@ -66,7 +66,7 @@ class _Jumps:
 
     def uses_returned(self, body: list[ast.stmt]) -> bool:
         reads = any(
-            isinstance(n, ast.Name) and n.id == RETURNED and isinstance(n.ctx, ast.Load)
+            (isinstance(n, ast.Name) and n.id == RETURNED and isinstance(n.ctx, ast.Load))
             or RETURNED in getattr(n, "stop_flags", ())
             for n in walk_scope(body)
         )

@@ -127,5 +127,4 @@ def _root(node: ast.expr) -> str | None:
 
 
 def _as_load(node: ast.expr) -> ast.expr:
-    made = ast.parse(ast.unparse(node), mode="eval").body
-    return made
+    return ast.parse(ast.unparse(node), mode="eval").body

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,15 @@ from deploypipe.dynamic_to_static.runtime import truth
 from deploypipe.dynamic_to_static.runtime.context import Refused
 from deploypipe.dynamic_to_static.runtime.growing import CountingList, GrowingList
 from deploypipe.dynamic_to_static.runtime.packing import number_of, number_tensor
-from deploypipe.dynamic_to_static.runtime.sequences import Sequence, enumerate_, range_, reversed_, row, sequence_of, zip_
+from deploypipe.dynamic_to_static.runtime.sequences import (
+    Sequence,
+    enumerate_,
+    range_,
+    reversed_,
+    row,
+    sequence_of,
+    zip_,
+)
 
 SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
@@ -112,6 +121,10 @@ def sum_(values: Any, start: Any = 0) -> Any:
     return sum(values, start)
 
 
+def _itself(value: Any) -> Any:
+    return value
+
+
 def any_(values: Any) -> Any:
     if isinstance(values, Tensor):
         return values.any()
@@ -119,7 +132,7 @@ def any_(values: Any) -> Any:
         return values.rows().any()
     result: Any = False
     for value in values:
-        result = truth.or_(lambda r=result: r, lambda v=value: v)
+        result = truth.or_(partial(_itself, result), partial(_itself, value))
     return truth.truth(result)
 
 
@@ -130,7 +143,7 @@ def all_(values: Any) -> Any:
         return values.rows().all()
     result: Any = True
     for value in values:
-        result = truth.and_(lambda r=result: r, lambda v=value: v)
+        result = truth.and_(partial(_itself, result), partial(_itself, value))
     return truth.truth(result)
 
 
@@ -204,7 +217,8 @@ def _math(name: str) -> Callable[..., Any]:
         numbers = [number_tensor(a, torch.float64).reshape(()) for a in args]
         if name == "log" and len(numbers) == 2:
             return (torch.log(numbers[0]) / torch.log(numbers[1])).item()
-        result = {"pow": torch.pow, "fabs": torch.abs}.get(name, getattr(torch, name, None))(*numbers)  # type: ignore[misc]
+        function: Any = getattr(torch, {"fabs": "abs"}.get(name, name))
+        result = function(*numbers)
         return (result.to(torch.int64) if name in ("floor", "ceil", "trunc") else result).item()
 
     return apply
@@ -218,12 +232,20 @@ def tensor_of(data: Any, dtype: Any = None, device: Any = None, requires_grad: b
     constant tensor cannot live inside a branch or loop."""
     numbers, shape = _numbers(data)
     kinds = {type(n) for n in numbers}
-    if len(numbers) > LITERAL or not numbers or not all(isinstance(n, (int, float, Tensor, *SYMBOLIC)) for n in numbers):
+    if (
+        len(numbers) > LITERAL
+        or not numbers
+        or not all(isinstance(n, (int, float, Tensor, *SYMBOLIC)) for n in numbers)
+    ):
         return torch.tensor(data, dtype=dtype, device=device)
     if dtype is None:
-        if any(isinstance(n, (float, torch.SymFloat)) or isinstance(n, Tensor) and n.is_floating_point() for n in numbers):
+        if any(
+            isinstance(n, (float, torch.SymFloat)) or (isinstance(n, Tensor) and n.is_floating_point()) for n in numbers
+        ):
             dtype = torch.get_default_dtype()
-        elif kinds <= {bool, torch.SymBool} or all(isinstance(n, bool) or isinstance(n, Tensor) and n.dtype == torch.bool for n in numbers):
+        elif kinds <= {bool, torch.SymBool} or all(
+            isinstance(n, bool) or (isinstance(n, Tensor) and n.dtype == torch.bool) for n in numbers
+        ):
             dtype = torch.bool
         else:
             dtype = torch.int64

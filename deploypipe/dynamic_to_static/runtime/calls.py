@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 import sys
@@ -19,6 +20,7 @@ from deploypipe.dynamic_to_static.runtime.growing import GrowingList
 from deploypipe.dynamic_to_static.runtime.packing import number_of
 from deploypipe.dynamic_to_static.source import SourceUnavailable
 
+GENERATES = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 REPLACEMENTS: list[types.ModuleType] = []  # builtins.py, which needs this module's callers loaded first
 
 OUTSIDE = {
@@ -39,7 +41,12 @@ OUTSIDE = {
     "scipy": "runs outside of torch",
     "pandas": "runs outside of torch",
 }
-WORLD = {print: "writes to the terminal", input: "reads from the terminal", open: "opens a file", id: "depends on memory"}
+WORLD = {
+    print: "writes to the terminal",
+    input: "reads from the terminal",
+    open: "opens a file",
+    id: "depends on memory",
+}
 REMEDY = {
     "random": "pass the random value in as an input",
     "numpy": "use the torch function of the same meaning",
@@ -69,9 +76,9 @@ def resolve(function: Any) -> Callable[..., Any]:
         return _resolve_function(function)
     if isinstance(function, type):
         return _constructor(function)
-    if isinstance(function, nn.Module) or isinstance(function, (types.BuiltinFunctionType, types.MethodWrapperType)):
-        return function  # type: ignore[return-value]
-    own = getattr(type(function), "__call__", None)
+    if isinstance(function, (nn.Module, types.BuiltinFunctionType, types.MethodWrapperType)):
+        return function
+    own = inspect.getattr_static(type(function), "__call__", None)
     if isinstance(own, types.FunctionType) and is_users(own):
         return types.MethodType(resolve(own), function)
     wrapped = getattr(function, "__wrapped__", None)
@@ -88,6 +95,13 @@ def _resolve_function(function: types.FunctionType) -> Callable[..., Any]:
         return resolve(inner)  # decorators of torch, such as no_grad: capture is inference already
     if not is_users(function):
         return function
+    if function.__code__.co_flags & GENERATES:
+        raise Refused(
+            f"{function.__qualname__}()",
+            "it is a generator (`yield`), which runs in steps",
+            "return a list",
+            _first_yield(function),
+        )
     try:
         from deploypipe.dynamic_to_static.runtime.helpers import HELPERS  # helpers.py needs this module first
 
@@ -98,6 +112,14 @@ def _resolve_function(function: types.FunctionType) -> Callable[..., Any]:
         ) from error
     current().rewritten.setdefault(converted.key, converted.diff)
     return converted.function
+
+
+def _first_yield(function: types.FunctionType) -> str:
+    """Where a generator function yields."""
+    for instruction in dis.get_instructions(function.__code__):
+        if instruction.opname == "YIELD_VALUE" and instruction.positions is not None:
+            return f"{function.__code__.co_filename}:{instruction.positions.lineno}"
+    return ""
 
 
 def _constructor(cls: type) -> Callable[..., Any]:
@@ -117,7 +139,7 @@ def is_users(function: types.FunctionType) -> bool:
     """Whether a function is the author's: not torch's, the standard library's, or ours."""
     module = function.__module__ or ""
     root = module.partition(".")[0]
-    if function.__code__.co_filename.startswith("<frozen") or "dynamic_to_static" in module and root == "deploypipe":
+    if function.__code__.co_filename.startswith("<frozen") or ("dynamic_to_static" in module and root == "deploypipe"):
         return False
     if root in ("torch", "builtins", "numpy", "typing", "onnxruntime"):
         return False
@@ -157,7 +179,15 @@ def _replaced(function: Any) -> Callable[..., Any] | None:
             return None
     if function is torch.is_grad_enabled:
         raise Refused("torch.is_grad_enabled()", "an artifact only infers, so it would be frozen", "use self.training")
-    if isinstance(owner, (list, dict, set)) and name in ("append", "extend", "insert", "pop", "clear", "remove", "update"):
+    if isinstance(owner, (list, dict, set)) and name in (
+        "append",
+        "extend",
+        "insert",
+        "pop",
+        "clear",
+        "remove",
+        "update",
+    ):
         check_change(owner, f"{type(owner).__name__}.{name}")
     return None
 
@@ -168,13 +198,20 @@ def _to_list(value: Tensor) -> Any:
     if not isinstance(value.shape[0], int):
         if value.dim() > 1:
             raise Refused("Tensor.tolist()", "the length depends on data", "iterate over the tensor")
-        return GrowingList([value], value.shape[0], value.shape[0], value[0] if False else torch.empty((), dtype=value.dtype))
+        return GrowingList(
+            [value], value.shape[0], value.shape[0], value[0] if False else torch.empty((), dtype=value.dtype)
+        )
     return [_to_list(v) for v in value.unbind(0)]
 
 
 def check_change(value: Any, construct: str) -> None:
-    """Changes of Python containers inside staged code reach those who hold the container under another name."""
-    del value, construct
+    """Refuse to change a container that the module, or another part of the program, keeps after the call."""
+    if id(value) in current().owned and current().capturing:
+        raise Refused(
+            construct,
+            f"it changes a {type(value).__name__} attribute of the module, and an artifact has no memory between calls",
+            "build a new container inside forward",
+        )
 
 
 def _refuse_outside(function: Any) -> None:
@@ -196,10 +233,12 @@ def _refuse_outside(function: Any) -> None:
     root = {"posix": "os", "nt": "os"}.get(root, root)
     if root in OUTSIDE and current().capturing:
         called = getattr(function, "__qualname__", getattr(function, "__name__", str(function)))
-        if root == "random" and not called.startswith("random"):
-            called = f"random.{called.rpartition('.')[2]}"
+        if not called.startswith(root):
+            called = f"{root}.{called.rpartition('.')[2]}"
         raise Refused(
-            f"{called}()", f"it {OUTSIDE[root]}, and the artifact would freeze one result", REMEDY.get(root, "move it out of forward")
+            f"{called}()",
+            f"it {OUTSIDE[root]}, and the artifact would freeze one result",
+            REMEDY.get(root, "move it out of forward"),
         )
 
 
@@ -217,18 +256,16 @@ def getitem(value: Any, index: Any) -> Any:
 def _windows(value: Tensor, index: Any) -> Tensor:
     """A subscript whose slices may have dynamic bounds; `x[t : t + 3]` has three rows, wherever it starts."""
     parts = list(index) if isinstance(index, tuple) else [index]
-    axis = 0
-    for position, part in enumerate(parts):
-        if part is None or part is Ellipsis or isinstance(part, Tensor) or isinstance(part, bool):
-            break
+    for axis, part in enumerate(parts):
+        if part is None or part is Ellipsis or isinstance(part, (Tensor, bool)):
+            break  # from here on, positions in the subscript are not axes
         if isinstance(part, slice) and part.step is None and isinstance(part.start, torch.SymInt):
             width = 0 if part.stop is None or isinstance(part.stop, Tensor) else part.stop - part.start
             number = width if isinstance(width, int) else width.node.maybe_as_int()
             if number is not None and number > 0 and statically_known_true(part.start >= 0):
                 at = torch.arange(number) + part.start
                 value = torch.index_select(value, axis, at)
-                parts[position] = slice(None)
-        axis += 1
+                parts[axis] = slice(None)
     return value[tensor_index(tuple(parts))]
 
 
@@ -239,7 +276,12 @@ def tensor_index(index: Any) -> Any:
     if isinstance(index, torch.SymInt):
         return torch.scalar_tensor(index, dtype=torch.int64)
     if isinstance(index, slice) and any(isinstance(b, Tensor) for b in (index.start, index.stop, index.step)):
-        return slice(*[number_of(b.to(torch.int64)) if isinstance(b, Tensor) else b for b in (index.start, index.stop, index.step)])
+        return slice(
+            *[
+                number_of(b.to(torch.int64)) if isinstance(b, Tensor) else b
+                for b in (index.start, index.stop, index.step)
+            ]
+        )
     return index
 
 
@@ -249,7 +291,10 @@ def _choose(items: Any, index: Any) -> Any:
     entries = list(items)
     if all(isinstance(e, Tensor) for e in entries):
         return torch.stack(entries)[torch.scalar_tensor(number, dtype=torch.int64)]
-    if all(isinstance(e, (int, float)) and not isinstance(e, bool) for e in entries) and len({type(e) for e in entries}) == 1:
+    if (
+        all(isinstance(e, (int, float)) and not isinstance(e, bool) for e in entries)
+        and len({type(e) for e in entries}) == 1
+    ):
         table = torch.tensor(entries, dtype=torch.float64 if isinstance(entries[0], float) else torch.int64)
         return table[torch.scalar_tensor(number, dtype=torch.int64)].item()
     if all(callable(e) for e in entries):
@@ -273,10 +318,8 @@ class Switch:
             if position - len(self.entries) < 0:
                 wrapped = self.index == position - len(self.entries)
                 here = torch.sym_or(here, wrapped) if hasattr(torch, "sym_or") else here
-            return helpers.ifexp(-1, here, lambda: call(self.entries[position])(*args, **kwargs), lambda: choose(position + 1))
+            return helpers.ifexp(
+                -1, here, lambda: call(self.entries[position])(*args, **kwargs), lambda: choose(position + 1)
+            )
 
         return choose(0)
-
-
-def signature_of(function: Callable[..., Any]) -> inspect.Signature:
-    return inspect.signature(function)

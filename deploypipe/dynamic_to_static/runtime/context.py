@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from deploypipe.dynamic_to_static.sites import KNOWN
+
 
 class Refused(Exception):
     """Something that cannot be carried: the construct, why, and what to write instead. `capture` adds the line."""
 
-    def __init__(self, construct: str, why: str, remedy: str = "") -> None:
+    def __init__(self, construct: str, why: str, remedy: str = "", where: str = "") -> None:
         super().__init__(f"{construct}: {why}")
-        self.construct, self.why, self.remedy = construct, why, remedy
+        self.construct, self.why, self.remedy, self.where = construct, why, remedy, where
 
 
 class DeliberateRaise(Exception):
@@ -35,11 +37,27 @@ class Context:
     dry: int = 0
     staged: int = 0  # how many branches or loops are being staged around the current point
     tracer: Any = None
+    owned: dict[int, object] = field(default_factory=dict)  # containers that outlive the call, kept alive
+    open_sites: list[int] = field(default_factory=list)  # the sites being staged, the innermost last
 
     def note(self, site: int, form: str) -> None:
         """Remember what a site became."""
         if site >= 0 and form not in self.became[site]:
             self.became[site].append(form)
+
+    @contextlib.contextmanager
+    def at(self, site: int) -> Iterator[None]:
+        """While a site is staged: what cannot be carried through it is reported there."""
+        self.open_sites.append(site)
+        try:
+            yield
+        finally:
+            self.open_sites.pop()
+
+    @property
+    def where(self) -> str:
+        known = [site for site in self.open_sites if site >= 0]
+        return KNOWN[known[-1]].where if known else ""
 
     def take(self, site: int, path: str) -> None:
         """Remember which way a site went in eager."""

@@ -148,9 +148,7 @@ class GrowingList:
 
         at = torch.scalar_tensor(self._position(index), dtype=torch.int64)
         leaves = element_leaves(self, value)
-        self.buffers = [
-            torch.index_put(buffer, (at,), leaf) for buffer, leaf in zip(self.buffers, leaves, strict=True)
-        ]
+        self.buffers = [torch.index_put(buffer, (at,), leaf) for buffer, leaf in zip(self.buffers, leaves, strict=True)]
 
     # Reading
 

@@ -55,7 +55,8 @@ class Helpers:
         context.note(site, "cond")
         tensor = truth.as_tensor(pred)
         try:
-            stage_if(tensor, then, orelse, get, put, names, live)
+            with context.at(site):
+                stage_if(tensor, then, orelse, get, put, names, live)
         except OtherSide as met:
             check(tensor if met.then_survives else torch.logical_not(tensor), str(met.error))
             context.note(site, "check")
@@ -76,7 +77,16 @@ class Helpers:
             nonlocal value
             (value,) = values
 
-        self.if_(site, test, first, second, lambda: (value,), put, ("the value of the expression",), ("the value of the expression",))
+        self.if_(
+            site,
+            test,
+            first,
+            second,
+            lambda: (value,),
+            put,
+            ("the value of the expression",),
+            ("the value of the expression",),
+        )
         return value
 
     def compare(self, left: Any, *pairs: Any) -> Any:
@@ -95,11 +105,15 @@ class Helpers:
     def setitem(self, value: Any, index: Any, item: Any) -> Any:
         calls.check_change(value, "an item assignment")
         if current().capturing and isinstance(value, list) and isinstance(index, (Tensor, torch.SymInt)):
-            raise Refused("an item assignment", "the index into a list depends on data", "use a tensor instead of a list")
+            raise Refused(
+                "an item assignment", "the index into a list depends on data", "use a tensor instead of a list"
+            )
         if isinstance(value, Tensor) and current().capturing:
             index = calls.tensor_index(index)
             if number_kind(item) is not None:
-                item = number_tensor(item, value.dtype) if is_symbolic(item) else torch.full((), item, dtype=value.dtype)
+                item = (
+                    number_tensor(item, value.dtype) if is_symbolic(item) else torch.full((), item, dtype=value.dtype)
+                )
         value[index] = item
         return value
 
@@ -119,13 +133,16 @@ class Helpers:
             )
         if context.capturing and context.staged:
             raise Refused(
-                f"assignment to attribute `{name}`", "it happens inside a branch or loop that depends on data", "use a local variable"
+                f"assignment to attribute `{name}`",
+                "it happens inside a branch or loop that depends on data",
+                "use a local variable",
             )
         setattr(value, name, item)
         return value
 
     def mutate(self, value: Any, method: str, *args: Any, **kwargs: Any) -> Any:
         if isinstance(value, (list, dict, set, GrowingList, CountingList)):
+            calls.check_change(value, f"{type(value).__name__}.{method}")
             getattr(value, method)(*args, **kwargs)
             return value
         result = self.call(getattr(value, method))(*args, **kwargs)
@@ -165,11 +182,10 @@ class Helpers:
     def refuse_try(self) -> None:
         if current().capturing:
             raise Refused(
-                "try/except", "the artifact has no exceptions to catch", "test the condition with an if before the operation"
+                "try/except",
+                "the artifact has no exceptions to catch",
+                "test the condition with an if before the operation",
             )
-
-    def refuse_global(self, names: str) -> None:
-        raise Refused(f"global {names}", "the artifact cannot change Python variables", "return the value instead")
 
 
 def contains(container: Any, item: Any, symbol: str) -> Any:

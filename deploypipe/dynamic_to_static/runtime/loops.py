@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,7 +46,8 @@ def while_(
         if context.capturing and rounds > UNROLL_LIMIT:
             raise Refused("a while loop", f"it ran {UNROLL_LIMIT} times without depending on data", "bound the loop")
     context.note(site, "while_loop")
-    staged_with_room(lambda: truth.truth(test()), body, get, put, names, live, carried, Trips())
+    with context.at(site):
+        staged_with_room(lambda: truth.truth(test()), body, get, put, names, live, carried, Trips())
 
 
 def staged_with_room(
@@ -64,8 +66,16 @@ def staged_with_room(
         with module_stack_kept():
             stage_while(test, body, get, put, names, live, carried, trips)
     except NeedsRoom as need:
-        held = {n: v.count if isinstance(v, GrowingList) else len(v) for n, v in zip(names, before, strict=True) if n in need.names}
-        put(tuple(CountingList(held[n], _last(v)) if n in held else v for n, v in zip(names, fresh(before), strict=True)))
+        held = {
+            n: v.count if isinstance(v, GrowingList) else len(v)
+            for n, v in zip(names, before, strict=True)
+            if n in need.names
+        }
+        put(
+            tuple(
+                CountingList(held[n], _last(v)) if n in held else v for n, v in zip(names, fresh(before), strict=True)
+            )
+        )
         every = tuple(dict.fromkeys([*live, *need.names]))
         stage_while(test, body, get, put, names, every, carried, Trips(trips.most, trips.exact))
         trips.room = {n: v.count - held[n] for n, v in zip(names, get(), strict=True) if n in need.names}
@@ -94,7 +104,8 @@ def for_(
     sequence = sequence_of(iterable) if context.capturing else None
     if sequence is not None and sequence.fixed is None and not isinstance(sequence.length, int):
         context.note(site, "while_loop")
-        _stage_for(sequence, going, body, get, put, names, live, carried)
+        with context.at(site):
+            _stage_for(sequence, going, body, get, put, names, live, carried)
         return
     if sequence is not None:
         _bounded(site, sequence, going, body, get, put, names, live, carried)
@@ -139,7 +150,7 @@ def _rest_of(
         step = items[1] - items[0]
         sequence = Sequence(len(items), lambda i: items[0] + i * step)
         try:
-            with module_stack_kept():
+            with module_stack_kept(), context.at(site):
                 _stage_for(sequence, going, body, get, put, names, live, carried)
             context.note(site, "while_loop")
             return
@@ -148,7 +159,7 @@ def _rest_of(
             put(fresh(before))
     context.note(site, "unrolled with cond")
     for item in items:
-        _guarded(going(), lambda item=item: body(item), get, put, names, tuple(dict.fromkeys([*live, *carried])))
+        _guarded(going(), partial(body, item), get, put, names, tuple(dict.fromkeys([*live, *carried])))
 
 
 def _bounded(
@@ -165,11 +176,19 @@ def _bounded(
     """A sequence of dynamic length beside constants (`zip(self.layers, x)`): unrolled to the constants' length."""
     current().note(site, "unrolled with cond")
     for i in range(len(sequence.fixed or [])):
-        more: list[Callable[[], Any]] = [lambda i=i: truth.known(sequence.length > i)]
+        more: list[Callable[[], Any]] = [partial(_inside, i, sequence.length)]
         if going is not None and i:
             more.insert(0, going)
         wanted = tuple(dict.fromkeys([*live, *carried]))
-        _guarded(truth.and_(*more), lambda i=i: body(sequence.at(i)), get, put, names, wanted)
+        _guarded(truth.and_(*more), partial(_body_at, body, sequence, i), get, put, names, wanted)
+
+
+def _inside(i: int, length: Any) -> Any:
+    return truth.known(length > i)
+
+
+def _body_at(body: Callable[[Any], Any], sequence: Sequence, i: int) -> None:
+    body(sequence.at(i))
 
 
 def _guarded(
@@ -243,7 +262,7 @@ def not_negative(index: Any) -> None:
     """Tell the symbolic shapes that a loop's index is not negative, which is so by construction."""
     if isinstance(index, torch.SymInt):
         symbol, shape_env = index.node.expr, index.node.shape_env
-        if symbol.is_Symbol:
+        if symbol.is_Symbol and shape_env is not None:
             shape_env.var_to_range[symbol] = ValueRanges(0, int_oo)
 
 

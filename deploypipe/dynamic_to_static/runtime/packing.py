@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deploypipe.dynamic_to_static.runtime.context import Refused
+from deploypipe.dynamic_to_static.runtime.context import Refused, current
 from deploypipe.dynamic_to_static.runtime.growing import GrowingList
 from deploypipe.dynamic_to_static.runtime.undefined import Undefined
 from deploypipe.dynamic_to_static.runtime.values import (
@@ -32,7 +32,11 @@ def pack(template: Template, value: Any) -> list[Tensor]:
             return []
         case TensorT():
             if isinstance(value, Undefined):
-                return [torch.zeros([0 if d is None else d for d in template.dims], dtype=template.dtype, device=template.device)]
+                return [
+                    torch.zeros(
+                        [0 if d is None else d for d in template.dims], dtype=template.dtype, device=template.device
+                    )
+                ]
             if not isinstance(value, Tensor):
                 value = number_tensor(value, template.dtype).to(template.device)
             return [value]
@@ -60,7 +64,7 @@ def unpack(template: Template, tensors: list[Tensor], name: str) -> Any:
         case Fixed():
             return template.value
         case Poison():
-            return Undefined(name, template.why, template.remedy)
+            return Undefined(name, template.why, template.remedy, current().where)
         case TensorT():
             return tensors.pop(0)
         case NumberT():

@@ -26,7 +26,9 @@ class Sequence:
     fixed: list[Any] | None = None
 
     def __iter__(self) -> Any:
-        raise Refused("iterating something of dynamic length", "it happens outside a `for` of the model", "use a for loop")
+        raise Refused(
+            "iterating something of dynamic length", "it happens outside a `for` of the model", "use a for loop"
+        )
 
 
 def is_symbolic(*values: Any) -> bool:
@@ -90,7 +92,9 @@ def with_fixed(value: Any) -> Sequence:
 def enumerate_(iterable: Any, start: Any = 0) -> Any:
     found = sequence_of(iterable)
     if found is None:
-        return enumerate(iterable, start) if not is_symbolic(start) else [(start + i, v) for i, v in enumerate(iterable)]
+        return (
+            enumerate(iterable, start) if not is_symbolic(start) else [(start + i, v) for i, v in enumerate(iterable)]
+        )
     return Sequence(found.length, lambda i: (start + i, found.at(i)), _pairs(found, start))
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from sympy import GreaterThan, LessThan, StrictGreaterThan, StrictLessThan
+from sympy import GreaterThan, LessThan, StrictGreaterThan, StrictLessThan  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import (
     disable_proxy_modes_tracing,
@@ -51,14 +51,14 @@ SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 def storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operation of a dry run: which tensors come from outside, and which storages are written."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.outside: dict[int, Tensor] = {}
         self.inside: dict[int, Tensor] = {}
         self.symbols: dict[Any, Any] = {}
@@ -101,8 +101,9 @@ class Recorder(TorchDispatchMode):
                     self.makes(size)
         elif isinstance(leaf, SYMBOLIC):
             self.own_symbols |= {
-                s for s in leaf.node.expr.free_symbols if s not in self.symbols and _is_unbacked(s)
-                and s not in self.before
+                s
+                for s in leaf.node.expr.free_symbols
+                if s not in self.symbols and _is_unbacked(s) and s not in self.before
             }
 
     before: frozenset[Any] = frozenset()
@@ -158,7 +159,12 @@ def dry_run() -> Iterator[Recorder]:
     context.dry += 1
     context.staged += 1
     try:
-        with local_guards(mode.shape_env), disable_proxy_modes_tracing(), mode.shape_env.ignore_fresh_unbacked_symbols(), recorder:
+        with (
+            local_guards(mode.shape_env),
+            disable_proxy_modes_tracing(),
+            mode.shape_env.ignore_fresh_unbacked_symbols(),
+            recorder,
+        ):
             yield recorder
     finally:
         context.dry -= 1
@@ -214,7 +220,9 @@ def redirect(old: Any, new: Any) -> None:
     set_proxy_slot(old, mode.tracer, get_proxy_slot(new, mode.tracer))
 
 
-def outputs(templates: list[Template], values: tuple[Any, ...], extra: list[Tensor], avoid: set[int]) -> tuple[Tensor, ...]:
+def outputs(
+    templates: list[Template], values: tuple[Any, ...], extra: list[Tensor], avoid: set[int]
+) -> tuple[Tensor, ...]:
     """A block's results as tensors that share no memory with its inputs or with each other."""
     seen = set(avoid)
     out: list[Tensor] = []
@@ -396,10 +404,7 @@ def stage_while(
     put(before)
     changed = recorder.changed_outside()
     own = {storage(t) for t in start}
-    if any(s in own for s in recorder.changed):
-        carried_in_place = True
-    else:
-        carried_in_place = False
+    carried_in_place = not own.isdisjoint(recorder.changed)
     if keep_going is True:
         raise Refused("a loop", "its condition never changes, so it would not end", "")
     context = current()

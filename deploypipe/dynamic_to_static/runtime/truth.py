@@ -14,8 +14,10 @@ from deploypipe.dynamic_to_static.runtime.growing import GrowingList
 from deploypipe.dynamic_to_static.runtime.packing import number_tensor
 
 # Operations that can fail, or read out of bounds, when evaluated although Python would not have got there.
-UNSAFE = ("select", "index", "gather", "embedding", "item", "narrow", "slice", "take", "cond", "while_loop", "div", "mod",
-          "remainder", "linalg", ".min", ".max", "argm", "amin", "amax", "median", "kthvalue", "topk", "_local_scalar_dense")  # fmt: skip
+UNSAFE = (
+    "select", "index", "gather", "embedding", "item", "narrow", "slice", "take", "cond", "while_loop", "div", "mod",
+    "remainder", "linalg", ".min", ".max", "argm", "amin", "amax", "median", "kthvalue", "topk", "_local_scalar_dense",
+)  # fmt: skip
 
 
 def truth(value: Any) -> Any:
@@ -25,7 +27,9 @@ def truth(value: Any) -> Any:
             return bool(value)
         if value.numel() != 1 if isinstance(value.numel(), int) else True:
             raise Refused(
-                "the truth of a tensor", f"it has shape {list(value.shape)}, not one element", "reduce it with .any() or .all()"
+                "the truth of a tensor",
+                f"it has shape {list(value.shape)}, not one element",
+                "reduce it with .any() or .all()",
             )
         flat = value.reshape(()) if value.dim() else value
         return flat if flat.dtype == torch.bool else flat != 0

@@ -8,14 +8,15 @@ from deploypipe.dynamic_to_static.runtime.context import Refused
 class Undefined:
     """Refuses every use, and says why."""
 
-    def __init__(self, name: str, why: str = "", remedy: str = "") -> None:
-        self.__dict__.update(name=name, why=why, remedy=remedy)
+    def __init__(self, name: str, why: str = "", remedy: str = "", where: str = "") -> None:
+        self.__dict__.update(name=name, why=why, remedy=remedy, where=where)
 
     def refuse(self) -> NoReturn:
         name, why = self.__dict__["name"], self.__dict__["why"]
         if not why:
             raise UnboundLocalError(f"local variable {name!r} is read before it is assigned")
-        raise Refused(f"variable `{name}`", why, self.__dict__["remedy"])
+        construct = "the returned value" if name == "result_" else f"variable `{name}`"
+        raise Refused(construct, why, self.__dict__["remedy"], self.__dict__["where"])
 
     def _use(self, *args: Any, **kwargs: Any) -> NoReturn:
         self.refuse()

@@ -90,12 +90,18 @@ def children(value: Any) -> tuple[tuple[Any, ...], list[Any], Callable[[list[Any
         return (CountingList, len(known)), known, lambda parts: CountingList(*parts)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = tuple(f.name for f in dataclasses.fields(value))
-        return (type(value), names), [getattr(value, n) for n in names], lambda parts: _dataclass_like(value, names, parts)
+        return (
+            (type(value), names),
+            [getattr(value, n) for n in names],
+            lambda parts: _dataclass_like(value, names, parts),
+        )
     return None
 
 
 def _dict_like(value: Any, keys: tuple[Any, ...], parts: list[Any]) -> Any:
-    return type(value)(zip(keys, parts, strict=True)) if type(value) is not dict else dict(zip(keys, parts, strict=True))
+    return (
+        type(value)(zip(keys, parts, strict=True)) if type(value) is not dict else dict(zip(keys, parts, strict=True))
+    )
 
 
 def _dataclass_like(value: Any, names: tuple[str, ...], parts: list[Any]) -> Any:
@@ -164,9 +170,7 @@ def unify(a: Any, b: Any, name: str, known: Template | None = None, *, loop: boo
     if first is not None and second is not None:
         if first[0] == second[0]:
             inner = known.children if isinstance(known, TreeT) else [None] * len(first[1])
-            parts = tuple(
-                unify(x, y, name, k, loop=loop) for x, y, k in zip(first[1], second[1], inner, strict=True)
-            )
+            parts = tuple(unify(x, y, name, k, loop=loop) for x, y, k in zip(first[1], second[1], inner, strict=True))
             return TreeT(parts, first[2], first[0])
         if type(a) is list and type(b) is list:
             return _growing(a, b, name, known)
@@ -190,7 +194,11 @@ def unify(a: Any, b: Any, name: str, known: Template | None = None, *, loop: boo
 
 def _structure(value: Any) -> str:
     found = children(value)
-    return f"{found[0][0].__name__} {list(found[0][1]) if isinstance(found[0][1], tuple) else found[0][1]}" if found else ""
+    return (
+        f"{found[0][0].__name__} {list(found[0][1]) if isinstance(found[0][1], tuple) else found[0][1]}"
+        if found
+        else ""
+    )
 
 
 def _with_undefined(a: Any, b: Any, name: str, loop: bool) -> Template:
@@ -272,7 +280,9 @@ def _growing(a: Any, b: Any, name: str, known: Template | None) -> Template:
         element = unify_templates(element, elements[0], other, name)
     if not carriable(element):
         why = element.why if isinstance(element, Poison) else "its elements are not tensors or numbers"
-        return Poison(f"is a list of varying length whose elements differ: {why}", "append tensors of one shape and dtype")
+        return Poison(
+            f"is a list of varying length whose elements differ: {why}", "append tensors of one shape and dtype"
+        )
     capacities = [s.capacity if isinstance(s, GrowingList) else len(s) for s in (a, b)]
     return GrowT(element, _larger(*capacities), elements[0])
 
