@@ -1,5 +1,5 @@
 """Python's own arithmetic on numbers that came from tensors: where runtimes round another way than Python does."""
-# ruff: noqa: SIM108 -- written as users write it
+
 
 import torch
 from torch import Tensor, nn
