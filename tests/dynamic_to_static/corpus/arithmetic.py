@@ -1,6 +1,5 @@
 """Python's own arithmetic on numbers that came from tensors: where runtimes round another way than Python does."""
 
-
 import torch
 from torch import Tensor, nn
 
