@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import PROJECT, Command, clean_environment
 
 from deploypipe.formats import FORMATS
 from deploypipe.pipeline import export_run, plan_run
 from deploypipe.runs import Run
 from deploypipe.train import TrainConfig, train
-from support import PROJECT, Command, clean_environment
 
 # The tests' models are tiny: on a busy machine two threads wait for each other longer than one would compute.
 torch.set_num_threads(1)

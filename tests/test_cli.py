@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support import Command
 from typer.testing import CliRunner
 
 from deploypipe import cli
 from deploypipe.cli import app
 from deploypipe.runs import Run
-from support import Command
 
 VERBS = ["run", "train", "evaluate", "export", "verify", "package", "serve", "stop", "status", "predict", "models",
          "datasets", "formats", "doctor"]  # fmt: skip

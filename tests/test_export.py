@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from support import clean_environment
 from torch import Tensor, nn
 
 import deploypipe
@@ -21,7 +22,6 @@ from deploypipe.models import MODELS, entry_of
 from deploypipe.pipeline import export_run, plan_run
 from deploypipe.runs import Run
 from deploypipe.train import TrainConfig, train
-from support import clean_environment
 
 SUFFIXES = [(entry.name, entry.suffix) for entry in FORMATS.values()]
 ROWS = {"x": {0: "batch"}}

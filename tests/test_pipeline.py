@@ -9,7 +9,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-
 from support import Command, clean_environment
 
 

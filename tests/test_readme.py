@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from support import PROJECT, clean_environment
 
 README = (PROJECT / "README.md").read_text()
@@ -64,8 +63,8 @@ def test_every_block_runs(reader: Path) -> None:
                 if "curl" in block:
                     assert '"error"' in said or '"predictions"' in said or '"class"' in said or '"outputs"' in said
                     assert ('"error"' in said) == ("[[1, 2]]" in block), said
-            elif language == "python" and block.startswith("# net.py"):
-                (reader / "net.py").write_text(block)
+            elif language == "python" and (named := re.match(r"# (\w+\.py)\n", block)):
+                (reader / named[1]).write_text(block)
             elif language == "python":
                 (reader / "block.py").write_text(block)
                 said = bash("python block.py", reader)

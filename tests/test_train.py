@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support import clean_environment
 
 from deploypipe.errors import Interrupted, TrainingError, UsageError
 from deploypipe.runs import open_run
 from deploypipe.train import OPTIMIZERS, SCHEDULES, Progress, TrainConfig, augment, resolve_device, train
-from support import clean_environment
 
 SMALL = TrainConfig(model="mlp", data="digits", epochs=2, device="cpu")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from served_models import TIMEOUT, Classifier, Models, Pair
 
 import deploypipe
 from deploypipe.artifact import IMAGE_CLASSIFICATION
@@ -13,7 +14,6 @@ from deploypipe.export import plan, write_proven
 from deploypipe.formats import FORMATS
 from deploypipe.parity import image_probes
 from deploypipe.serve import Server, package, start, stop
-from served_models import TIMEOUT, Classifier, Models, Pair
 
 
 @pytest.fixture(scope="session")

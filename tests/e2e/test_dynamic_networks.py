@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import Command
 
 from deploypipe.runs import open_run
 from deploypipe.serve.network import free_ports
-from support import Command
 
 REQUESTS = {
     "dynamic-branch": {"x": [-1.0] * 10},

@@ -13,10 +13,10 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from served_models import IMAGE_MODELS, Models, npy, png
 
 from deploypipe.errors import ServingError
 from deploypipe.serve import Client, Server, status
-from served_models import IMAGE_MODELS, Models, npy, png
 
 ATOL = 1e-4
 Post = Callable[..., httpx.Response]

@@ -17,12 +17,12 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from served_models import TIMEOUT, Models, png
 
 from deploypipe.artifact import read_artifact
 from deploypipe.errors import ServingError
 from deploypipe.serve import Client, Server, package, start, status, stop
 from deploypipe.signature import Sample
-from served_models import TIMEOUT, Models, png
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from without_server import Tiny
 
 from deploypipe.artifact import IMAGE_CLASSIFICATION
 from deploypipe.capture import capture
 from deploypipe.export import plan, write_proven
 from deploypipe.formats import FORMATS
 from deploypipe.parity import image_probes
-from without_server import Tiny
 
 
 @pytest.fixture(scope="session")

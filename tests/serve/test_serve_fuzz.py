@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
+from without_server import Context, load
 
 from deploypipe.serve.handler import Handler
-from without_server import Context, load
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from without_server import Context, load
 
 import deploypipe
 from deploypipe.artifact import read_artifact
 from deploypipe.formats import FORMATS
 from deploypipe.serve.handler import ArchiveInvalid, Handler
 from deploypipe.signature import Sample
-from without_server import Context, load
 
 
 @pytest.fixture(scope="module", params=list(FORMATS))
