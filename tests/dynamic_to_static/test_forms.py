@@ -13,6 +13,7 @@ def rand(*shape, shift=0.0, seed=0):
 
 
 SIGNS = [(rand(5, 4, shift=2.0),), (rand(2, 4, shift=-2.0),), (rand(1, 4),)]
+EMPTY = {"EmptyBatch": [(torch.zeros(0, 4),), (rand(4, 4, shift=-4.0),)]}
 
 
 class InPlaceThroughAnAlias(nn.Module):
@@ -105,6 +106,13 @@ class ReturnFromNestedLoops(nn.Module):
         return x[0] * 0
 
 
+class EmptyBatch(nn.Module):
+    def forward(self, x):
+        if x.shape[0] == 0 or x.min() < -3:
+            return x.abs().sum()
+        return x.sum() if x.shape[0] else x.sum() + 1
+
+
 class StaticIndexOfALayer(nn.Module):
     def __init__(self):
         super().__init__()
@@ -128,6 +136,7 @@ FORMS = [
     AppendInABranchOfALoop,
     ListInAWhile,
     ReturnFromNestedLoops,
+    EmptyBatch,
     StaticIndexOfALayer,
 ]
 
@@ -136,7 +145,7 @@ FORMS = [
 @pytest.mark.parametrize("cls", FORMS, ids=lambda c: c.__name__)
 def test_form(cls, form):
     torch.manual_seed(0)
-    check(cls().eval(), (rand(1, 4),), SIGNS, {"x": {0: "batch"}}, form)
+    check(cls().eval(), (rand(1, 4),), SIGNS + EMPTY.get(cls.__name__, []), {"x": {0: "batch"}}, form)
 
 
 class Branches(nn.Module):

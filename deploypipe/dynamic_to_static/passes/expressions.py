@@ -66,7 +66,7 @@ class _Expressions(ast.NodeTransformer):
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         self.generic_visit(node)
         symbols = [COMPARISONS[type(op)] for op in node.ops]
-        if len(symbols) == 1 and symbols[0] not in ("in", "not in"):
+        if len(symbols) == 1 and symbols[0] not in ("in", "not in") and not _with_zero_or_one(node):
             return node
         pairs: list[ast.expr] = []
         for symbol, right in zip(symbols, node.comparators, strict=True):
@@ -106,6 +106,13 @@ class _Expressions(ast.NodeTransformer):
         if node.handlers:
             return [place(ast.Expr(helper("refuse_try")), _first_line(node)), node]  # type: ignore[return-value]
         return node
+
+
+def _with_zero_or_one(node: ast.Compare) -> bool:
+    """Whether 0 or 1 is compared: torch takes it for granted that an axis is not empty, the helper does not."""
+    sides = [node.left, *node.comparators]
+    ordered = not isinstance(node.ops[0], (ast.Is, ast.IsNot))
+    return ordered and any(isinstance(s, ast.Constant) and s.value in (0, 1) for s in sides)
 
 
 def _first_line(node: ast.stmt) -> ast.stmt:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deploypipe.dynamic_to_static.passes.expressions import COMPARE
 from deploypipe.dynamic_to_static.runtime import builtins as replacements
 from deploypipe.dynamic_to_static.runtime import calls, truth
 from deploypipe.dynamic_to_static.runtime.context import DeliberateRaise, Refused, current
@@ -92,7 +91,7 @@ class Helpers:
     def compare(self, left: Any, *pairs: Any) -> Any:
         """`a < b <= c`, and `in`: pairs of an operator and a deferred operand."""
         symbol, right, rest = pairs[0], pairs[1](), pairs[2:]
-        result = contains(right, left, symbol) if symbol in ("in", "not in") else COMPARE[symbol](left, right)
+        result = contains(right, left, symbol) if symbol in ("in", "not in") else truth.compare(symbol, left, right)
         if not rest:
             return result
         return truth.and_(lambda: result, lambda: self.compare(right, *rest))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from sympy import GreaterThan, LessThan, StrictGreaterThan, StrictLessThan  # type: ignore[import-untyped]
+from sympy import GreaterThan, LessThan, StrictGreaterThan, StrictLessThan, Unequality  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import (
     disable_proxy_modes_tracing,
@@ -144,11 +144,16 @@ def local_guards(shape_env: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        shape_env.guards[count:] = [g for g in shape_env.guards[count:] if not isinstance(g.expr, INEQUALITIES)]
+        shape_env.guards[count:] = [g for g in shape_env.guards[count:] if not _demand(g.expr)]
         shape_env.var_to_range.update(ranges)
         shape_env.deferred_runtime_asserts.clear()
         shape_env.deferred_runtime_asserts.update(asserts)
         shape_env.num_deferred_runtime_asserts = number
+
+
+def _demand(guard: Any) -> bool:
+    """Whether a guard is a demand that the operation checks itself when it runs: a bound, or not being empty."""
+    return isinstance(guard, INEQUALITIES) or (isinstance(guard, Unequality) and guard.rhs == 0)
 
 
 @contextlib.contextmanager
@@ -376,7 +381,10 @@ def stage_while(
     mode = _fake_mode()
     trips.visible = frozenset(mode.shape_env.var_to_range)
     before = tuple(v if n in carried else Undefined(n) for v, n in zip(get(), names, strict=True))
-    templates: list[Template] = [Fixed(v) for v in before]
+    # The index of a `for` is never a constant: what holds for its first value alone must not be looked at.
+    templates: list[Template] = [
+        NumberT(int) if n.endswith("#") else Fixed(v) for v, n in zip(before, names, strict=True)
+    ]
     for _ in range(12):
         with dry_run() as recorder:
             start = placeholders(templates)
@@ -514,10 +522,11 @@ def _after_loop(
         held = start.count if isinstance(start, GrowingList) else len(start)
         room = value.capacity - held
         value.reserved = isinstance(start, GrowingList) and start.reserved
-        grown = trips.most * end.grown if trips.most is not None else room
+        counted = trips.most is not None and not _made_here(end.grown, trips)
+        grown = trips.most * end.grown if counted else room
         value.grown = grown + (start.grown if isinstance(start, GrowingList) else held)
         value.exact = trips.exact and end.exact and (not isinstance(start, GrowingList) or start.exact)
-        if trips.exact and end.exact:
+        if trips.exact and end.exact and counted:
             value.count = held + trips.most * end.grown
     return tuple(v if n in live or n.endswith("#") else dead(n) for v, n in zip(values, names, strict=True))
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
+from deploypipe.dynamic_to_static.passes.expressions import COMPARE
 from deploypipe.dynamic_to_static.runtime.context import Refused, current
 from deploypipe.dynamic_to_static.runtime.growing import GrowingList
 from deploypipe.dynamic_to_static.runtime.packing import number_tensor
@@ -36,7 +37,7 @@ def truth(value: Any) -> Any:
     if isinstance(value, torch.SymBool):
         return known(value)
     if isinstance(value, (torch.SymInt, torch.SymFloat)):
-        return known(value != 0)
+        return compare("!=", value, 0) if isinstance(value, torch.SymInt) else known(value != 0)
     if isinstance(value, GrowingList):
         return known(value.count > 0)
     return bool(value)
@@ -49,6 +50,18 @@ def known(value: Any) -> Any:
     if statically_known_true(value):
         return True
     return False if statically_known_true(torch.sym_not(value)) else value
+
+
+def compare(symbol: str, left: Any, right: Any) -> Any:
+    """A comparison. Torch holds every axis to be at least 1, so `x.shape[0] == 0` must be asked of the real size."""
+    result = COMPARE[symbol](left, right)
+    sizes = [v for v in (left, right) if isinstance(v, torch.SymInt)]
+    decided = isinstance(result, (bool, torch.SymBool)) and isinstance(known(result), bool)
+    constant = isinstance(left, int) or isinstance(right, int)
+    if decided and constant and len(sizes) == 1 and sizes[0].node.expr.free_symbols:
+        first, second = (number_tensor(v, torch.int64) if v is sizes[0] else v for v in (left, right))
+        return COMPARE[symbol](first, second)
+    return result
 
 
 def as_tensor(value: Any) -> Tensor:
