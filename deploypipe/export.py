@@ -118,7 +118,7 @@ def write_proven(prepared: Plan, format: str, path: Path) -> tuple[Artifact, Rep
             raise
         except Exception as cause:
             raise ExportError(
-                f"{type(captured.module).__name__} cannot be written as {format}: {first_line(cause)}",
+                f"{type(captured.module).__name__} cannot be written as {format}: {first_line(_root(cause))}",
                 "Another format may carry it: `deploypipe formats` lists them.",
             ) from cause
         report = compare(captured.module, read_runner(written), str(path), prepared.probes)
@@ -139,6 +139,13 @@ def write_proven(prepared: Plan, format: str, path: Path) -> tuple[Artifact, Rep
             written.replace(path)
             artifact.write_sidecar()
     return artifact, report
+
+
+def _root(cause: BaseException) -> BaseException:
+    """Exporters wrap what went wrong several times; the innermost error says it."""
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return cause
 
 
 def _sample(module: nn.Module, probes: Sequence[Probe]) -> Sample | None:

@@ -144,6 +144,17 @@ def unflatten(leaves: Sequence[Tensor], structure: Structure) -> Any:
     return build(structure)
 
 
+def by_name(outputs: Any) -> Any:
+    """The same outputs with every dict in the order of its names: a dict that is filled in another order on another
+    path is the same dict."""
+    if isinstance(outputs, Mapping):
+        return {name: by_name(outputs[name]) for name in sorted(outputs)}
+    if isinstance(outputs, list | tuple):
+        items = [by_name(item) for item in outputs]
+        return items if isinstance(outputs, list) else tuple(items)
+    return outputs
+
+
 def leaf_names(structure: Structure, root: str = "output") -> list[str]:
     """A name for each tensor: `output` for one alone, `output_0`, … by position, and a dict's own keys."""
 

@@ -23,7 +23,7 @@ def write(capture: "Capture", path: Path, metadata: str, probes: Sequence[tuple[
 
     from deploypipe.dynamic_to_static import to_onnx
 
-    with errors_only("onnx_ir"):  # warns of each initializer that it leaves as it is
+    with errors_only("onnx_ir"), errors_only("onnxscript"):  # they tell what they did not optimise
         program = to_onnx(
             capture.static,
             opset_version=OPSET,
