@@ -255,6 +255,16 @@ def _unknown_size() -> Any:
     return size
 
 
+def _apart(tensors: list[Tensor]) -> list[Tensor]:
+    """Operands that share no memory: of several views of one tensor, all but the first are copied."""
+    seen: set[int] = set()
+    out: list[Tensor] = []
+    for tensor in tensors:
+        out.append(tensor.clone() if storage(tensor) in seen else tensor)
+        seen.add(storage(tensor))
+    return out
+
+
 def rebuild(templates: list[Template], tensors: list[Tensor], names: tuple[str, ...]) -> tuple[Any, ...]:
     rest = list(tensors)
     return tuple(unpack(t, rest, n) for t, n in zip(templates, names, strict=True))
@@ -299,6 +309,9 @@ def stage_if(
         def run(*operands: Any) -> tuple[Tensor, ...]:
             put(fresh(before))
             _redirect_floats(floats, operands[len(operands) - len(floats) :])
+            for tensor, operand in zip(tensors, operands, strict=False):
+                if tensor is not operand:
+                    redirect(tensor, operand)
             for tensor in changed:
                 redirect(tensor, tensor.clone())
             with inside_region():
@@ -307,7 +320,7 @@ def stage_if(
 
         return run
 
-    operands = (*tensors, *ints, *[t for _, t in floats])
+    operands = (*_apart(tensors), *ints, *[t for _, t in floats])
     results = list(torch.ops.higher_order.cond(pred, traced(then), traced(orelse), operands))
     put(_after_if(templates, results, names, before, first, second))
     for tensor, result in zip(changed, results[len(results) - len(changed) :], strict=True):
