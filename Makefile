@@ -7,6 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: install demo test lint types pytest soak nightly clean
 
 install: $(READY)
+	@echo "Ready. Next: make demo, make test, or $(BIN)/deploypipe --help"
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

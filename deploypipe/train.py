@@ -39,6 +39,8 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], float]] = {
     "adagrad": (torch.optim.Adagrad, 1e-2),
     "adadelta": (torch.optim.Adadelta, 1.0),
 }
+FUSED = {"cpu": ("sgd", "adam", "adamw", "adagrad"), "cuda": ("sgd", "adam", "adamw")}
+"""Where PyTorch has an optimizer's whole step as one kernel."""
 SCHEDULES = ("one-cycle", "cosine", "step", "constant")
 
 
@@ -423,7 +425,8 @@ def _optimizer(config: TrainConfig, module: nn.Module) -> torch.optim.Optimizer:
     options: dict[str, Any] = {"lr": config.learning_rate or default, "weight_decay": config.l2}
     if config.optimizer == "sgd":
         options["momentum"] = config.momentum
-    if config.optimizer in ("sgd", "adam", "adamw", "adagrad"):
+    device = next(module.parameters()).device.type
+    if config.optimizer in FUSED.get(device, ()):
         options["fused"] = True
     return kind(module.parameters(), **options)
 

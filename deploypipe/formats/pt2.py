@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..signature import flatten
-from .base import METADATA, Format, Runner, as_torch_device, errors_only
+from .base import METADATA, Format, Runner, as_torch_device, errors_only, inference
 
 if TYPE_CHECKING:
     from ..capture import Capture
@@ -41,7 +41,7 @@ class Pt2Runner(Runner):
         super().__init__(json.loads(extra[METADATA] or "{}"), device)
 
     def run(self, *inputs: Tensor) -> list[Tensor]:
-        with torch.no_grad():
+        with inference():
             outputs = self.module(*(tensor.to(self.device) for tensor in inputs))
         return [leaf.cpu() for leaf in flatten(outputs)[0]]
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..signature import flatten
-from .base import METADATA, Format, Runner, as_torch_device
+from .base import METADATA, Format, Runner, as_torch_device, inference
 
 if TYPE_CHECKING:
     from ..capture import Capture
@@ -50,7 +50,7 @@ class TorchScriptRunner(Runner):
         super().__init__(json.loads(extra[METADATA] or "{}"), device)
 
     def run(self, *inputs: Tensor) -> list[Tensor]:
-        with torch.no_grad():
+        with inference():
             outputs = self.module(*(tensor.to(self.device) for tensor in inputs))
         return [leaf.cpu() for leaf in flatten(outputs)[0]]
 
