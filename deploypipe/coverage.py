@@ -1,5 +1,6 @@
 """Which of a model's paths were proven: every place where Python decides by data, and which ways the probes went."""
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ def cover(captured: Capture, probes: Sequence[Probe]) -> tuple[list[Probe], tupl
         if _same_kind(captured, inputs)
     ]
     if found:
-        probes = [*probes, *(Probe("found for a path", inputs) for inputs in found)]
+        probes = [*probes, *(Probe("found for a path", inputs, _magnitude(inputs)) for inputs in found)]
         taken = dynamic_to_static.record_paths(module, static, [probe.inputs for probe in probes])
     missing = dynamic_to_static.missing(taken)
     return list(probes), tuple(
@@ -40,6 +41,12 @@ def cover(captured: Capture, probes: Sequence[Probe]) -> tuple[list[Probe], tupl
         )
         for site in static.sites
     )
+
+
+def _magnitude(inputs: tuple[Tensor, ...]) -> float:
+    """The largest value, at least 1: the search tries extreme inputs, whose rounding errors are as much larger."""
+    largest = [tensor.abs().max().item() for tensor in inputs if tensor.is_floating_point() and tensor.numel()]
+    return max([1.0, *(value for value in largest if math.isfinite(value))])
 
 
 def _same_kind(captured: Capture, inputs: tuple[Tensor, ...]) -> bool:

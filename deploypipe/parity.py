@@ -54,6 +54,8 @@ class Probe:
 
     family: str
     inputs: tuple[Tensor, ...]
+    magnitude: float = 1.0
+    """The absolute tolerance is for values around 1; it is multiplied by this for inputs that are far from it."""
 
     @property
     def shapes(self) -> str:
@@ -188,6 +190,7 @@ def _compare_probe(reference: nn.Module, runner: Runner, probe: Probe, tolerance
         used = EXACT
         if want.is_floating_point() or want.is_complex():
             used = tolerance or TOLERANCES.get((runner.runtime, dtype_name(want.dtype)), Tolerance(1e-5, 1.3e-6))
+            used = Tolerance(used.atol * probe.magnitude, used.rtol)
         problem, difference = _compare_tensors(want, got, used)
         outcomes.append(outcome(name, problem, difference, used))
     return outcomes

@@ -113,6 +113,12 @@ def test_the_tolerance_is_absolute_plus_relative() -> None:
     assert not report_of(with_value(6.01), runtime="onnxruntime").passed
 
 
+def test_extreme_inputs_get_a_tolerance_of_their_magnitude() -> None:
+    off = Fake(lambda x: x * 2 + 1e-3)
+    assert not compare(Scale(), off, "artifact", [Probe("found", (INPUT * 1e-3,))]).passed
+    assert compare(Scale(), off, "artifact", [Probe("found", (INPUT * 1e-3,), magnitude=1e3)]).passed
+
+
 class Counts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.tensor([2**60])
