@@ -45,19 +45,59 @@ def capture(
 ) -> Capture:
     """Capture `module`, which stays as it was. ExportError where it cannot; UsageError for bad arguments."""
     reference = reference_copy(module)
+    example_inputs = check_inputs(example_inputs, "the example")
     dynamic = dynamic or {}
     names = argument_names(reference, example_inputs)
-    if unknown := set(dynamic) - set(names):
-        title = type(module).__name__
-        raise UsageError(f"{unknown.pop()!r} is no argument of {title}.forward", f"Its arguments: {', '.join(names)}.")
+    _check_axes(dynamic, dict(zip(names, example_inputs, strict=True)), type(module).__name__)
     leaves, structure = eager_outputs(reference, example_inputs)
-    output_names = output_names or leaf_names(structure)
+    output_names = _output_names(output_names, leaf_names(structure), names)
     if len(output_names) != len(leaves):
         raise UsageError(f"{len(output_names)} output names were given for {len(leaves)} outputs")
     static = dynamic_to_static.capture(reference, example_inputs, dynamic)
     symbols = _symbols(static.program, names, dynamic)
     signature = _signature(static.program, names, output_names, structure, symbols)
     return Capture(reference, example_inputs, static, signature, module.training, symbols)
+
+
+def check_inputs(inputs: Any, what: str) -> tuple[Tensor, ...]:
+    """The inputs as tensors of their own on the CPU, without gradients. UsageError for what is no tuple of tensors."""
+    if isinstance(inputs, Tensor) or not isinstance(inputs, tuple | list):
+        raise UsageError(f"{what} must be a tuple of tensors, not a {type(inputs).__name__}", "One input x is (x,).")
+    for item in inputs:
+        if not isinstance(item, Tensor):
+            raise UsageError(f"{what} holds a {type(item).__name__}, not a tensor", "A number n is torch.tensor(n).")
+    return tuple(tensor.detach().cpu().clone() for tensor in inputs)
+
+
+def _check_axes(dynamic: Axes, inputs: Mapping[str, Tensor], title: str) -> None:
+    sizes: dict[str, int] = {}
+    for name, axes in dynamic.items():
+        if name not in inputs:
+            raise UsageError(f"{name!r} is no argument of {title}.forward", f"Its arguments: {', '.join(inputs)}.")
+        if not isinstance(axes, Mapping):
+            raise UsageError(f"the dynamic axes of {name!r} must be axis → symbol", 'Example: {"x": {0: "batch"}}.')
+        for axis, symbol in axes.items():
+            if not 0 <= axis < inputs[name].dim():
+                raise UsageError(f"{name!r} has no axis {axis}: it has {inputs[name].dim()}")
+            size = inputs[name].shape[axis]
+            if sizes.setdefault(symbol, size) != size:
+                raise UsageError(f"axes of sizes {sizes[symbol]} and {size} cannot both be {symbol!r}",
+                                 "Give axes of different sizes symbols of their own.")  # fmt: skip
+
+
+def _output_names(given: Sequence[str] | None, own: Sequence[str], inputs: Sequence[str]) -> list[str]:
+    """A name for each output that no input and no other output has: formats refuse, or mix up, names that clash."""
+    if given is not None:
+        if len({*given, *inputs}) != len(given) + len(inputs):
+            raise UsageError(f"output names must differ from each other and from the inputs': {', '.join(given)}")
+        return list(given)
+    taken, names = set(inputs), []
+    for name in own:
+        while name in taken:
+            name += "_out"
+        taken.add(name)
+        names.append(name)
+    return names
 
 
 def reference_copy(module: nn.Module) -> nn.Module:
@@ -76,7 +116,7 @@ def eager_outputs(reference: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[lis
     try:
         with torch.no_grad():
             # Inputs of its own: a forward that works in place must not change the caller's.
-            outputs = reference(*copy.deepcopy(inputs))
+            outputs = reference(*(tensor.clone() for tensor in inputs))
     except Exception as cause:
         shapes = ", ".join(f"{dtype_name(tensor.dtype)}{list(tensor.shape)}" for tensor in inputs)
         raise UsageError(f"the eager model fails on inputs {shapes}: {first_line(cause)}") from cause

@@ -1,5 +1,6 @@
 """The command line: parse, call one library function, show the result."""
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -7,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
@@ -20,11 +22,11 @@ from deploypipe.artifact import read_runner
 from deploypipe.capture import capture
 from deploypipe.errors import DataError, DeploypipeError, Interrupted, ServingError, UsageError, first_line
 from deploypipe.evaluate import evaluate as evaluate_split
-from deploypipe.export import plan, suffix_of, write_proven
+from deploypipe.export import plan, suffix_of, write_each
 from deploypipe.formats import FORMATS
 from deploypipe.models import MODELS
 from deploypipe.parity import verify as verify_artifact
-from deploypipe.runs import open_run
+from deploypipe.runs import ROOT, Run, open_run
 from deploypipe.serve import server
 from deploypipe.serve.record import Server
 from deploypipe.train import TrainConfig
@@ -56,6 +58,8 @@ UserAxes = Annotated[list[str] | None, typer.Option("--dynamic", help="An axis t
 StoreOption = Annotated[Path, typer.Option(help="Folder of the archives.")]
 PortOption = Annotated[int, typer.Option(help="Port of the predictions.")]
 STORE = Path("model_store")
+CommandLineError: Any = typer.BadParameter.__mro__[2]
+"""What typer raises when it cannot parse the command line (click's ClickException, which typer does not export)."""
 
 
 def verb(function: Callable[P, Document]) -> Callable[P, None]:
@@ -66,8 +70,11 @@ def verb(function: Callable[P, Document]) -> Callable[P, None]:
     def command(*args: P.args, **kwargs: P.kwargs) -> None:
         as_json = bool(kwargs.pop("as_json"))
         show.out.quiet = as_json
+        # What a user's own module prints must not get in between the results.
+        show.out.file = sys.stdout
         try:
-            document = function(*args, **kwargs)
+            with contextlib.redirect_stdout(sys.stderr):
+                document = function(*args, **kwargs)
         except BaseException as cause:
             _fail(cause, as_json)
         if as_json:
@@ -91,7 +98,7 @@ def _fail(cause: BaseException, as_json: bool) -> NoReturn:
     if not isinstance(cause, Exception):
         raise cause
     if os.environ.get("DEPLOYPIPE_TRACEBACK"):
-        raise cause
+        traceback.print_exception(cause)
     if isinstance(cause, DeploypipeError):
         message, remedy, code = cause.message, cause.remedy, cause.exit_code
     else:
@@ -122,8 +129,12 @@ def run(
         )
     show.summary(summary)
     sample = next(iter(sorted(summary.run.samples.glob("*.png"))), "digit.png")
+    at = _at(summary.run)
     show.next_commands(
-        "deploypipe evaluate", "deploypipe serve --detach", f"deploypipe predict {sample}", "deploypipe stop"
+        ["evaluate", *at],
+        ["serve", "--detach", *([] if model_store == STORE else ["--model-store", str(model_store)])],
+        ["predict", "--name", summary.archive.name, str(sample)],
+        ["stop"],
     )
     return summary.to_json()
 
@@ -165,7 +176,8 @@ def train(
     with show.training_progress() as report:
         done = training.train(config, out, resume=resume, report=report, warn=show.warn)
     show.run_summary(done)
-    show.next_commands("deploypipe evaluate", "deploypipe export --format onnx")
+    trained = [["evaluate", *_at(done)]] if done.document["dataset"] else []
+    show.next_commands(*trained, ["export", "--format", "onnx", *_at(done)])
     return {"run": str(done.folder), **done.document}
 
 
@@ -177,7 +189,7 @@ def evaluate(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> Document:
     """Accuracy, per-class precision and recall and the confusion matrix on the test set."""
-    opened = open_run(run)
+    opened = pipeline.run_of(run, artifact)
     dataset = opened.dataset(data_dir)
     if dataset is None:
         raise DataError(f"{opened.model} has no test set: it is not trained", "Try `deploypipe verify`.")
@@ -187,7 +199,7 @@ def evaluate(
         where = training.resolve_device(device)
         title, found = str(opened.folder), evaluate_split(opened.load_module().to(where), dataset.test, where)
     show.metrics(f"{title} on {dataset.name}", found, dataset.classes)
-    show.next_commands("deploypipe export --format all")
+    show.next_commands(["export", "--format", "all", *_at(opened)])
     return {"of": title, "dataset": dataset.name, "dataset_sha256": dataset.sha256, **found.to_json()}
 
 
@@ -198,7 +210,7 @@ def export(
     model: UserModel = None,
     example: UserExample = None,
     dynamic: UserAxes = None,
-    out: Annotated[Path, typer.Option(help="Folder for your own module's artifacts.")] = Path(),
+    out: Annotated[Path | None, typer.Option(help="Folder for your own module's artifacts. [default: here]")] = None,
     data_dir: DataDir = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show what became of each place where Python decides by data.")
@@ -208,32 +220,33 @@ def export(
     ] = False,
 ) -> Document:
     """Write a run's model, or your own, as artifacts that are proven equal to eager."""
-    formats = list(FORMATS) if format == "all" else [format]
-    suffixes = [suffix_of(name) for name in formats]
+    suffixes = {name: suffix_of(name) for name in (FORMATS if format == "all" else [format])}
     if model is None:
+        _refuse("an own --model", {"--example": example, "--dynamic": dynamic, "--out": out})
         opened = open_run(run)
         prepared = pipeline.plan_run(opened, data_dir)
-        paths = [opened.exports / f"model{suffix}" for suffix in suffixes]
-        then = ["deploypipe verify", "deploypipe package"]
+        paths = {name: opened.exports / f"model{suffix}" for name, suffix in suffixes.items()}
+        then = [["verify", *_at(opened)], ["package", *_at(opened)]]
     else:
+        _refuse("a run, not with --model", {"--run": run, "--data-dir": data_dir})
         if example is None:
             raise UsageError("--model needs --example file.py:name, the inputs to capture it with")
         prepared = plan(capture(load_module(model), load_example(example), parse_dynamic(dynamic or [])))
-        paths = [out / f"{model.rpartition(':')[2]}{suffix}" for suffix in suffixes]
-        then = [f"deploypipe verify --model {model} --example {example} --artifact {paths[0]}"]
+        paths = {name: (out or Path()) / f"{model.rpartition(':')[2]}{suffix}" for name, suffix in suffixes.items()}
+        first = str(next(iter(paths.values())))
+        then = [["verify", "--model", model, "--example", example, "--artifact", first]]
     if explain:
         show.control_flow(prepared)
     if require_coverage:
         prepared.require_coverage()
     for line in prepared.remarks:
         show.warn(line)
-    rows = [write_proven(prepared, name, path) for name, path in zip(formats, paths, strict=True)]
+    rows = write_each(prepared, paths)
     show.artifacts(rows)
-    show.note(f"Folder: {paths[0].parent}")
-    for _, report in rows:
-        report.raise_if_failed()
+    show.note(f"Folder: {next(iter(paths.values())).parent}")
+    artifacts = [row.proven()[0] for row in rows]
     show.next_commands(*then)
-    return {"artifacts": [{"path": str(artifact.path), **artifact.to_json()} for artifact, _ in rows],
+    return {"artifacts": [{"path": str(artifact.path), **artifact.to_json()} for artifact in artifacts],
             **({"rewritten": dict(prepared.captured.static.rewritten)} if explain else {})}  # fmt: skip
 
 
@@ -248,12 +261,16 @@ def verify(
 ) -> Document:
     """Compare artifacts with the eager model; exit 6 on a difference."""
     if model is None:
-        opened = open_run(run)
+        _refuse("an own --model", {"--example": example})
+        opened = pipeline.run_of(run, artifact)
+        then = ["package", *_at(opened)]
         reports = pipeline.verify_run(opened, [artifact] if artifact else opened.artifacts(), data_dir, device)
         written = opened.parity
     else:
+        _refuse("a run, not with --model", {"--run": run, "--data-dir": data_dir})
         if artifact is None or example is None:
             raise UsageError("--model needs --artifact FILE and --example file.py:name")
+        then = ["package", "--artifact", str(artifact)]
         module, inputs = load_module(model), load_example(example)
         probes = pipeline.probes_for(module, inputs, artifact)
         reports = [verify_artifact(module, artifact, probes, device=device)]
@@ -263,7 +280,7 @@ def verify(
     show.note(f"Report: {written}")
     for report in reports:
         report.raise_if_failed()
-    show.next_commands("deploypipe package")
+    show.next_commands(then)
     return {"verdict": "passed", "report": str(written), "artifacts": [report.to_json() for report in reports]}
 
 
@@ -281,7 +298,7 @@ def package(
         ("archive", "model", "version", "size", "sha256"),
         [(str(archive.path), archive.name, archive.version, show.size(archive.path), archive.sha256[:12])],
     )
-    show.next_commands("deploypipe serve --detach")
+    show.next_commands(["serve", "--detach", *([] if model_store == STORE else ["--model-store", str(model_store)])])
     return pipeline.facts_of(archive)
 
 
@@ -305,7 +322,8 @@ def serve(
     options = {"host": host, "port": port, "workers": workers, "device": device, "timeout": timeout}
     if detach:
         ready(server.start(model_store, **options))  # type: ignore[arg-type]
-        show.next_commands(f"deploypipe predict digit.png --url {started[0].url}", f"deploypipe stop --port {port}")
+        name, at = started[0].archives[0].name, str(started[0].port)
+        show.next_commands(["predict", "--url", started[0].url, "--name", name, "digit.png"], ["stop", "--port", at])
     else:
         show.note("Serving until Ctrl-C.")
         server.serve_foreground(model_store, ready, **options)
@@ -343,7 +361,7 @@ def predict(
         answers = pipeline.predict(client, files)
     found = [{"file": str(file), **answer} for file, answer in zip(files, answers, strict=True)]
     show.predictions(found)
-    return {"predictions": found}
+    return {"predictions": found, "exit_code": next((a["exit_code"] for a in answers if "exit_code" in a), 0)}
 
 
 @verb
@@ -360,7 +378,7 @@ def models(
         ("model", "parameters", "what it is", "trains on"),
         [(key, f"{counts[key]:,}", entry.summary, ", ".join(entry.datasets) or "–") for key, entry in MODELS.items()],
     )
-    show.next_commands("deploypipe models cnn", "deploypipe train --model cnn")
+    show.next_commands(["models", "cnn"], ["train", "--model", "cnn"])
     return {"models": [{"name": key, "parameters": counts[key], "summary": entry.summary,
                         "datasets": list(entry.datasets)} for key, entry in MODELS.items()]}  # fmt: skip
 
@@ -395,8 +413,20 @@ def doctor_(data_dir: DataDir = None) -> Document:
     for check in lacking:
         show.err.print(f"error: {check.name}: {check.found}", style="red", markup=False)
     if not lacking:
-        show.next_commands("deploypipe run")
+        show.next_commands(["run"])
     return {"checks": [dataclasses.asdict(check) for check in checks], **({"exit_code": 1} if lacking else {})}
+
+
+def _at(run: Run) -> list[str]:
+    """The option that names this run, where the default would not find it."""
+    return [] if run.folder.resolve().parent == ROOT.resolve() else ["--run", str(run.folder)]
+
+
+def _refuse(what: str, options: Mapping[str, Any]) -> None:
+    """UsageError for options that this form of the command would ignore."""
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"{name} is for {what}")
 
 
 def _text(path: Path | None) -> str | None:
@@ -410,4 +440,14 @@ def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
 def main() -> None:
     # SIGTERM ends a verb as Ctrl-C does: what it wrote half is removed, what it started is stopped.
     signal.signal(signal.SIGTERM, _terminated)
-    sys.exit(app())
+    try:
+        code = app(standalone_mode=False)
+    except KeyboardInterrupt:
+        code = Interrupted.exit_code
+    except CommandLineError as wrong:
+        wrong.show()
+        if "--json" in sys.argv:
+            message = wrong.format_message()
+            print(json.dumps({"error": message, "remedy": "See --help.", "exit_code": wrong.exit_code}))
+        code = wrong.exit_code
+    sys.exit(code)

@@ -1,6 +1,7 @@
 """Export: capture once, write each format, prove each one equal to eager, put it in place."""
 
 import copy
+import hashlib
 import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from deploypipe.artifact import TENSORS, Artifact, ControlFlow, read_runner, sidecar_of
-from deploypipe.capture import Axes, Capture, capture
+from deploypipe.capture import Axes, Capture, capture, eager_outputs
 from deploypipe.coverage import cover
 from deploypipe.errors import DeploypipeError, ExportError, ParityError, UsageError, first_line
 from deploypipe.files import scratch_folder, sha256_file
 from deploypipe.formats import FORMATS
-from deploypipe.parity import Probe, Report, compare, drawn_probes
+from deploypipe.parity import DRAWN, Probe, Report, as_probe, compare, drawn_probes
+from deploypipe.runs import git_commit, versions
 from deploypipe.signature import Sample, flatten
 
 SMALL_SAMPLE, LARGE_SAMPLE = 8 * 1024, 2 * 1024 * 1024
@@ -33,13 +35,15 @@ class Plan:
     control_flow: tuple[ControlFlow, ...]
     provenance: Mapping[str, Any]
     task: str
+    untried: tuple[str, ...]
+    """A line for each drawn probe that eager itself refuses."""
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """What the author should know before relying on an artifact of this plan."""
-        if not self.captured.was_training:
-            return self.unproven
-        return (f"{type(self.captured.module).__name__} is in train mode: it is exported in eval mode", *self.unproven)
+        title = type(self.captured.module).__name__
+        mode = (f"{title} is in train mode: it is exported in eval mode",) if self.captured.was_training else ()
+        return (*mode, *self.untried, *self.unproven)
 
     @property
     def unproven(self) -> tuple[str, ...]:
@@ -64,11 +68,54 @@ def plan(
 ) -> Plan:
     """Decide on what the artifacts of `captured` are compared: `probes`, else the example and values like it; and
     more inputs where those leave a way through the model's control flow untaken and search finds any."""
+    untried: list[str] = []
     if probes is None:
-        probes = drawn_probes(captured.signature, captured.example_inputs)
-    given = [probe if isinstance(probe, Probe) else Probe("given", probe) for probe in probes]
+        drawn = drawn_probes(captured.signature, captured.example_inputs)
+        given = [probe for probe in drawn if _eager_takes(captured.module, probe, untried)]
+    else:
+        given = [as_probe(probe) for probe in probes]
+    for probe in given[:3]:
+        _refuse_randomness(captured.module, probe)
     covering, control_flow = cover(captured, given)
-    return Plan(captured, tuple(covering), control_flow, dict(provenance or {}), task)
+    if provenance is None:
+        provenance = own_provenance(captured.module)
+    return Plan(captured, tuple(covering), control_flow, dict(provenance), task, tuple(untried))
+
+
+def _eager_takes(module: nn.Module, probe: Probe, untried: list[str]) -> bool:
+    """A drawn probe may be outside of what the model is for (too long a sequence): then it proves nothing."""
+    try:
+        eager_outputs(module, probe.inputs)
+    except UsageError as cause:
+        if probe.family != DRAWN:
+            raise
+        untried.append(f"not proven for inputs [{probe.shapes}]: {cause.message}")
+        return False
+    return True
+
+
+def _refuse_randomness(module: nn.Module, probe: Probe) -> None:
+    first, second = (eager_outputs(module, probe.inputs)[0] for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        if not torch.allclose(a.double(), b.double(), rtol=1e-6, atol=1e-6, equal_nan=True):
+            raise ExportError(
+                f"{type(module).__name__}.forward draws random numbers: eager itself differs between two calls",
+                "Draw them outside and pass them in, or switch the randomness off in eval mode.",
+            )
+
+
+def own_provenance(module: nn.Module) -> dict[str, Any]:
+    """Where an artifact of the user's own module comes from: its class, its weights' digest, versions, git commit."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return {
+        "model": type(module).__name__,
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "weights_sha256": digest.hexdigest(),
+    }
 
 
 def export(
@@ -121,7 +168,13 @@ def write_proven(prepared: Plan, format: str, path: Path) -> tuple[Artifact, Rep
                 f"{type(captured.module).__name__} cannot be written as {format}: {first_line(_root(cause))}",
                 "Another format may carry it: `deploypipe formats` lists them.",
             ) from cause
-        report = compare(captured.module, read_runner(written), str(path), prepared.probes)
+        try:
+            runner = read_runner(written)
+        except ParityError as cause:
+            reason = first_line(_root(cause)).replace(str(written), path.name)
+            raise ExportError(f"{type(captured.module).__name__} cannot be run as {format}: {reason}",
+                              "Another format may carry it: `deploypipe formats` lists them.") from cause  # fmt: skip
+        report = compare(captured.module, runner, str(path), prepared.probes)
         artifact = Artifact(
             path=path,
             format=format,
@@ -139,6 +192,38 @@ def write_proven(prepared: Plan, format: str, path: Path) -> tuple[Artifact, Rep
             written.replace(path)
             artifact.write_sidecar()
     return artifact, report
+
+
+@dataclass(frozen=True)
+class Written:
+    """What came of one format: an artifact and its report, or why there is none."""
+
+    format: str
+    path: Path
+    artifact: Artifact | None = None
+    report: Report | None = None
+    error: DeploypipeError | None = None
+
+    def proven(self) -> tuple[Artifact, Report]:
+        """The artifact and its report. Raises the error, or ParityError when the artifact differs from eager."""
+        if self.error is not None:
+            raise self.error
+        assert self.artifact is not None and self.report is not None
+        self.report.raise_if_failed()
+        return self.artifact, self.report
+
+
+def write_each(prepared: Plan, paths: Mapping[str, Path]) -> list[Written]:
+    """A plan's artifact in each format of `paths`. Every format is tried, whatever came of the others."""
+    rows = []
+    for format, path in paths.items():
+        try:
+            artifact, report = write_proven(prepared, format, path)
+        except (ExportError, ParityError) as error:
+            rows.append(Written(format, path, error=error))
+        else:
+            rows.append(Written(format, path, artifact, report))
+    return rows
 
 
 def _root(cause: BaseException) -> BaseException:

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from deploypipe.artifact import read_runner
-from deploypipe.capture import eager_outputs, reference_copy
+from deploypipe.capture import check_inputs, eager_outputs, reference_copy
 from deploypipe.errors import ParityError, UsageError, first_line
 from deploypipe.formats.base import Runner
 from deploypipe.signature import Signature, Structure, by_name, dtype_name, flatten, leaf_names, unflatten
 
 BATCH_SIZES = (1, 2, 3, 7, 32, 64)
+DRAWN = "drawn"
 
 
 @dataclass(frozen=True)
@@ -161,9 +162,13 @@ def compare(
     """`verify` for a reference in eval mode and an artifact that are loaded already."""
     outcomes: list[Outcome] = []
     for item in probes:
-        probe = item if isinstance(item, Probe) else Probe("given", item)
+        probe = as_probe(item)
         outcomes += _compare_probe(reference, runner, probe, tolerance)
     return Report(title, runner.runtime, runner.provider, tuple(outcomes))
+
+
+def as_probe(item: Probe | tuple[Tensor, ...]) -> Probe:
+    return item if isinstance(item, Probe) else Probe("given", check_inputs(item, "a probe"))
 
 
 def _compare_probe(reference: nn.Module, runner: Runner, probe: Probe, tolerance: Tolerance | None) -> list[Outcome]:
@@ -256,27 +261,36 @@ def image_probes(images: Tensor, sizes: Sequence[int] = BATCH_SIZES, seed: int =
 
 
 def drawn_probes(signature: Signature, example: Sequence[Tensor], sizes: Sequence[int] = BATCH_SIZES) -> list[Probe]:
-    """Probes for a model known only by its example: the example itself, and values of the example's kind and range
-    drawn anew with every symbolic axis at every size."""
+    """Probes for a model known only by its example: the example itself, and values of its kind and range drawn anew,
+    with every symbolic axis at every size."""
     generator = torch.Generator().manual_seed(0)
     probes = [Probe("example", tuple(example))]
     symbols = sorted({axis for spec in signature.inputs for axis in spec.shape if isinstance(axis, str)})
-    for turn in range(len(sizes)) if symbols else ():
+    for turn in range(len(sizes)):
         # Each symbol goes through all sizes, and no two have the same one at a time.
         chosen = {symbol: sizes[(turn + offset) % len(sizes)] for offset, symbol in enumerate(symbols)}
         drawn = []
         for spec, tensor in zip(signature.inputs, example, strict=True):
             shape = [chosen[axis] if isinstance(axis, str) else axis for axis in spec.shape]
             drawn.append(_like(tensor, shape, generator))
-        probes.append(Probe("drawn", tuple(drawn)))
+        probes.append(Probe(DRAWN, tuple(drawn)))
     return probes
 
 
 def _like(tensor: Tensor, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Values of the example's dtype and range; of a constant example, a range around it."""
+    size = list(shape)
     if tensor.dtype == torch.bool:
-        return torch.rand(list(shape), generator=generator) < 0.5
-    if tensor.is_floating_point():
-        spread = tensor.std().item() if tensor.numel() > 1 else 1.0
-        return (torch.randn(list(shape), generator=generator) * spread + tensor.mean().item()).to(tensor.dtype)
+        return torch.rand(size, generator=generator) < 0.5
+    if tensor.is_floating_point() or tensor.is_complex():
+        real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+        finite = real[real.isfinite()].double()
+        middle = finite.mean().item() if finite.numel() else 0.0
+        spread = (finite.std().item() if finite.numel() > 1 else 0.0) or 1.0
+        kind = torch.complex128 if tensor.is_complex() else torch.float64
+        return (torch.randn(size, generator=generator, dtype=kind) * spread + middle).to(tensor.dtype)
     low, high = (int(tensor.min()), int(tensor.max())) if tensor.numel() else (0, 1)
-    return torch.randint(low, high + 1, list(shape), generator=generator).to(tensor.dtype)
+    low, high = max(low, -(2**31)), min(high, 2**31 - 2)
+    if low == high:
+        low, high = min(low, 0), max(high, 1)
+    return torch.randint(low, high + 1, size, generator=generator).to(tensor.dtype)

@@ -4,6 +4,7 @@ import io
 import math
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 from deploypipe import train as training
 from deploypipe.artifact import IMAGE_CLASSIFICATION, Artifact, read_artifact, read_runner
 from deploypipe.capture import capture
-from deploypipe.errors import PackageError, ParityError, UsageError
-from deploypipe.export import Plan, plan, suffix_of, write_proven
+from deploypipe.errors import DeploypipeError, PackageError, ParityError, UsageError, first_line
+from deploypipe.export import Plan, Written, plan, suffix_of, write_each
 from deploypipe.files import write_json
 from deploypipe.formats import FORMATS
 from deploypipe.models import entry_of
@@ -28,11 +29,12 @@ from deploypipe.serve import server
 from deploypipe.serve.archive import Archive
 from deploypipe.serve.archive import package as build_archive
 from deploypipe.serve.client import Client
-from deploypipe.serve.record import default_folder, recorded, tokens_of
+from deploypipe.serve.record import Server, default_folder, recorded, tokens_of
 from deploypipe.train import TrainConfig
 
 PARITY_SCHEMA = "deploypipe.parity/1"
 HTTP_IMAGES = 100
+AT_ONCE = 16
 HTTP_TOLERANCE = 1e-4
 """Largest difference of a served probability from eager's."""
 
@@ -99,15 +101,14 @@ def run(
     done = training.train(config, out, report=report, warn=warn)
     say(f"    {done.folder}: dataset {done.document['dataset']['name']}")
     say("2/6 export")
-    artifacts = export_run(done, list(FORMATS), plan_run(done, _data_dir(config)))
-    for _, proof in artifacts:
-        proof.raise_if_failed()
+    rows = export_run(done, list(FORMATS), plan_run(done, _data_dir(config)))
+    artifacts = [row.proven()[0] for row in rows]
     say("3/6 verify")
-    reports = verify_run(done, [artifact.path for artifact, _ in artifacts], _data_dir(config))
+    reports = verify_run(done, [artifact.path for artifact in artifacts], _data_dir(config))
     for proof in reports:
         proof.raise_if_failed()
     say("4/6 package")
-    served = next(artifact for artifact, _ in artifacts if artifact.format == format)
+    served = next(artifact for artifact in artifacts if artifact.format == format)
     archive = package(served.path, done.folder, None, "1.0", store)
     say("5/6 serve")
     with tempfile.TemporaryDirectory(prefix="deploypipe-") as folder:
@@ -126,7 +127,7 @@ def run(
             f"{http.requests - http.agreeing} of {http.requests} HTTP answers differ from eager "
             f"(largest difference of a probability {http.max_difference:.2e}, allowed {HTTP_TOLERANCE:g})"
         )
-    return Summary(done, tuple(zip((artifact for artifact, _ in artifacts), reports, strict=True)), archive, http)
+    return Summary(done, tuple(zip(artifacts, reports, strict=True)), archive, http)
 
 
 def plan_run(run: Run, data_dir: Path | None = None) -> Plan:
@@ -144,12 +145,16 @@ def _test_images(run: Run, data_dir: Path | None) -> list[Probe] | None:
     return image_probes(dataset.test.inputs)
 
 
-def export_run(run: Run, formats: Sequence[str], prepared: Plan) -> list[tuple[Artifact, Report]]:
-    """The run's model in each of `formats`, below the run's `exports/`.
+def export_run(run: Run, formats: Sequence[str], prepared: Plan) -> list[Written]:
+    """The run's model in each of `formats`, below the run's `exports/`."""
+    return write_each(prepared, {format: run.exports / f"model{suffix_of(format)}" for format in formats})
 
-    Every format is tried; artifacts that differ from eager are not put in place, and their reports say so.
-    """
-    return [write_proven(prepared, format, run.exports / f"model{suffix_of(format)}") for format in formats]
+
+def run_of(folder: Path | None, artifact: Path | None) -> Run:
+    """The run in `folder`; else the one that `artifact` lies in; else the newest."""
+    if folder is None and artifact is not None and (artifact.parent.parent / "run.json").is_file():
+        folder = artifact.parent.parent
+    return open_run(folder)
 
 
 def verify_run(run: Run, artifacts: Sequence[Path], data_dir: Path | None = None, device: str = "cpu") -> list[Report]:
@@ -212,8 +217,7 @@ def facts_of(archive: Archive) -> dict[str, str]:
 def client_for(url: str, name: str | None = None) -> Client:
     """A client of the server at `url`. Of one that was started on this machine, the model's name and the token are
     known; UsageError when the name is not and was not given."""
-    port = httpx.URL(url).port if url.startswith("http") else None
-    here = recorded(default_folder(port)) if port else None
+    here = _started_here(url)
     names = sorted({archive.name for archive in here.archives}) if here else []
     if name is None:
         if len(names) != 1:
@@ -223,11 +227,36 @@ def client_for(url: str, name: str | None = None) -> Client:
     return Client(url, name, token=tokens_of(here).get("inference") if here else None)
 
 
+def _started_here(url: str) -> Server | None:
+    """The record of the server at `url`, if `serve` started it on this machine: another host's is not ours to know."""
+    try:
+        address = httpx.URL(url)
+        host, port = address.host, address.port
+    except (httpx.InvalidURL, ValueError) as cause:
+        raise UsageError(f"{url!r} is no address of a server: {first_line(cause)}") from cause
+    found = recorded(default_folder(port)) if port else None
+    return found if found and host in {found.host, "127.0.0.1", "localhost", "::1"} else None
+
+
 def predict(client: Client, files: Sequence[Path]) -> list[dict[str, Any]]:
-    """The server's answer to each file: images, or requests written down as JSON (see the README's HTTP section)."""
-    if all(file.suffix == ".json" for file in files):
-        return [client.ask(file) for file in files]
-    return [found.to_json() for found in client.predict(files)]
+    """The server's answer to each file, or {"error": …}: images, arrays of pixels (`.npy`), or requests written down as
+    JSON (see the README's HTTP section). Raises the first error when no file was answered."""
+    errors: list[DeploypipeError] = []
+
+    def one(file: Path) -> dict[str, Any]:
+        try:
+            if file.suffix in (".json", ".npy"):
+                return client.ask(file)
+            return client.predict([file])[0].to_json()
+        except DeploypipeError as error:
+            errors.append(error)
+            return {"error": str(error), "exit_code": error.exit_code}
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # together, so that the server can batch them
+        answers = list(pool.map(one, files))
+    if len(errors) == len(answers):
+        raise errors[0]
+    return answers
 
 
 def compare_over_http(opened: Run, url: str, name: str, data_dir: Path | None = None) -> HttpAgreement:

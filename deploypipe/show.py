@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,9 +15,8 @@ from rich.progress import Progress as Bar
 from rich.syntax import Syntax
 from rich.table import Table
 
-from deploypipe.artifact import Artifact
 from deploypipe.evaluate import Metrics
-from deploypipe.export import Plan
+from deploypipe.export import Plan, Written
 from deploypipe.parity import Report
 from deploypipe.pipeline import Summary
 from deploypipe.runs import Run
@@ -46,8 +46,8 @@ def note(message: str) -> None:
     err.print(message, markup=False)
 
 
-def next_commands(*commands: str) -> None:
-    note("Next: " + "\n      ".join(commands))
+def next_commands(*commands: Sequence[str]) -> None:
+    note("Next: " + "\n      ".join(shlex.join(["deploypipe", *command]) for command in commands))
 
 
 @contextmanager
@@ -123,16 +123,20 @@ def metrics(title: str, found: Metrics, classes: Sequence[str]) -> None:
     out.print(table)
 
 
-def artifacts(rows: Sequence[tuple[Artifact, Report]]) -> None:
+def artifacts(rows: Sequence[Written]) -> None:
     table = _table("format", "file", "size", "comparisons", "largest difference", "verdict")
-    for artifact, report in rows:
+    for row in rows:
+        if row.report is None:
+            table.add_row(row.format, "not written", "", "", "", "[red]refused[/red]")
+            continue
+        passed = row.report.passed
         table.add_row(
-            artifact.format,
-            artifact.path.name if report.passed else "not written",
-            size(artifact.path) if report.passed else "",
-            str(len(report.outcomes)),
-            _difference(report.max_difference),
-            verdict(report.passed),
+            row.format,
+            row.path.name if passed else "not written",
+            size(row.path) if passed else "",
+            str(len(row.report.outcomes)),
+            _difference(row.report.max_difference),
+            verdict(passed),
         )
     out.print(table)
 
@@ -224,11 +228,15 @@ def server(found: Server) -> None:
 
 
 def predictions(found: Sequence[Mapping[str, Any]]) -> None:
-    if all("class" in answer for answer in found):
-        rows = [(answer["file"], str(answer["class"]), f"{answer['probability']:.4f}") for answer in found]
+    classified = [answer for answer in found if "class" in answer]
+    if classified:
+        rows = [(answer["file"], str(answer["class"]), f"{answer['probability']:.4f}") for answer in classified]
         listing(("file", "class", "probability"), rows)
-        return
     for answer in found:
+        if "error" in answer:
+            err.print(f"error: {answer['error']}", style="red", markup=False)
+        if "class" in answer or "error" in answer:
+            continue
         for item in answer.get("predictions", [answer]):
             out.print(f"{answer['file']}: {json.dumps(item)}", markup=False)
 

@@ -129,6 +129,10 @@ OWN = ("--model", "net.py:Net", "--example", "net.py:inputs")
         (None, ["export", "--model", "net.py:Net"], 2, "--model needs --example"),
         (None, ["export", "--model", "net.py:Nett", "--example", "net.py:inputs"], 2, "net.py defines no 'Nett'"),
         (None, ["export", *OWN, "--dynamic", "x0"], 2, "argument:axis"),
+        (None, ["export", "--example", "net.py:inputs"], 2, "--example is for an own --model"),
+        (None, ["export", *OWN, "--run", "runs/digits"], 2, "--run is for a run, not with --model"),
+        (None, ["verify", *OWN, "--data-dir", "."], 2, "--data-dir is for a run, not with --model"),
+        (None, ["predict", "net.py", "--url", "http://h:abc"], 2, "'http://h:abc' is no address of a server"),
         (no_exports, ["verify"], 2, "has no artifact to verify"),
         (other_weights, ["verify", *RUN], 6, "model.onnx differs from the eager model on 12 of 12 comparisons"),
         (damage_artifact, ["verify"], 6, "model.onnx cannot be loaded"),
@@ -176,16 +180,42 @@ def test_an_error_is_json_when_json_was_asked_for(folder: Path) -> None:
     assert "error: no model 'cn'" in err
 
 
+def test_json_stays_json_whatever_goes_wrong(deploypipe: Command, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("print('hello')\n" + NET.replace("return self", "print('forward'); return self"))
+    for argv, code in [
+        (["train", "--epochs", "few"], 2),
+        (["nonsense"], 2),
+        (["export", *OWN, "--format", "torchscript"], 5),
+        (["export", "--model", "net.py:Net", "--example", "net.py:nothing"], 2),
+    ]:
+        done = deploypipe(*argv, "--json")
+        assert done.returncode == code, done.stderr
+        assert json.loads(done.stdout)["exit_code"] == code, done.stdout
+        assert "Traceback" not in done.stderr
+
+
+def test_the_next_commands_name_what_was_just_made(folder: Path) -> None:
+    _, _, err = invoke("train", "--model", "mlp", "--data", "digits", "--epochs", "1", "--out", "my runs/one")
+    assert "Next: deploypipe evaluate --run 'my runs/one'" in err
+    _, _, err = invoke("export", "--run", "my runs/one")
+    assert "deploypipe package --run 'my runs/one'" in err
+    _, _, err = invoke("train", "--model", "dynamic-branch")
+    assert "evaluate" not in err and "Next: deploypipe export --format onnx" in err
+    # An artifact knows the run that it lies in, newest or not.
+    assert invoke("verify", "--artifact", "my runs/one/exports/model.onnx")[0] == 0
+    assert invoke("evaluate", "--artifact", "my runs/one/exports/model.onnx")[0] == 0
+
+
 def test_an_unforeseen_error_says_that_it_is_a_bug(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*args: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr(cli, "open_run", fails)
+    monkeypatch.setattr(cli.pipeline, "run_of", fails)
     code, _, err = invoke("evaluate")
     assert code == 1 and "unforeseen ZeroDivisionError: division by zero. This is a bug in deploypipe" in err
     monkeypatch.setenv("DEPLOYPIPE_TRACEBACK", "1")
-    with pytest.raises(ZeroDivisionError):
-        invoke("evaluate")
+    code, _, err = invoke("evaluate", "--json")
+    assert code == 1 and "Traceback" in err and "ZeroDivisionError: division by zero" in err
 
 
 @pytest.mark.parametrize(

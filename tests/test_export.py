@@ -19,8 +19,10 @@ from deploypipe.artifact import read_artifact
 from deploypipe.errors import ExportError, ParityError, UsageError
 from deploypipe.formats import FORMATS
 from deploypipe.models import MODELS, entry_of
+from deploypipe.parity import drawn_probes
 from deploypipe.pipeline import export_run, plan_run
 from deploypipe.runs import Run
+from deploypipe.signature import Signature, TensorSpec
 from deploypipe.train import TrainConfig, train
 
 SUFFIXES = [(entry.name, entry.suffix) for entry in FORMATS.values()]
@@ -205,8 +207,8 @@ def test_every_static_network_of_the_zoo_in_every_format(tmp_path: Path, name: s
     entry = entry_of(name)
     data = "digits" if "digits" in entry.datasets else "auto"
     run = train(TrainConfig(model=name, data=data, epochs=1, device="cpu"), tmp_path)
-    rows = export_run(run, list(FORMATS), plan_run(run))
-    assert [report.verdict for _, report in rows] == ["passed"] * len(FORMATS)
+    artifacts = [row.proven()[0] for row in export_run(run, list(FORMATS), plan_run(run))]
+    assert [artifact.parity["verdict"] for artifact in artifacts] == ["passed"] * len(FORMATS)
     assert len(run.artifacts()) == len(FORMATS)
 
 
@@ -243,10 +245,9 @@ DYNAMIC = ["dynamic-branch", "dynamic-depth", "sentence"]
 @pytest.mark.parametrize("name", DYNAMIC)
 def test_every_dynamic_network_of_the_zoo_in_every_format(tmp_path: Path, name: str) -> None:
     run = train(TrainConfig(model=name, epochs=1, device="cpu"), tmp_path)
-    prepared = plan_run(run)
-    rows = export_run(run, list(FORMATS), prepared)
-    assert [report.verdict for _, report in rows] == ["passed"] * len(FORMATS)
-    (site,) = read_artifact(rows[0][0].path).control_flow
+    artifacts = [row.proven()[0] for row in export_run(run, list(FORMATS), plan_run(run))]
+    assert [artifact.parity["verdict"] for artifact in artifacts] == ["passed"] * len(FORMATS)
+    (site,) = read_artifact(artifacts[0].path).control_flow
     assert site.became in ("cond", "while_loop") and site.unproven == ()
     assert site.proven == (("false", "true") if name == "dynamic-branch" else ("0", "1", "many"))
 
@@ -274,3 +275,99 @@ def test_a_way_that_no_probe_goes_is_warned_of_or_refused(tmp_path: Path) -> Non
         rare, example, format="onnx", path=path, probes=[(probe,), example], require_coverage=True
     )
     assert proven.control_flow[0].proven == ("false", "true")
+
+
+class Noisy(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x + 1, 0.5)
+
+
+class Table(nn.Module):
+    """Takes up to 16 positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(16, 4)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.table(torch.arange(tokens.shape[1])) + tokens.unsqueeze(-1)
+
+
+@pytest.mark.parametrize("example", [torch.zeros(2, 3), torch.full((2, 3), -torch.inf)], ids=["zeros", "infinity"])
+def test_randomness_is_refused_even_where_the_example_hides_it(tmp_path: Path, example: Tensor) -> None:
+    with pytest.raises(ExportError, match=r"random|Random"):
+        deploypipe.export(Noisy().eval(), (example,), format="pt2", path=tmp_path / "m.pt2")
+
+
+@pytest.mark.parametrize("example", [torch.zeros(2, 3), torch.tensor([[1.0, torch.nan, 2.0]])], ids=["constant", "NaN"])
+def test_drawn_probes_vary_whatever_the_example(example: Tensor) -> None:
+    spec = TensorSpec("x", "float32", tuple(example.shape))
+    drawn = drawn_probes(Signature((spec,), ()), (example,))[1:]
+    assert len(drawn) == 6 and all(probe.inputs[0].isfinite().all() for probe in drawn)
+    assert all(probe.inputs[0].std() > 0 for probe in drawn)
+
+
+def test_a_drawn_probe_that_eager_refuses_is_a_remark_not_a_failure(tmp_path: Path) -> None:
+    tokens = torch.arange(6).reshape(2, 3)
+    with pytest.warns(UserWarning, match=r"not proven for inputs \[\d+x64\]: the eager model fails"):
+        artifact = deploypipe.export(
+            Table().eval(), (tokens,), format="onnx", path=tmp_path / "m.onnx", dynamic={"tokens": {1: "length"}}
+        )
+    assert artifact.parity["comparisons"] >= 4
+
+
+class Median(nn.Module):
+    """ONNX has no such operator."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.special.bessel_j0(x)
+
+
+def test_every_format_is_tried(tmp_path: Path) -> None:
+    from deploypipe.capture import capture
+    from deploypipe.export import plan, write_each
+
+    paths = {name: tmp_path / f"m{suffix}" for name, suffix in SUFFIXES}
+    rows = {row.format: row for row in write_each(plan(capture(Median().eval(), (torch.rand(2, 3),))), paths)}
+    with pytest.raises(ExportError, match="cannot be written as onnx"):
+        rows["onnx"].proven()
+    assert rows["pt2"].proven()[1].passed and rows["torchscript"].proven()[1].passed
+
+
+class SameNames(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        return {"x": x + 1, "a": (x * 2, x * 3), "a_0": x * 4}
+
+
+def test_names_that_clash_get_names_of_their_own(tmp_path: Path) -> None:
+    artifact = deploypipe.export(SameNames().eval(), (torch.rand(2),), format="onnx", path=tmp_path / "m.onnx")
+    assert [spec.name for spec in artifact.signature.outputs] == ["x_out", "a_0", "a_1", "a_0_out"]
+    x = torch.rand(2)
+    found = deploypipe.load(artifact.path)(x)
+    assert torch.equal(found["x"], x + 1) and torch.equal(found["a_0"], x * 4) and torch.equal(found["a"][1], x * 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"example_inputs": torch.rand(1, 3)}, "the example must be a tuple of tensors, not a Tensor"),
+        ({"example_inputs": (3,)}, "the example holds a int, not a tensor"),
+        ({"probes": [torch.rand(2, 3)]}, "a probe must be a tuple of tensors"),
+        ({"dynamic": {"x": ["batch"]}}, "must be axis → symbol"),
+        ({"dynamic": {"x": {5: "batch"}}}, "'x' has no axis 5: it has 2"),
+        ({"dynamic": {"x": {0: "n", 1: "n"}}}, "axes of sizes 2 and 3 cannot both be 'n'"),
+        ({"output_names": ["x", "b"]}, "must differ from each other and from the inputs'"),
+    ],
+    ids=["bare tensor", "number", "bare probe", "list of axes", "no such axis", "one symbol, two sizes", "name clash"],
+)
+def test_arguments_of_the_wrong_kind_are_named(tmp_path: Path, arguments: Any, message: str) -> None:
+    given = {"example_inputs": (torch.rand(2, 3),), "format": "onnx", "path": tmp_path / "m.onnx", **arguments}
+    with pytest.raises(UsageError, match=message):
+        deploypipe.export(TwoHeads().eval(), **given)
+
+
+def test_an_own_module_s_artifact_says_where_it_comes_from(tmp_path: Path) -> None:
+    module = TwoHeads().eval()
+    artifact = deploypipe.export(module, (torch.rand(2, 3),), format="pt2", path=tmp_path / "m.pt2")
+    assert artifact.provenance["model"] == "TwoHeads" and len(artifact.provenance["weights_sha256"]) == 64
+    assert "torch" in artifact.provenance["versions"]

@@ -91,15 +91,17 @@ class Client:
         """One prediction an image (encoded: PNG, JPEG, …), in order. DataError for a file that cannot be read."""
         bodies = [_content(image) for image in images]
         if len(bodies) < 2:
-            return [Prediction.from_json(self._post(body, "application/octet-stream")) for body in bodies]
+            return [
+                Prediction.from_json(self._post(body, "application/octet-stream", _named(images[0]))) for body in bodies
+            ]
         names = [str(image) if isinstance(image, Path) else f"image {i}" for i, image in enumerate(images)]
         with ThreadPoolExecutor(min(_AT_ONCE, len(bodies))) as pool:
             answers = pool.map(lambda body, name: self._post(body, "application/octet-stream", name), bodies, names)
             return [Prediction.from_json(answer) for answer in answers]
 
     def ask(self, request: bytes | Path) -> dict[str, Any]:
-        """A JSON request sent as it is, and the answer as it came."""
-        return self._post(_content(request), "application/json")
+        """A JSON or `.npy` request sent as it is, and the answer as it came."""
+        return self._post(_content(request), "application/octet-stream", _named(request))
 
     def predict_pixels(self, pixels: NDArray[np.uint8] | Tensor) -> list[Prediction]:
         """`uint8 [n, H, W]` or `[n, C, H, W]`, in the model's own H and W → one prediction a row."""
@@ -190,6 +192,10 @@ def _object(response: httpx.Response, path: str) -> dict[str, Any]:
 def _spec(item: Mapping[str, Any]) -> TensorSpec:
     datatype = str(item["datatype"])
     return TensorSpec(item["name"], _DTYPES.get(datatype, datatype.lower()), tuple(item["shape"]))
+
+
+def _named(image: bytes | Path) -> str:
+    return str(image) if isinstance(image, Path) else ""
 
 
 def _content(image: bytes | Path) -> bytes:
