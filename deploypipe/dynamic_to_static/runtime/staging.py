@@ -151,6 +151,15 @@ def local_guards(shape_env: Any) -> Iterator[None]:
         shape_env.num_deferred_runtime_asserts = number
 
 
+@contextlib.contextmanager
+def no_stride_guards() -> Iterator[None]:
+    """`torch.cond` compares the strides of its results, which are contiguous, and the answers would exclude size 1."""
+    shape_env = _fake_mode().shape_env
+    count = len(shape_env.guards)
+    yield
+    shape_env.guards[count:] = [g for g in shape_env.guards[count:] if not isinstance(g.expr, INEQUALITIES)]
+
+
 def _demand(guard: Any) -> bool:
     """Whether a guard is a demand that the operation checks itself when it runs: a bound, or not being empty."""
     return isinstance(guard, INEQUALITIES) or (isinstance(guard, Unequality) and guard.rhs == 0)
@@ -161,6 +170,7 @@ def dry_run() -> Iterator[Recorder]:
     context, mode = current(), _fake_mode()
     recorder = Recorder()
     recorder.before = frozenset(mode.shape_env.var_to_range)
+    outside, context.symbols_outside = context.symbols_outside, recorder.before
     context.dry += 1
     context.staged += 1
     try:
@@ -174,6 +184,7 @@ def dry_run() -> Iterator[Recorder]:
     finally:
         context.dry -= 1
         context.staged -= 1
+        context.symbols_outside = outside
 
 
 def _run(block: Block, get: Get, put: Put, state: tuple[Any, ...]) -> tuple[Any, ...] | DeliberateRaise:
@@ -209,13 +220,15 @@ def operands_of(recorder: Recorder, state: list[Any]) -> tuple[list[Tensor], lis
 @contextlib.contextmanager
 def inside_region() -> Iterator[None]:
     """While a block is traced into the graph of a branch or loop."""
-    context = current()
+    context, shape_env = current(), _fake_mode().shape_env
+    outside, context.symbols_outside = context.symbols_outside, frozenset(shape_env.var_to_range)
     context.staged += 1
     try:
-        with local_guards(_fake_mode().shape_env):
+        with local_guards(shape_env):
             yield
     finally:
         context.staged -= 1
+        context.symbols_outside = outside
 
 
 def redirect(old: Any, new: Any) -> None:
@@ -225,6 +238,15 @@ def redirect(old: Any, new: Any) -> None:
     set_proxy_slot(old, mode.tracer, get_proxy_slot(new, mode.tracer))
 
 
+def packed(tensor: Tensor) -> Tensor:
+    """`tensor.contiguous()`, right for every size, whatever it asks about this one."""
+    shape_env = _fake_mode().shape_env
+    count = len(shape_env.guards)
+    made = tensor.contiguous()
+    del shape_env.guards[count:]
+    return made
+
+
 def outputs(
     templates: list[Template], values: tuple[Any, ...], extra: list[Tensor], avoid: set[int]
 ) -> tuple[Tensor, ...]:
@@ -232,7 +254,7 @@ def outputs(
     seen = set(avoid)
     out: list[Tensor] = []
     for tensor in [t for template, v in zip(templates, values, strict=True) for t in pack(template, v)] + extra:
-        tensor = tensor.clone(memory_format=torch.contiguous_format) if storage(tensor) in seen else tensor.contiguous()
+        tensor = tensor.clone(memory_format=torch.contiguous_format) if storage(tensor) in seen else packed(tensor)
         if storage(tensor) in seen:
             tensor = tensor.clone(memory_format=torch.contiguous_format)
         seen.add(storage(tensor))
@@ -293,6 +315,7 @@ def stage_if(
         changed = recorder.changed_outside()
     context = current()
     if context.dry:
+        pred.clone()
         for tensor in changed:
             tensor.copy_(tensor.clone())
         for leaf in leaves:
@@ -321,7 +344,8 @@ def stage_if(
         return run
 
     operands = (*_apart(tensors), *ints, *[t for _, t in floats])
-    results = list(torch.ops.higher_order.cond(pred, traced(then), traced(orelse), operands))
+    with no_stride_guards():
+        results = list(torch.ops.higher_order.cond(pred, traced(then), traced(orelse), operands))
     put(_after_if(templates, results, names, before, first, second))
     for tensor, result in zip(changed, results[len(results) - len(changed) :], strict=True):
         tensor.copy_(result)
