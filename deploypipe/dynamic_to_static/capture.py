@@ -25,6 +25,8 @@ from torch.utils import _pytree as pytree
 from deploypipe.dynamic_to_static import sites
 from deploypipe.dynamic_to_static.convert import REWRITTEN_CODES
 from deploypipe.dynamic_to_static.copies import containers_of, fingerprint, rewrite_forwards, working_copy
+from deploypipe.dynamic_to_static.runtime.aliases import Watch, refuse_stale
+from deploypipe.dynamic_to_static.runtime.arithmetic import bools_as_numbers
 from deploypipe.dynamic_to_static.runtime.context import Context, DeliberateRaise, Refused, active, current
 from deploypipe.dynamic_to_static.runtime.growing import CountingList, GrowingList
 from deploypipe.dynamic_to_static.runtime.packing import number_tensor
@@ -166,8 +168,13 @@ class _Root(nn.Module):
         current().tracer = mode.tracer if mode is not None and hasattr(mode.tracer, "module_stack") else None
         if self.own_inputs_:
             args = tuple(a.clone() if isinstance(a, Tensor) else a for a in args)
-        with plain_builtins():
-            return own_outputs(tensors_only(model(*args)), args)
+        with plain_builtins(), bools_as_numbers():
+            with Watch():
+                outputs = tensors_only(model(*args))
+            for leaf in pytree.tree_leaves(outputs):
+                if isinstance(leaf, Tensor):
+                    refuse_stale(leaf)
+            return own_outputs(outputs, args)
 
 
 def own_outputs(outputs: Any, inputs: tuple[Any, ...]) -> Any:

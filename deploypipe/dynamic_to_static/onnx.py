@@ -1,13 +1,24 @@
-"""Writing a captured program as ONNX: the exporter of torch, with two of its translations corrected."""
+"""Writing a captured program as ONNX: the exporter of torch, with some of its translations corrected.
+
+Python and torch round a quotient down, and a remainder takes the sign of its divisor. ONNX's `Div` of integers cuts
+towards zero, and the exporter's floor of a float quotient is off by one where the quotient itself was rounded up.
+"""
+
+# mypy: disable-error-code="type-var"
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.onnx._internal.exporter import _core
+from onnxscript import INT64
+from onnxscript.function_libs.torch_lib.tensor_typing import TTensor
+from onnxscript.onnx_opset import opset18 as op
+from torch.onnx._internal.exporter import _core, _fx_passes
 from torch.onnx._internal.exporter._torchlib.ops import hop
 
 from deploypipe.dynamic_to_static.capture import Capture
@@ -20,13 +31,14 @@ def to_onnx(
 ) -> torch.onnx.ONNXProgram:
     """Export a captured program. `options` go to `torch.onnx.export`."""
     settings: dict[str, Any] = {"external_data": False, "verbose": False, **options}
-    made = torch.onnx.export(
-        capture.program,
-        dynamo=True,
-        opset_version=opset_version,
-        custom_translation_table={torch.ops.higher_order.while_loop: while_loop},
-        **settings,
-    )
+    with torch.no_grad(), no_symbols_left_pending():
+        made = torch.onnx.export(
+            capture.program,
+            dynamo=True,
+            opset_version=opset_version,
+            custom_translation_table=TRANSLATIONS,
+            **settings,
+        )
     assert made is not None
     if path is not None:
         made.save(str(path), external_data=settings["external_data"])
@@ -42,3 +54,74 @@ def while_loop(cond: Any, body: Any, carried: Sequence[Any], additional: Sequenc
         if node.domain == SUBGRAPHS:
             node.version = None
     return outputs
+
+
+@contextlib.contextmanager
+def no_symbols_left_pending() -> Iterator[None]:
+    """The exporter promotes types by running the program without a tracer, where nobody takes note of the symbols that
+    `item()` makes; the next branch or loop would take them for its own and fail."""
+    original = _fx_passes.insert_type_promotion_nodes
+
+    def promote(graph_module: torch.fx.GraphModule) -> None:
+        with contextlib.ExitStack() as stack:
+            for shape_env in _shape_envs(graph_module):
+                stack.enter_context(shape_env.ignore_fresh_unbacked_symbols())
+            original(graph_module)
+
+    _fx_passes.insert_type_promotion_nodes = promote
+    try:
+        yield
+    finally:
+        _fx_passes.insert_type_promotion_nodes = original
+
+
+def _shape_envs(graph_module: torch.fx.GraphModule) -> list[Any]:
+    values = [n.meta.get("val") for n in graph_module.graph.nodes if n.op == "placeholder"]
+    modes = {id(v.fake_mode): v.fake_mode for v in values if hasattr(v, "fake_mode")}
+    return [mode.shape_env for mode in modes.values() if mode.shape_env is not None]
+
+
+def floor_divide_integers(self: INT64, other: INT64) -> INT64:
+    """What remains after the remainder is taken off divides without rest, so that nothing is left to round."""
+    return op.Div(op.Sub(self, op.Mod(self, other)), other)
+
+
+def floor_divide(self: TTensor, other: TTensor) -> TTensor:
+    """As torch and Python compute it: through the exact remainder."""
+    if not self.dtype.is_floating_point():
+        return op.Div(op.Sub(self, op.Mod(self, other)), other)
+    zero = op.CastLike(op.Constant(value_float=0.0), self)
+    half = op.CastLike(op.Constant(value_float=0.5), self)
+    quotient = op.Div(op.Sub(self, remainder(self, other)), other)
+    floor = op.Floor(quotient)
+    floor = op.Add(floor, op.CastLike(op.Greater(op.Sub(quotient, floor), half), self))
+    return op.Where(op.Equal(other, zero), op.Div(self, other), floor)
+
+
+def remainder(self: TTensor, other: TTensor) -> TTensor:
+    """Exact for floats, too: `fmod`, moved to the sign of the divisor."""
+    if not self.dtype.is_floating_point():
+        return op.Mod(self, other)
+    zero = op.CastLike(op.Constant(value_float=0.0), self)
+    rest = op.Mod(self, other, fmod=1)
+    differ = op.And(op.Not(op.Equal(rest, zero)), op.Xor(op.Less(rest, zero), op.Less(other, zero)))
+    return op.Where(differ, op.Add(rest, other), rest)
+
+
+def divide(self: TTensor, other: TTensor, rounding_mode: str = "") -> TTensor:
+    if rounding_mode == "floor":
+        return floor_divide(self, other)
+    if self.dtype.is_integer():  # exact, where the exporter goes through float32
+        return op.Div(self, other)
+    quotient = op.Div(self, other)
+    return op.Mul(op.Sign(quotient), op.Floor(op.Abs(quotient)))
+
+
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.higher_order.while_loop: while_loop,
+    operator.floordiv: floor_divide_integers,
+    torch.ops.aten.floor_divide.default: floor_divide,
+    torch.ops.aten.div.Tensor_mode: divide,
+    torch.ops.aten.remainder.Tensor: remainder,
+    torch.ops.aten.remainder.Scalar: remainder,
+}

@@ -2,7 +2,8 @@
 
 `and`, `or`, `not`, chained comparisons, `in` and the ternary evaluate their operands lazily in Python; the helpers get
 them as lambdas and decide by the value. `f(x)` becomes `ag__.call(f)(x)`, which rewrites `f` when it is the user's.
-Functions of torch that take tensors only, named through the module, stay as they are.
+Functions of torch that take tensors only, named through the module, stay as they are. `//`, `%` and `**` go through a
+helper, for numbers that depend on data.
 """
 
 import ast
@@ -17,6 +18,7 @@ COMPARISONS: dict[type[ast.cmpop], str] = {
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
     ast.Is: "is", ast.IsNot: "is not", ast.In: "in", ast.NotIn: "not in",
 }  # fmt: skip
+ARITHMETIC: dict[type[ast.operator], str] = {ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**"}
 COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
     "is": operator.is_, "is not": operator.is_not,
@@ -72,6 +74,26 @@ class _Expressions(ast.NodeTransformer):
         for symbol, right in zip(symbols, node.comparators, strict=True):
             pairs += [ast.Constant(symbol), deferred(right)]
         return place(helper("compare", node.left, *pairs), node)
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        return self._arithmetic(node.op, node.left, node.right, node) or node
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+        self.generic_visit(node)
+        if not isinstance(node.target, ast.Name):
+            return node
+        value = self._arithmetic(node.op, ast.Name(node.target.id, ast.Load()), node.value, node, "i")
+        return node if value is None else place(ast.Assign([node.target], value), node)
+
+    def _arithmetic(
+        self, kind: ast.operator, left: ast.expr, right: ast.expr, at: ast.AST, prefix: str = ""
+    ) -> ast.Call | None:
+        """Operators whose meaning for numbers that depend on data is Python's, not the runtime's."""
+        symbol = ARITHMETIC.get(type(kind))
+        if symbol is None or (isinstance(left, ast.Constant) and isinstance(right, ast.Constant)):
+            return None
+        return place(helper("arithmetic", ast.Constant(prefix + symbol), left, right), at)
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
         self.generic_visit(node)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from deploypipe.dynamic_to_static.runtime import truth
+from deploypipe.dynamic_to_static.runtime.arithmetic import divmod_, pow_
 from deploypipe.dynamic_to_static.runtime.context import Refused
 from deploypipe.dynamic_to_static.runtime.growing import CountingList, GrowingList
 from deploypipe.dynamic_to_static.runtime.packing import number_of, number_tensor
@@ -307,7 +308,8 @@ REPLACED: dict[Any, Callable[..., Any]] = {
     builtins.range: range_, builtins.enumerate: enumerate_, builtins.zip: zip_, builtins.reversed: reversed_,
     builtins.max: _extreme(max, torch.sym_max, "max"), builtins.min: _extreme(min, torch.sym_min, "min"),
     builtins.sum: sum_, builtins.any: any_, builtins.all: all_, builtins.isinstance: isinstance_,
-    builtins.round: round_, builtins.list: list_, builtins.sorted: sorted_,
+    builtins.round: round_, builtins.divmod: divmod_, builtins.pow: pow_,
+    builtins.list: list_, builtins.sorted: sorted_,
 }  # fmt: skip
 REPLACED |= {torch.equal: equal, torch.allclose: allclose, torch.unbind: unbind, torch.is_nonzero: truth.truth}
 for _function in (torch.stack, torch.cat, torch.concat, torch.concatenate, torch.hstack, torch.vstack, torch.dstack,

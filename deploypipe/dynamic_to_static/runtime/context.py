@@ -36,6 +36,9 @@ class Context:
     created: dict[int, object] = field(default_factory=dict)  # objects made during this call, kept alive
     dry: int = 0
     staged: int = 0  # how many branches or loops are being staged around the current point
+    symbols_outside: frozenset[Any] = frozenset()  # those that existed before the branch or loop being staged
+    aliases: dict[int, tuple[Any, list[Any]]] = field(default_factory=dict)  # by storage, kept alive: `aliases.py`
+    stale: dict[int, Any] = field(default_factory=dict)
     tracer: Any = None
     owned: dict[int, object] = field(default_factory=dict)  # containers that outlive the call, kept alive
     open_sites: list[int] = field(default_factory=list)  # the sites being staged, the innermost last

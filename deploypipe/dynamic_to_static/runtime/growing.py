@@ -89,9 +89,10 @@ class GrowingList:
     # Changing
 
     def append(self, value: Any) -> None:
+        from deploypipe.dynamic_to_static.runtime.aliases import put_into
         from deploypipe.dynamic_to_static.runtime.packing import element_leaves
 
-        leaves = element_leaves(self, value)
+        before, leaves = self.buffers, element_leaves(self, value)
         if self.reserved:
             at = torch.scalar_tensor(self.count, dtype=torch.int64)
             self.buffers = [
@@ -102,6 +103,8 @@ class GrowingList:
                 torch.cat([buffer, leaf.unsqueeze(0)]) for buffer, leaf in zip(self.filled(), leaves, strict=True)
             ]
             self.capacity = self.count + 1
+        for made, old, part in zip(self.buffers, before, leaves, strict=True):
+            put_into(made, old, part)
         self.count = self.count + 1
         self.grown = self.grown + 1
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from deploypipe.dynamic_to_static.runtime import builtins as replacements
 from deploypipe.dynamic_to_static.runtime import calls, truth
+from deploypipe.dynamic_to_static.runtime.arithmetic import arithmetic
 from deploypipe.dynamic_to_static.runtime.context import DeliberateRaise, Refused, current
 from deploypipe.dynamic_to_static.runtime.growing import CountingList, GrowingList
 from deploypipe.dynamic_to_static.runtime.loops import for_, while_
@@ -20,6 +21,8 @@ from deploypipe.dynamic_to_static.runtime.staging import Block, Get, OtherSide, 
 from deploypipe.dynamic_to_static.runtime.undefined import Undefined
 from deploypipe.dynamic_to_static.runtime.values import number_kind
 
+IN_PLACE = {"ifloordiv": "i//", "imod": "i%", "ipow": "i**"}
+
 
 class Helpers:
     """Control flow, calls and changes of objects, decided by the values."""
@@ -27,6 +30,7 @@ class Helpers:
     and_ = staticmethod(truth.and_)
     or_ = staticmethod(truth.or_)
     not_ = staticmethod(truth.not_)
+    arithmetic = staticmethod(arithmetic)
     call = staticmethod(calls.call)
     for_ = staticmethod(for_)
     while_ = staticmethod(while_)
@@ -152,7 +156,9 @@ class Helpers:
         return value, value.pop(*args)
 
     def inplace(self, symbol: str, left: Any, right: Any) -> Any:
-        return getattr(operator, symbol)(left, right)
+        return (
+            arithmetic(IN_PLACE[symbol], left, right) if symbol in IN_PLACE else getattr(operator, symbol)(left, right)
+        )
 
     def second(self, first: Any, second: Any) -> Any:
         return second

@@ -95,8 +95,17 @@ def flat(template: Template) -> list[TensorT]:
 
 
 def number_of(tensor: Tensor) -> Any:
-    """`tensor.item()`. A view at an offset that depends on data is copied first, as the symbolic shapes need it."""
+    """`tensor.item()`. A view at an offset that depends on data is copied first, as the symbolic shapes need it.
+
+    Torch remembers the symbol of a tensor's number; one from outside of the branch or loop that is being staged is not
+    known to its graph, so the number is read anew.
+    """
     flat = tensor.reshape(()) if tensor.dim() else tensor
+    remembered = getattr(flat, "item_memo", None)
+    if isinstance(remembered, torch.SymInt) and remembered.node.expr.free_symbols & current().symbols_outside:
+        anew = flat.clone().item()
+        flat.item_memo = anew  # type: ignore[attr-defined]
+        return anew
     return (flat.clone() if isinstance(flat.storage_offset(), torch.SymInt) else flat).item()
 
 

@@ -25,6 +25,7 @@ from torch.fx.experimental.proxy_tensor import (
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from deploypipe.dynamic_to_static.runtime.aliases import join_results, sources, storage
 from deploypipe.dynamic_to_static.runtime.context import DeliberateRaise, Refused, current, module_stack_kept
 from deploypipe.dynamic_to_static.runtime.growing import GrowingList
 from deploypipe.dynamic_to_static.runtime.packing import flat, number_tensor, pack, unpack
@@ -50,10 +51,6 @@ INEQUALITIES = (StrictGreaterThan, StrictLessThan, GreaterThan, LessThan)
 SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
-def storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
-
-
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operation of a dry run: which tensors come from outside, and which storages are written."""
 
@@ -65,6 +62,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.own_symbols: set[Any] = set()
         self.changed: set[int] = set()
         self.operations: set[str] = set()
+        self.stale: dict[int, Any] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -151,6 +149,15 @@ def local_guards(shape_env: Any) -> Iterator[None]:
         shape_env.num_deferred_runtime_asserts = number
 
 
+@contextlib.contextmanager
+def no_stride_guards() -> Iterator[None]:
+    """`torch.cond` compares the strides of its results, which are contiguous, and the answers would exclude size 1."""
+    shape_env = _fake_mode().shape_env
+    count = len(shape_env.guards)
+    yield
+    shape_env.guards[count:] = [g for g in shape_env.guards[count:] if not isinstance(g.expr, INEQUALITIES)]
+
+
 def _demand(guard: Any) -> bool:
     """Whether a guard is a demand that the operation checks itself when it runs: a bound, or not being empty."""
     return isinstance(guard, INEQUALITIES) or (isinstance(guard, Unequality) and guard.rhs == 0)
@@ -161,6 +168,8 @@ def dry_run() -> Iterator[Recorder]:
     context, mode = current(), _fake_mode()
     recorder = Recorder()
     recorder.before = frozenset(mode.shape_env.var_to_range)
+    outside, context.symbols_outside = context.symbols_outside, recorder.before
+    stale = dict(context.stale)
     context.dry += 1
     context.staged += 1
     try:
@@ -174,6 +183,8 @@ def dry_run() -> Iterator[Recorder]:
     finally:
         context.dry -= 1
         context.staged -= 1
+        context.symbols_outside = outside
+        recorder.stale, context.stale = context.stale, stale
 
 
 def _run(block: Block, get: Get, put: Put, state: tuple[Any, ...]) -> tuple[Any, ...] | DeliberateRaise:
@@ -209,13 +220,15 @@ def operands_of(recorder: Recorder, state: list[Any]) -> tuple[list[Tensor], lis
 @contextlib.contextmanager
 def inside_region() -> Iterator[None]:
     """While a block is traced into the graph of a branch or loop."""
-    context = current()
+    context, shape_env = current(), _fake_mode().shape_env
+    outside, context.symbols_outside = context.symbols_outside, frozenset(shape_env.var_to_range)
     context.staged += 1
     try:
-        with local_guards(_fake_mode().shape_env):
+        with local_guards(shape_env):
             yield
     finally:
         context.staged -= 1
+        context.symbols_outside = outside
 
 
 def redirect(old: Any, new: Any) -> None:
@@ -225,6 +238,15 @@ def redirect(old: Any, new: Any) -> None:
     set_proxy_slot(old, mode.tracer, get_proxy_slot(new, mode.tracer))
 
 
+def packed(tensor: Tensor) -> Tensor:
+    """`tensor.contiguous()`, right for every size, whatever it asks about this one."""
+    shape_env = _fake_mode().shape_env
+    count = len(shape_env.guards)
+    made = tensor.contiguous()
+    del shape_env.guards[count:]
+    return made
+
+
 def outputs(
     templates: list[Template], values: tuple[Any, ...], extra: list[Tensor], avoid: set[int]
 ) -> tuple[Tensor, ...]:
@@ -232,7 +254,7 @@ def outputs(
     seen = set(avoid)
     out: list[Tensor] = []
     for tensor in [t for template, v in zip(templates, values, strict=True) for t in pack(template, v)] + extra:
-        tensor = tensor.clone(memory_format=torch.contiguous_format) if storage(tensor) in seen else tensor.contiguous()
+        tensor = tensor.clone(memory_format=torch.contiguous_format) if storage(tensor) in seen else packed(tensor)
         if storage(tensor) in seen:
             tensor = tensor.clone(memory_format=torch.contiguous_format)
         seen.add(storage(tensor))
@@ -279,8 +301,12 @@ def stage_if(
 ) -> None:
     """Both blocks as one `torch.cond`; afterwards the names hold its results."""
     before = tuple(get())
+    context = current()
     with dry_run() as recorder:
-        first, second = _run(then, get, put, before), _run(orelse, get, put, before)
+        first = _run(then, get, put, before)
+        by_then, context.stale = context.stale, {}
+        second = _run(orelse, get, put, before)
+        context.stale.update(by_then)
         put(before)
         if isinstance(first, DeliberateRaise) or isinstance(second, DeliberateRaise):
             _one_side_raises(pred, first, second, then, orelse)
@@ -291,13 +317,17 @@ def stage_if(
         leaves = [t for template, a in zip(templates, first, strict=True) for t in pack(template, a)]
         leaves += [t for template, b in zip(templates, second, strict=True) for t in pack(template, b)]
         changed = recorder.changed_outside()
-    context = current()
+    context.stale.update(recorder.stale)
+    sides = [first, second]
     if context.dry:
+        pred.clone()
         for tensor in changed:
             tensor.copy_(tensor.clone())
         for leaf in leaves:
             leaf.clone()  # the recorder around this one must know what this block passes through
-        put(_after_if(templates, placeholders(templates), names, before, first, second))
+        results = placeholders(templates)
+        join_results(templates, results, sides)
+        put(_after_if(templates, results, names, before, first, second))
         return
     if not leaves and not changed:
         put(rebuild(templates, [], names))
@@ -321,10 +351,12 @@ def stage_if(
         return run
 
     operands = (*_apart(tensors), *ints, *[t for _, t in floats])
-    results = list(torch.ops.higher_order.cond(pred, traced(then), traced(orelse), operands))
+    with no_stride_guards():
+        results = list(torch.ops.higher_order.cond(pred, traced(then), traced(orelse), operands))
     put(_after_if(templates, results, names, before, first, second))
     for tensor, result in zip(changed, results[len(results) - len(changed) :], strict=True):
         tensor.copy_(result)
+    join_results(templates, results, sides)
 
 
 def _redirect_floats(floats: list[tuple[Any, Tensor]], operands: tuple[Any, ...]) -> None:
@@ -398,11 +430,13 @@ def stage_while(
     templates: list[Template] = [
         NumberT(int) if n.endswith("#") else Fixed(v) for v, n in zip(before, names, strict=True)
     ]
+    after: tuple[Any, ...] | None = None
     for _ in range(12):
         with dry_run() as recorder:
             start = placeholders(templates)
             for tensor in start:
                 recorder.makes(tensor)
+            join_results(templates, start, [after] if after is not None else [])
             head = _entered(rebuild(templates, start, names))
             put(fresh(head))
             keep_going = test()
@@ -426,16 +460,25 @@ def stage_while(
     changed = recorder.changed_outside()
     own = {storage(t) for t in start}
     carried_in_place = not own.isdisjoint(recorder.changed)
+    context = current()
+    context.stale.update(recorder.stale)
+    sides = [before, after]
+    for tensor, group in zip(
+        start, [g for t, b in zip(templates, before, strict=True) for g in sources(t, b)], strict=True
+    ):
+        if storage(tensor) in recorder.changed:  # eager changes what the loop starts with
+            context.stale.update({storage(source): source for source in group})
     if keep_going is True:
         raise Refused("a loop", "its condition never changes, so it would not end", "")
-    context = current()
     if context.dry:
         for tensor in changed:
             tensor.copy_(tensor.clone())
         for template, value in zip(templates, before, strict=True):
             for tensor in pack(template, value):
                 tensor.clone()
-        put(_after_loop(templates, placeholders(templates), names, live, before, after, trips))
+        results = placeholders(templates)
+        join_results(templates, results, sides)
+        put(_after_loop(templates, results, names, live, before, after, trips))
         return
     initial = outputs(templates, before, [t.clone() for t in changed], {storage(t) for t in recorder.outside.values()})
     if not initial:
@@ -473,6 +516,7 @@ def stage_while(
     put(_after_loop(templates, results, names, live, before, after, trips))
     for tensor, result in zip(changed, results[count - len(changed) :], strict=True):
         tensor.copy_(result)
+    join_results(templates, results, sides)
 
 
 class NeedsRoom(Exception):

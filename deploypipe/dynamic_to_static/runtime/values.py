@@ -306,6 +306,15 @@ def carriable(template: Template) -> bool:
     return isinstance(template, NumberT)
 
 
+def flat_count(template: Template) -> int:
+    """How many tensors carry a template."""
+    if isinstance(template, TreeT):
+        return sum(flat_count(c) for c in template.children)
+    if isinstance(template, GrowT):
+        return flat_count(template.element) + 1
+    return 1 if isinstance(template, (TensorT, NumberT)) else 0
+
+
 def same_template(a: Template, b: Template) -> bool:
     """Whether a further iteration would learn nothing new."""
     if type(a) is not type(b):
