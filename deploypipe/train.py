@@ -25,7 +25,7 @@ from deploypipe import data, runs
 from deploypipe.data import Dataset, Split
 from deploypipe.errors import Interrupted, TrainingError, UsageError, first_line
 from deploypipe.evaluate import evaluate
-from deploypipe.files import atomic_path, sha256_file, write_json
+from deploypipe.files import atomic_path, make_folder, sha256_file, write_json
 from deploypipe.models import DEFAULT, entry_of
 from deploypipe.runs import Run
 
@@ -200,6 +200,7 @@ class _Loop:
         curves = self.folder / "tensorboard"
         if not self.epoch:
             shutil.rmtree(curves, ignore_errors=True)
+        make_folder(curves)  # TensorBoard writes from a thread of its own, whose errors come late and long
         with SummaryWriter(str(curves)) as writer:
             while self.epoch < self.epochs and not self._stale():
                 row = self._one_epoch(report)

@@ -201,3 +201,13 @@ def test_a_signal_leaves_no_half_written_file_and_says_how_to_go_on(tmp_path: Pa
     left = sorted(path.name for path in (tmp_path / "runs" / "mlp-digits").iterdir())
     assert left == ["checkpoint.pt", "tensorboard"]
     torch.load(tmp_path / "runs" / "mlp-digits" / "checkpoint.pt", weights_only=True)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(UsageError, match="cannot write .*run.*: Not a directory"):
+        train(SMALL, tmp_path / "run")
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "tensorboard").touch()
+    with pytest.raises(UsageError, match="cannot write .*tensorboard: Not a directory"):
+        train(SMALL, tmp_path / "half")
