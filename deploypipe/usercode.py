@@ -79,9 +79,9 @@ def _module(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(specification)
     # Found by name while it runs (dataclasses) and later (inspect, pickle).
     sys.modules[name] = module
-    # Its neighbours can be imported; last, so that they do not come before installed packages of their names either.
-    before = list(sys.path)
-    sys.path.append(str(whole.parent))
+    # Its neighbours can be imported, later too, as a script's can; but last, where they hide no installed package.
+    if str(whole.parent) not in sys.path:
+        sys.path.append(str(whole.parent))
     try:
         specification.loader.exec_module(module)
     except BaseException as cause:
@@ -89,8 +89,6 @@ def _module(path: Path) -> ModuleType:
         if isinstance(cause, Exception | SystemExit):
             raise UsageError(f"{path} fails to run: {type(cause).__name__}: {first_line(cause)}") from cause
         raise
-    finally:
-        sys.path[:] = before
     return module
 
 

