@@ -84,8 +84,10 @@ class Run:
 
     def provenance(self) -> dict[str, Any]:
         """What an artifact of this run carries of it."""
-        kept = ("model", "dataset", "config", "seed", "versions", "git_commit", "weights_sha256")
-        return {key: self.document[key] for key in kept}
+        kept = ("model", "dataset", "seed", "versions", "git_commit", "weights_sha256")
+        # Where the data lies on this machine says nothing to whoever gets the artifact; its sha256 does.
+        config = {key: value for key, value in self.document["config"].items() if key != "data_dir"}
+        return {key: self.document[key] for key in kept} | {"config": config}
 
 
 def open_run(folder: Path | None = None, root: Path = ROOT) -> Run:
@@ -100,8 +102,12 @@ def open_run(folder: Path | None = None, root: Path = ROOT) -> Run:
 
 
 def versions() -> dict[str, str]:
+    import onnxruntime
+
     names = ("deploypipe", "torch", "torchvision", "onnx", "onnxscript", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    # Its package's name depends on the platform.
+    found = {name: version(name) for name in names} | {"onnxruntime": onnxruntime.__version__}
+    return {"python": platform.python_version(), **found}
 
 
 def git_commit() -> str | None:

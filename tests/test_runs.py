@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import onnxruntime
 import pytest
 
 from deploypipe.errors import DataError, TrainingError, UsageError
@@ -62,3 +63,9 @@ def test_git_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert commit is not None and len(commit) == 40
     (tmp_path / "new").touch()
     assert git_commit() == f"{commit}+changes"
+
+
+def test_provenance_says_what_was_used_but_not_where_it_lay(digits_run: Run) -> None:
+    run = Run(digits_run.folder, digits_run.document | {"config": digits_run.document["config"] | {"data_dir": "/me"}})
+    assert "/me" not in json.dumps(run.provenance()) and run.provenance()["config"]["epochs"] == 2
+    assert run.provenance()["versions"]["onnxruntime"] == onnxruntime.__version__
