@@ -70,7 +70,6 @@ def _cuda() -> tuple[str, bool]:
 
 def _providers() -> tuple[str, bool]:
     import onnxruntime
-
     from onnx import TensorProto, helper
 
     # A session, because a provider that is built in may still lack its libraries.
