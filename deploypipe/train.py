@@ -101,6 +101,7 @@ class TrainConfig:
         check(0 <= self.scale < 1, f"scale is {self.scale}, must be in [0, 1)")
         check(min(self.l1, self.l2, self.momentum, self.shift, self.rotate) >= 0,
               "l1, l2, momentum, shift and rotate must not be negative")  # fmt: skip
+        check(0 <= self.seed < 2**31, f"seed is {self.seed}, must be in [0, 2**31)")
         check(self.patience >= 0, f"patience is {self.patience}, must not be negative")
         check(not self.patience or self.validation > 0, "patience needs a validation fraction")
 
@@ -408,13 +409,22 @@ def resolve_device(name: str) -> torch.device:
     if not there.get(name.partition(":")[0], False):
         usable = ", ".join(device for device, usable in there.items() if usable)
         raise UsageError(f"device {name!r} is not there", f"Usable here: {usable}.")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as cause:
+        raise UsageError(f"{name!r} is no device", "Examples: cpu, cuda, cuda:1.") from cause
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device {name!r} is not there", f"There are {torch.cuda.device_count()} GPUs, from cuda:0.")
+    return device
 
 
 def _split(split: Split, config: TrainConfig) -> tuple[Split, Split | None]:
     held = round(len(split) * config.validation)
     if not held:
         return split, None
+    if held == len(split):
+        raise UsageError(f"validation is {config.validation}: of {len(split):,} examples none is left to train on",
+                         "Hold back fewer.")  # fmt: skip
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(config.seed))
     kept, back = order[held:], order[:held]
     return Split(split.inputs[kept], split.targets[kept]), Split(split.inputs[back], split.targets[back])

@@ -136,6 +136,8 @@ def test_training_again_removes_the_artifacts_of_other_weights(tmp_path: Path) -
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"validation": 1.5}, "validation is 1.5"),
         ({"patience": 3}, "patience needs a validation fraction"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**31}, "seed is 2147483648"),
         ({"l2": -1.0}, "must not be negative"),
     ],
     ids=lambda value: str(value),
@@ -166,6 +168,13 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(UsageError, match=r"device 'tpu' is not there.*cpu"):
         resolve_device("tpu")
     assert resolve_device("cpu").type == "cpu"
+    with pytest.raises(UsageError, match="'cpu:x' is no device"):
+        resolve_device("cpu:x")
+
+
+def test_a_validation_that_leaves_nothing_to_train_on_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="of 1,438 examples none is left"):
+        train(dataclasses.replace(SMALL, validation=0.9999), tmp_path)
 
 
 def test_augmentation_moves_what_it_should() -> None:
