@@ -114,6 +114,29 @@ def read_json(path: Path, schema: str, error: type[DeploypipeError], remedy: str
     return document
 
 
+Shape = Any
+"""A type or a union of types; a dict of the fields that must be there; a list of the shape that each item has."""
+
+
+def check_shape(value: object, shape: Shape, where: str = "it") -> None:
+    """ValueError, saying what and where, unless `value`, as read from a file, has `shape`. Other fields may be there
+    too."""
+    if isinstance(shape, dict):
+        check_shape(value, dict, where)
+        assert isinstance(value, dict)
+        for key, inner in shape.items():
+            if key not in value:
+                raise ValueError(f"{where} has no {key!r}")
+            check_shape(value[key], inner, key)
+    elif isinstance(shape, list):
+        check_shape(value, list, where)
+        assert isinstance(value, list)
+        for item in value:
+            check_shape(item, shape[0], f"an item of {where}")
+    elif not isinstance(value, shape):
+        raise ValueError(f"{where} is of the wrong type ({type(value).__name__})")
+
+
 def sha256_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -59,10 +59,14 @@ class Run:
         sidecars = sorted(self.exports.glob("*.json"))
         return [sidecar.with_suffix("") for sidecar in sidecars if sidecar.with_suffix("").is_file()]
 
+    def has_its_weights(self) -> bool:
+        path = self.folder / "weights.safetensors"
+        return path.is_file() and sha256_file(path) == self.document["weights_sha256"]
+
     def load_module(self) -> nn.Module:
         """The trained module, eager, on the CPU, in eval mode. TrainingError when the weights are not this run's."""
         path = self.folder / "weights.safetensors"
-        if not path.is_file() or sha256_file(path) != self.document["weights_sha256"]:
+        if not self.has_its_weights():
             raise TrainingError(
                 f"{path} is missing or is not what this run trained", "Train again: `deploypipe train`."
             )

@@ -1,10 +1,13 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -162,6 +165,75 @@ def test_checkpoints_that_cannot_be_used(tmp_path: Path, content: bytes | None, 
         (tmp_path / "checkpoint.pt").write_bytes(content)
     with pytest.raises(TrainingError, match=message):
         train(SMALL, tmp_path, resume=True)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(SMALL, tmp_path_factory.mktemp("trained") / "run").folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_resuming_a_complete_run_changes_nothing(trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    (run / "exports").mkdir()
+    (run / "exports" / "model.onnx").touch()
+    (run / "parity.json").touch()
+    before = contents(run)
+    assert train(SMALL, run, resume=True).folder == run
+    assert contents(run) == before
+    # Weights that are not the run's make it incomplete: they come back.
+    (run / "weights.safetensors").unlink()
+    assert train(SMALL, run, resume=True).document["epochs"] == json.loads(before["run.json"])["epochs"]
+    assert contents(run)["weights.safetensors"] == before["weights.safetensors"]
+
+
+def test_the_newest_checkpoint_goes_on_in_its_own_folder(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs", "mine").mkdir(parents=True)
+    shutil.copyfile(trained / "checkpoint.pt", "runs/mine/checkpoint.pt")
+    assert train(SMALL, resume=True).folder == Path("runs", "mine")
+    assert [path.name for path in Path("runs").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.update(dataset_sha256="0" * 64), "digits is not the one that .* was trained on"),
+        (lambda state: state.pop("history"), "cannot be resumed: it has no 'history'"),
+        (lambda state: state.update(epoch="1"), "epoch is of the wrong type"),
+        (lambda state: state["config"].update(future=1), r"another version's \(future\)"),
+        (lambda state: state["config"].pop("seed"), r"another version's \(seed\)"),
+        (lambda state: state["config"].update(seed="x"), "cannot be resumed"),
+        (lambda state: state["config"].update(model="gone"), "no model 'gone'"),
+        (lambda state: state["module"].popitem(), "does not fit mlp"),
+    ],
+    ids=["dataset", "missing", "type", "unknown option", "missing option", "option's type", "model", "weights"],
+)
+def test_checkpoints_of_something_else(
+    trained: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    state = torch.load(trained / "checkpoint.pt", weights_only=True)
+    change(state)
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(TrainingError, match=f"{message}.*without --resume"):
+        train(SMALL, tmp_path, resume=True)
+
+
+def test_the_data_folder_is_recorded_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = train(dataclasses.replace(SMALL, data_dir="data"), Path("run"))
+    assert run.document["config"]["data_dir"] == str(tmp_path / "data")
+
+
+@pytest.mark.parametrize("options", [{"data": "digits"}, {"epochs": 3}], ids=str)
+def test_a_model_that_is_not_trained_takes_no_training_options(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="dynamic-branch is not trained"):
+        train(TrainConfig(model="dynamic-branch", **options), tmp_path)
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:
