@@ -100,8 +100,10 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path, schema: str, error: type[DeploypipeError], remedy: str) -> dict[str, Any]:
-    """The JSON object in `path`, whose `schema` field must be `schema`; else `error` naming the file."""
+def read_json(
+    path: Path, schema: str, error: type[DeploypipeError], remedy: str, shape: "Shape" = dict
+) -> dict[str, Any]:
+    """The JSON object in `path`, whose `schema` field must be `schema`, of that shape; else `error` naming the file."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -111,6 +113,10 @@ def read_json(path: Path, schema: str, error: type[DeploypipeError], remedy: str
     if not isinstance(document, dict) or document.get("schema") != schema:
         found = document.get("schema") if isinstance(document, dict) else type(document).__name__
         raise error(f"{path} is not a {schema!r} file (its schema is {found!r})", remedy)
+    try:
+        check_shape(document, shape)
+    except ValueError as cause:
+        raise error(f"{path} is damaged: {cause}", remedy) from cause
     return document
 
 
