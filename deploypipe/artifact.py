@@ -6,13 +6,29 @@ from pathlib import Path
 from typing import Any
 
 from deploypipe.errors import DeploypipeError, ParityError, UsageError, first_line
-from deploypipe.files import read_json, sha256_file, write_json
+from deploypipe.files import check_shape, read_json, sha256_file, write_json
 from deploypipe.formats import FORMATS
 from deploypipe.formats.base import DeviceUnavailable, Format, Runner
-from deploypipe.signature import Sample, Signature
+from deploypipe.signature import Sample, Signature, dtype_name, leaf_names
 
 SCHEMA = "deploypipe.artifact/1"
 IMAGE_CLASSIFICATION, TENSORS = "image-classification", "tensors"
+_SPEC = {"name": str, "dtype": str, "shape": [int | str]}
+_TENSOR = {"dtype": str, "shape": [int], "base64": str}
+_SITE = {"file": str, "line": int, "function": str, "kind": str, "became": str, "proven": [str], "unproven": [str]}
+SIDECAR = {
+    "format": str,
+    "sha256": str,
+    "inputs": [_SPEC],
+    "outputs": [_SPEC],
+    "structure": dict | None,
+    "provenance": dict,
+    "parity": dict,
+    "control_flow": [_SITE],
+    "task": str,
+    "samples": dict | None,
+}
+SAMPLES = {"inputs": [_TENSOR], "outputs": [_TENSOR]}
 
 
 @dataclass(frozen=True)
@@ -108,8 +124,9 @@ def read_artifact(path: Path, error: type[DeploypipeError] = UsageError) -> Arti
     if not path.is_file():
         raise error(f"no artifact at {path}", "Write it with `deploypipe export`.")
     remedy = f"Write {path.name} anew with `deploypipe export`."
-    document = read_json(sidecar_of(path), SCHEMA, error, remedy)
+    document = read_json(sidecar_of(path), SCHEMA, error, remedy, SIDECAR)
     try:
+        _check_sidecar(path, document)
         artifact = Artifact(
             path=path,
             format=document["format"],
@@ -117,15 +134,43 @@ def read_artifact(path: Path, error: type[DeploypipeError] = UsageError) -> Arti
             sha256=document["sha256"],
             provenance=document["provenance"],
             parity=document["parity"],
-            samples=Sample.from_json(document["samples"]) if document["samples"] else None,
+            samples=Sample.from_json(document["samples"]) if document["samples"] is not None else None,
             control_flow=tuple(ControlFlow.from_json(site) for site in document["control_flow"]),
             task=document["task"],
         )
-    except (KeyError, TypeError) as cause:
-        raise error(f"{sidecar_of(path)} is damaged: {cause!r}", remedy) from cause
+        if artifact.samples:
+            _check_samples(artifact.samples, artifact.signature)
+    # What decoding a sample raises: AttributeError and TypeError for no dtype, RuntimeError for a wrong length.
+    except (ValueError, TypeError, AttributeError, RuntimeError) as cause:
+        raise error(f"{sidecar_of(path)} is damaged: {first_line(cause)}", remedy) from cause
     if sha256_file(path) != artifact.sha256:
         raise ParityError(f"{path} is not the file that was proven: its sha256 differs from its sidecar's", remedy)
     return artifact
+
+
+def _check_sidecar(path: Path, document: Mapping[str, Any]) -> None:
+    """ValueError for facts that contradict each other or the file's name."""
+    format = FORMATS.get(document["format"])
+    if format is None or format.suffix != path.suffix:
+        raise ValueError(f"its format, {document['format']!r}, is not that of {path.name}")
+    if document["task"] not in (IMAGE_CLASSIFICATION, TENSORS):
+        raise ValueError(f"no task {document['task']!r}")
+    if len(leaf_names(document["structure"])) != len(document["outputs"]):
+        raise ValueError("its structure does not nest its outputs")
+    if document["samples"] is not None:
+        check_shape(document["samples"], SAMPLES, "samples")
+
+
+def _check_samples(samples: Sample, signature: Signature) -> None:
+    """ValueError for samples that are not what the signature says."""
+    for specs, tensors in ((signature.inputs, samples.inputs), (signature.outputs, samples.outputs)):
+        if len(specs) != len(tensors):
+            raise ValueError(f"{len(tensors)} sample tensors for {len(specs)} of its signature")
+        for spec, tensor in zip(specs, tensors, strict=True):
+            sizes = list(zip(spec.shape, tensor.shape, strict=False))
+            fits = len(spec.shape) == tensor.ndim and all(isinstance(axis, str) or axis == n for axis, n in sizes)
+            if not fits or dtype_name(tensor.dtype) != spec.dtype:
+                raise ValueError(f"its sample of {spec} is {dtype_name(tensor.dtype)}{list(tensor.shape)}")
 
 
 def format_of(path: Path) -> Format:

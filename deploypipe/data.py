@@ -162,8 +162,10 @@ def _download(torchvision_name: str, folder: Path) -> None:
             final.mkdir(parents=True, exist_ok=True)
             for name in (*SHAPES, CHECKSUMS):
                 shutil.move(unpacked / name, final / name)
-    except (OSError, RuntimeError) as cause:
-        raise Unavailable(torchvision_name, folder, str(cause).strip().splitlines()[-1]) from cause
+    except Exception as cause:
+        # Whatever a network, a proxy's answer or half a file makes of it; torchvision says the reason last.
+        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[-1]
+        raise Unavailable(torchvision_name, folder, reason) from cause
 
 
 @contextlib.contextmanager
@@ -200,7 +202,8 @@ def _read_idx(path: Path, expected: Mapping[str, str]) -> Tensor:
     if content[:4] != bytes((0, 0, 8, len(shape))):
         raise DataError(f"{path} is no IDX file of {len(shape)} axes: it starts with {content[:4].hex() or 'nothing'}, "
                         f"not 0000080{len(shape)}", remedy)  # fmt: skip
-    sizes = tuple(int(size) for size in np.frombuffer(content[4:header], dtype=">u4"))
+    # Cut inside its header, a file has no sizes to read.
+    sizes = tuple(np.frombuffer(content[4:header], dtype=">u4").tolist()) if len(content) >= header else ()
     if sizes != shape or len(content) != header + int(np.prod(shape)):
         raise DataError(
             f"{path} is truncated or of another size: {len(content):,} bytes with axes {list(sizes)}, "

@@ -12,6 +12,8 @@ import torch
 
 from deploypipe import data
 from deploypipe.errors import DeploypipeError, first_line
+from deploypipe.files import make_folder
+from deploypipe.formats.onnx import OPSET
 
 NEEDED_DISK = 2 * 10**9
 """Bytes for a dataset, a run, its artifacts and a server's logs."""
@@ -36,6 +38,8 @@ def examine(data_dir: Path | None = None, ports: tuple[int, ...] = (8080,)) -> l
     checks.append(_check("Java", NEEDED, _java))
     checks.append(_check("TorchServe", NEEDED, _torchserve))
     checks += [_check(f"port {port}", USEFUL, partial(_port, port)) for port in ports]
+    checks.append(_check("torch-model-archiver", NEEDED, _version_of("model_archiver")))
+    checks.append(_check("folder", NEEDED, _folder))
     checks.append(_check("disk", NEEDED, _disk))
     checks.append(_check("data", USEFUL, lambda: _data(data.data_folder(data_dir))))
     return checks
@@ -66,10 +70,20 @@ def _cuda() -> tuple[str, bool]:
 
 def _providers() -> tuple[str, bool]:
     import onnxruntime
+    from onnx import TensorProto, helper
 
-    usable = ["CPUExecutionProvider"]
+    # A session, because a provider that is built in may still lack its libraries.
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "probe", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+    model.ir_version = 8  # helper writes its newest, which ONNX Runtime may not know yet
+    wanted = ["CPUExecutionProvider"]
+    # Without a GPU, asking for it only prints an error.
     if torch.cuda.is_available() and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        usable.insert(0, "CUDAExecutionProvider")
+        wanted.insert(0, "CUDAExecutionProvider")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what it cannot use, the answer says
+    usable = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=wanted).get_providers()
     return f"{onnxruntime.__version__}: {', '.join(usable)}", True
 
 
@@ -94,6 +108,11 @@ def _port(port: int) -> tuple[str, bool]:
         except OSError as cause:
             return f"taken ({cause.strerror}): use --port", False
     return "free", True
+
+
+def _folder() -> tuple[str, bool]:
+    make_folder(Path.cwd())
+    return f"{Path.cwd()} can be written", True
 
 
 def _disk() -> tuple[str, bool]:

@@ -16,16 +16,33 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from deploypipe.data import Dataset, load
-from deploypipe.errors import DataError, TrainingError, UsageError
-from deploypipe.files import read_json, sha256_file
+from deploypipe.errors import DataError, TrainingError, UsageError, first_line
+from deploypipe.files import check_shape, read_json, sha256_file
 from deploypipe.models import Entry, entry_of
 
 SCHEMA = "deploypipe.run/1"
 ROOT = Path("runs")
+DOCUMENT = {
+    "model": str,
+    "config": {"data_dir": str | None},
+    "seed": int,
+    "dataset": dict | None,
+    "epochs": [dict],
+    "metrics": dict,
+    "weights_sha256": str,
+    "device": str,
+    "seconds": float | int,
+    "versions": dict,
+    "git_commit": str | None,
+}
+DATASET = {"name": str, "sha256": str, "train": int, "validation": int, "test": int, "classes": [str]}
+"""Of a model that is trained; its metrics are one of these."""
+METRICS = ({"examples": int, "accuracy": float | int}, {"examples": int, "mean_squared_error": float | int})
 
 
 @dataclass(frozen=True)
@@ -59,15 +76,24 @@ class Run:
         sidecars = sorted(self.exports.glob("*.json"))
         return [sidecar.with_suffix("") for sidecar in sidecars if sidecar.with_suffix("").is_file()]
 
+    def has_its_weights(self) -> bool:
+        path = self.folder / "weights.safetensors"
+        return path.is_file() and sha256_file(path) == self.document["weights_sha256"]
+
     def load_module(self) -> nn.Module:
         """The trained module, eager, on the CPU, in eval mode. TrainingError when the weights are not this run's."""
         path = self.folder / "weights.safetensors"
-        if not path.is_file() or sha256_file(path) != self.document["weights_sha256"]:
+        if not self.has_its_weights():
             raise TrainingError(
                 f"{path} is missing or is not what this run trained", "Train again: `deploypipe train`."
             )
         module = self.entry.build()
-        module.load_state_dict(load_file(path))
+        try:
+            module.load_state_dict(load_file(path))
+        except (OSError, RuntimeError, SafetensorError) as cause:
+            raise TrainingError(
+                f"{path} does not fit {self.model}: {first_line(cause)}", "Train again: `deploypipe train`."
+            ) from cause
         return module.eval()
 
     def dataset(self, data_dir: Path | None = None) -> Dataset | None:
@@ -84,8 +110,10 @@ class Run:
 
     def provenance(self) -> dict[str, Any]:
         """What an artifact of this run carries of it."""
-        kept = ("model", "dataset", "config", "seed", "versions", "git_commit", "weights_sha256")
-        return {key: self.document[key] for key in kept}
+        kept = ("model", "dataset", "seed", "versions", "git_commit", "weights_sha256")
+        # Where the data lies on this machine says nothing to whoever gets the artifact; its sha256 does.
+        config = {key: value for key, value in self.document["config"].items() if key != "data_dir"}
+        return {key: self.document[key] for key in kept} | {"config": config}
 
 
 def open_run(folder: Path | None = None, root: Path = ROOT) -> Run:
@@ -96,12 +124,27 @@ def open_run(folder: Path | None = None, root: Path = ROOT) -> Run:
         if not found:
             raise UsageError(f"no run in {root.resolve()}", remedy)
         folder = found[-1].parent
-    return Run(folder, read_json(folder / "run.json", SCHEMA, UsageError, remedy))
+    path = folder / "run.json"
+    document = read_json(path, SCHEMA, UsageError, remedy, DOCUMENT)
+    try:
+        entry = entry_of(document["model"])
+        if bool(entry.datasets) != bool(document["dataset"]):
+            raise ValueError(f"its dataset does not go with {document['model']}")
+        if document["dataset"]:
+            check_shape(document["dataset"], DATASET, "dataset")
+            check_shape(document["metrics"], METRICS["accuracy" not in document["metrics"]], "metrics")
+    except (ValueError, UsageError) as cause:
+        raise UsageError(f"{path} is damaged: {first_line(cause)}", remedy) from cause
+    return Run(folder, document)
 
 
 def versions() -> dict[str, str]:
+    import onnxruntime
+
     names = ("deploypipe", "torch", "torchvision", "onnx", "onnxscript", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    # Its package's name depends on the platform.
+    found = {name: version(name) for name in names} | {"onnxruntime": onnxruntime.__version__}
+    return {"python": platform.python_version(), **found}
 
 
 def git_commit() -> str | None:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.syntax import Syntax
 from rich.table import Table
+from rich.text import Text
 
 from deploypipe.evaluate import Metrics
 from deploypipe.export import Plan, Written
@@ -26,8 +27,9 @@ from deploypipe.train import Progress
 from deploypipe.train import Report as Listener
 
 # Where nobody looks at a terminal there is no width to fit into, and a wrapped path is hard to copy.
-out = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+# Paths, names and a server's words are shown as they are: "[/y]" is no markup, ":cat:" no cat.
+out = Console(width=None if sys.stdout.isatty() else 110, highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
@@ -39,11 +41,11 @@ def _table(*columns: str, title: str | None = None) -> Table:
 
 
 def warn(message: str) -> None:
-    err.print(f"warning: {message}", style="yellow", markup=False)
+    err.print(f"warning: {message}", style="yellow")
 
 
 def note(message: str) -> None:
-    err.print(message, markup=False)
+    err.print(message)
 
 
 def next_commands(*commands: Sequence[str]) -> None:
@@ -172,8 +174,8 @@ def reports(found: Sequence[Report]) -> None:
     out.print(table)
 
 
-def verdict(passed: bool) -> str:
-    return "[green]passed[/green]" if passed else "[red]failed[/red]"
+def verdict(passed: bool) -> Text:
+    return Text("passed", "green") if passed else Text("failed", "red")
 
 
 def _difference(value: float) -> str:
@@ -238,7 +240,7 @@ def predictions(found: Sequence[Mapping[str, Any]]) -> None:
         if "class" in answer or "error" in answer:
             continue
         for item in answer.get("predictions", [answer]):
-            out.print(f"{answer['file']}: {json.dumps(item)}", markup=False)
+            out.print(f"{answer['file']}: {json.dumps(item)}")
 
 
 def status(found: Status) -> None:

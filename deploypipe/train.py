@@ -25,11 +25,23 @@ from deploypipe import data, runs
 from deploypipe.data import Dataset, Split
 from deploypipe.errors import Interrupted, TrainingError, UsageError, first_line
 from deploypipe.evaluate import evaluate
-from deploypipe.files import atomic_path, sha256_file, write_json
+from deploypipe.files import atomic_path, check_shape, make_folder, sha256_file, write_json
 from deploypipe.models import DEFAULT, entry_of
 from deploypipe.runs import Run
 
 CHECKPOINT_SCHEMA = "deploypipe.checkpoint/1"
+CHECKPOINT = {
+    "config": dict,
+    "dataset_sha256": str,
+    "epoch": int,
+    "history": [dict],
+    "module": dict,
+    "optimizer": dict,
+    "scheduler": dict | None,
+    "best": dict | None,
+    "best_loss": float,
+    "epochs_without_gain": int,
+}
 
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], float]] = {
     # name: class, learning rate when none is given
@@ -41,6 +53,7 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], float]] = {
 }
 FUSED = {"cpu": ("sgd", "adam", "adamw", "adagrad"), "cuda": ("sgd", "adam", "adamw")}
 """Where PyTorch has an optimizer's whole step as one kernel."""
+AGAIN = "Start again without --resume."
 SCHEDULES = ("one-cycle", "cosine", "step", "constant")
 
 
@@ -101,6 +114,7 @@ class TrainConfig:
         check(0 <= self.scale < 1, f"scale is {self.scale}, must be in [0, 1)")
         check(min(self.l1, self.l2, self.momentum, self.shift, self.rotate) >= 0,
               "l1, l2, momentum, shift and rotate must not be negative")  # fmt: skip
+        check(0 <= self.seed < 2**31, f"seed is {self.seed}, must be in [0, 2**31)")
         check(self.patience >= 0, f"patience is {self.patience}, must not be negative")
         check(not self.patience or self.validation > 0, "patience needs a validation fraction")
 
@@ -132,13 +146,22 @@ def train(
 ) -> Run:
     """Train `config.model` into the run directory `out` (`runs/<model>-<dataset>` unless given).
 
-    `resume` goes on from that directory's checkpoint, with the configuration it holds. DataError for the data,
-    UsageError for the configuration, TrainingError when the loss stops being a number or the checkpoint cannot be
-    used, Interrupted on Ctrl-C with the last epoch's checkpoint kept.
+    `resume` goes on from that directory's checkpoint (without `out`: the newest below `runs/`), with the configuration
+    it holds; a run that is complete is returned as it is. DataError for the data, UsageError for the configuration,
+    TrainingError when the loss stops being a number or the checkpoint cannot be used, Interrupted on Ctrl-C with the
+    last epoch's checkpoint kept.
     """
-    checkpoint = _load_checkpoint(_resumable(out)) if resume else None
-    if checkpoint:
-        config = TrainConfig(**checkpoint["config"])
+    checkpoint = None
+    if resume:
+        path = _resumable(out)
+        out = path.parent
+        config, checkpoint = _load_checkpoint(path)
+        complete = _completed(out, checkpoint)
+        if complete:
+            return complete
+    if config.data_dir:
+        # Later verbs may run in another folder.
+        config = dataclasses.replace(config, data_dir=str(Path(config.data_dir).resolve()))
     entry = entry_of(config.model)
     if not entry.datasets:
         return _untrained(config, out or runs.ROOT / config.model)
@@ -146,6 +169,9 @@ def train(
     if wanted not in entry.datasets:
         raise UsageError(f"{config.model} does not train on {wanted!r}", f"It trains on: {', '.join(entry.datasets)}.")
     dataset = data.load(wanted, Path(config.data_dir) if config.data_dir else None, warn)
+    if checkpoint and checkpoint["dataset_sha256"] != dataset.sha256:
+        raise TrainingError(f"the dataset {dataset.name} is not the one that {out}/checkpoint.pt was trained on: its "
+                            "sha256 differs", "Bring that one back, or start again without --resume.")  # fmt: skip
     # From here on the configuration says what is really used.
     config = dataclasses.replace(
         config,
@@ -200,6 +226,7 @@ class _Loop:
         curves = self.folder / "tensorboard"
         if not self.epoch:
             shutil.rmtree(curves, ignore_errors=True)
+        make_folder(curves)  # TensorBoard writes from a thread of its own, whose errors come late and long
         with SummaryWriter(str(curves)) as writer:
             while self.epoch < self.epochs and not self._stale():
                 row = self._one_epoch(report)
@@ -284,6 +311,7 @@ class _Loop:
         state = {
             "schema": CHECKPOINT_SCHEMA,
             "config": dataclasses.asdict(self.config),
+            "dataset_sha256": self.dataset.sha256,
             "epoch": self.epoch,
             "history": self.history,
             "module": self.module.state_dict(),
@@ -297,10 +325,14 @@ class _Loop:
             torch.save(state, temporary)
 
     def _restore(self, checkpoint: dict[str, Any]) -> None:
-        self.module.load_state_dict(checkpoint["module"])
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
-        if self.scheduler:
-            self.scheduler.load_state_dict(checkpoint["scheduler"])
+        try:
+            self.module.load_state_dict(checkpoint["module"])
+            self.optimizer.load_state_dict(checkpoint["optimizer"])
+            if self.scheduler:
+                self.scheduler.load_state_dict(checkpoint["scheduler"])
+        except Exception as cause:
+            raise TrainingError(f"{self.folder}/checkpoint.pt does not fit {self.config.model}: {first_line(cause)}",
+                                AGAIN) from cause  # fmt: skip
         self.epoch, self.history = checkpoint["epoch"], checkpoint["history"]
         self.best, self.best_loss = checkpoint["best"], checkpoint["best_loss"]
         self.epochs_without_gain = checkpoint["epochs_without_gain"]
@@ -337,6 +369,9 @@ def _save_samples(dataset: Dataset, folder: Path) -> None:
 
 def _untrained(config: TrainConfig, folder: Path) -> Run:
     """A model without anything to train still gets a run directory, so that every later verb works on it."""
+    if config.data != TrainConfig.data or config.epochs != TrainConfig.epochs:
+        raise UsageError(f"{config.model} is not trained: there is nothing to do with a dataset or epochs",
+                         "Leave out --data and --epochs.")  # fmt: skip
     torch.manual_seed(config.seed)
     return _write_run(folder, config, entry_of(config.model).build(), None, [], {}, "cpu", 0.0)
 
@@ -384,17 +419,35 @@ def _resumable(out: Path | None) -> Path:
     return found[-1]
 
 
-def _load_checkpoint(path: Path) -> dict[str, Any]:
-    remedy = "Start again without --resume."
+def _completed(folder: Path, checkpoint: dict[str, Any]) -> Run | None:
+    """The run in `folder`, if it is what this checkpoint led to: run.json is written when no epoch is left."""
+    try:
+        run = runs.open_run(folder)
+    except UsageError:
+        return None
+    same = (run.document["config"], run.document["epochs"]) == (checkpoint["config"], checkpoint["history"])
+    return run if same and run.has_its_weights() else None
+
+
+def _load_checkpoint(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
     if not path.is_file():
-        raise TrainingError(f"{path} does not exist", remedy)
+        raise TrainingError(f"{path} does not exist", AGAIN)
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as cause:
-        raise TrainingError(f"{path} cannot be read: {first_line(cause)}", remedy) from cause
+        raise TrainingError(f"{path} cannot be read: {first_line(cause)}", AGAIN) from cause
     if not isinstance(checkpoint, dict) or checkpoint.get("schema") != CHECKPOINT_SCHEMA:
-        raise TrainingError(f"{path} is not a {CHECKPOINT_SCHEMA!r} file", remedy)
-    return checkpoint
+        raise TrainingError(f"{path} is not a {CHECKPOINT_SCHEMA!r} file", AGAIN)
+    try:
+        check_shape(checkpoint, CHECKPOINT)
+        fields = {field.name for field in dataclasses.fields(TrainConfig)}
+        if other := fields ^ set(checkpoint["config"]):
+            raise ValueError(f"its configuration is another version's ({', '.join(sorted(map(str, other)))})")
+        config = TrainConfig(**checkpoint["config"])
+        entry_of(config.model)
+    except (ValueError, TypeError, UsageError) as cause:
+        raise TrainingError(f"{path} cannot be resumed: {first_line(cause)}", AGAIN) from cause
+    return config, checkpoint
 
 
 def resolve_device(name: str) -> torch.device:
@@ -407,13 +460,22 @@ def resolve_device(name: str) -> torch.device:
     if not there.get(name.partition(":")[0], False):
         usable = ", ".join(device for device, usable in there.items() if usable)
         raise UsageError(f"device {name!r} is not there", f"Usable here: {usable}.")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as cause:
+        raise UsageError(f"{name!r} is no device", "Examples: cpu, cuda, cuda:1.") from cause
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device {name!r} is not there", f"There are {torch.cuda.device_count()} GPUs, from cuda:0.")
+    return device
 
 
 def _split(split: Split, config: TrainConfig) -> tuple[Split, Split | None]:
     held = round(len(split) * config.validation)
     if not held:
         return split, None
+    if held == len(split):
+        raise UsageError(f"validation is {config.validation}: of {len(split):,} examples none is left to train on",
+                         "Hold back fewer.")  # fmt: skip
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(config.seed))
     kept, back = order[held:], order[:held]
     return Split(split.inputs[kept], split.targets[kept]), Split(split.inputs[back], split.targets[back])

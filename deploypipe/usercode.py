@@ -1,9 +1,12 @@
 """The user's own model and example inputs, named on the command line as `file.py:name`."""
 
+import hashlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -58,26 +61,40 @@ def _load(reference: str, option: str) -> Any:
         raise UsageError(f"{option} {reference!r} is not of the form file.py:name")
     if not path.is_file():
         raise UsageError(f"{option}: no file {path}")
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    # Found by name while it runs (dataclasses) and later (inspect, pickle); its neighbours can be imported.
-    sys.modules[path.stem] = module
-    sys.path.insert(0, str(path.parent.resolve()))
-    try:
-        specification.loader.exec_module(module)
-    except Exception as cause:
-        raise UsageError(f"{path} fails to run: {type(cause).__name__}: {first_line(cause)}") from cause
-    finally:
-        sys.path.pop(0)
+    module = _module(path)
     if not hasattr(module, name):
         raise UsageError(f"{path} defines no {name!r}")
     return getattr(module, name)
 
 
+def _module(path: Path) -> ModuleType:
+    """The file as a module, executed once however often it is named."""
+    whole = path.resolve()
+    # A name of its own: `onnx.py` must not be what others get who import onnx.
+    name = f"_deploypipe_user_{hashlib.sha256(os.fsencode(whole)).hexdigest()[:16]}_{path.stem}"
+    if name in sys.modules:
+        return sys.modules[name]
+    specification = importlib.util.spec_from_file_location(name, whole)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    # Found by name while it runs (dataclasses) and later (inspect, pickle).
+    sys.modules[name] = module
+    # Its neighbours can be imported, later too, as a script's can; but last, where they hide no installed package.
+    if str(whole.parent) not in sys.path:
+        sys.path.append(str(whole.parent))
+    try:
+        specification.loader.exec_module(module)
+    except BaseException as cause:
+        del sys.modules[name]
+        if isinstance(cause, Exception | SystemExit):
+            raise UsageError(f"{path} fails to run: {type(cause).__name__}: {first_line(cause)}") from cause
+        raise
+    return module
+
+
 def _call(maker: Any, reference: str) -> Any:
     try:
         return maker()
-    except Exception as cause:
+    except (Exception, SystemExit) as cause:
         raise UsageError(f"{reference}() fails: {type(cause).__name__}: {first_line(cause)}",
                          "It is called without arguments.") from cause  # fmt: skip

@@ -1,3 +1,4 @@
+import http.client
 import shutil
 from pathlib import Path
 
@@ -57,9 +58,34 @@ def test_a_failed_download_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (http.client.IncompleteRead(b"half", 100), r"IncompleteRead\(4 bytes read"),
+        (EOFError("Compressed file ended"), "Compressed file ended"),
+        (OSError(), "OSError"),
+        (RuntimeError("first\nlast"), "last"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_auto_survives_every_failure_of_a_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, reason: str
+) -> None:
+    from torchvision import datasets
+
+    def fail(*args: object, **options: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(datasets, "MNIST", fail)
+    with pytest.raises(data.Unavailable, match=f"could not be downloaded: {reason}"):
+        data.load("mnist", tmp_path)
+    assert data.load("auto", tmp_path).name == "digits"
+
+
+@pytest.mark.parametrize(
     ("file", "damage", "message"),
     [
         (data.TRAIN_IMAGES, lambda path: path.write_bytes(path.read_bytes()[:1000]), "is truncated"),
+        (data.TRAIN_IMAGES, lambda path: path.write_bytes(path.read_bytes()[:6]), "is truncated .* 6 bytes"),
         (data.TRAIN_LABELS, lambda path: path.write_bytes(b""), "is no IDX file .*nothing"),
         (data.TEST_IMAGES, lambda path: path.write_bytes(b"\x1f\x8b" + path.read_bytes()[2:]), "is no IDX file .*1f8b"),
         (data.TEST_LABELS, lambda path: path.unlink(), "cannot be read: No such file"),
@@ -74,7 +100,15 @@ def test_a_failed_download_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
             "is mislabelled: it holds t10k-labels",
         ),
     ],
-    ids=["truncated", "empty", "wrong magic", "missing", "one byte changed", "another file's content"],
+    ids=[
+        "truncated",
+        "cut in its header",
+        "empty",
+        "wrong magic",
+        "missing",
+        "one byte changed",
+        "another file's content",
+    ],
 )
 def test_damaged_files_are_named(tmp_path: Path, mnist_dir: Path, file: str, damage: object, message: str) -> None:
     raw = tmp_path / "MNIST" / "raw"

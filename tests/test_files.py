@@ -1,9 +1,15 @@
+import errno
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from deploypipe.errors import UsageError
-from deploypipe.files import atomic_path, read_json, scratch_folder, sha256_file, write_json
+from deploypipe import doctor
+from deploypipe.errors import DeploypipeError, PackageError, UsageError
+from deploypipe.files import Unwritable, atomic_path, make_folder, read_json, scratch_folder, sha256_file, write_json
+from deploypipe.runs import Run
+from deploypipe.serve.archive import package
 
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, SystemExit])
@@ -42,3 +48,65 @@ def test_json_and_digest(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.json", "a/1", UsageError, "")["x"] == 1
     (tmp_path / "empty").write_bytes(b"")
     assert sha256_file(tmp_path / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def _atomic(path: Path) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(b"x")
+
+
+def _scratch(path: Path) -> None:
+    with scratch_folder(path) as folder:
+        (folder / "x").touch()
+
+
+@pytest.mark.parametrize("write", [_atomic, _scratch, lambda path: write_json(path, {}), make_folder],
+                         ids=["atomic_path", "scratch_folder", "write_json", "make_folder"])  # fmt: skip
+@pytest.mark.parametrize("place", ["file/a.json", "file/below/a.json"])
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, place: str, write: Callable[[Path], None]) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=f"cannot write .*{place}: Not a directory") as caught:
+        write(tmp_path / place)
+    assert caught.value.exit_code == 2 and isinstance(caught.value, OSError)
+
+
+def test_a_folder_in_the_files_place(tmp_path: Path) -> None:
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(UsageError, match="cannot write .*a.json: Is a directory"):
+        write_json(tmp_path / "a.json", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_full_disk_is_said_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(Unwritable, match="cannot write .*a.bin: No space left"), atomic_path(tmp_path / "a.bin"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_errors_about_other_files_pass(tmp_path: Path) -> None:
+    for writer in (atomic_path, scratch_folder):
+        with pytest.raises(FileNotFoundError) as caught, writer(tmp_path / "a.bin"):
+            (tmp_path / "other").read_bytes()
+        assert not isinstance(caught.value, DeploypipeError)
+
+
+def test_a_store_that_cannot_be_written_is_still_a_package_error(digits_run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(PackageError, match=r"net-1.0.mar cannot be written: Not a directory$"):
+        package(digits_run.exports / "model.onnx", "net", store=tmp_path / "file")
+
+
+def test_the_doctor_tries_what_run_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    checks = {check.name: check for check in doctor.examine()}
+    assert checks["folder"].ok and checks["torch-model-archiver"].ok
+    assert "CPUExecutionProvider" in checks["ONNX Runtime providers"].found
+
+    def read_only(**options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
+
+    # A user who may write everywhere has no folder that is read-only.
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    monkeypatch.setitem(sys.modules, "model_archiver", None)
+    checks = {check.name: check for check in doctor.examine()}
+    assert not checks["folder"].ok and "cannot write" in checks["folder"].found
+    assert not checks["torch-model-archiver"].ok and checks["folder"].need == doctor.NEEDED

@@ -2,8 +2,11 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import onnxruntime
 import pytest
 
 from deploypipe.errors import DataError, TrainingError, UsageError
@@ -62,3 +65,36 @@ def test_git_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert commit is not None and len(commit) == 40
     (tmp_path / "new").touch()
     assert git_commit() == f"{commit}+changes"
+
+
+def test_provenance_says_what_was_used_but_not_where_it_lay(digits_run: Run) -> None:
+    run = Run(digits_run.folder, digits_run.document | {"config": digits_run.document["config"] | {"data_dir": "/me"}})
+    assert "/me" not in json.dumps(run.provenance()) and run.provenance()["config"]["epochs"] == 2
+    assert run.provenance()["versions"]["onnxruntime"] == onnxruntime.__version__
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda document: document.pop("metrics"), "it has no 'metrics'"),
+        (lambda document: document.update(epochs={}), "epochs is of the wrong type"),
+        (lambda document: document.update(model="gone"), "no model 'gone'"),
+        (lambda document: document.update(dataset=None), "its dataset does not go with simple-cnn"),
+        (lambda document: document["dataset"].pop("classes"), "dataset has no 'classes'"),
+        (lambda document: document["config"].pop("data_dir"), "config has no 'data_dir'"),
+        (lambda document: document.update(metrics={}), "metrics has no 'examples'"),
+    ],
+)
+def test_a_damaged_run_is_named(copy: Path, change: Callable[[dict[str, Any]], object], message: str) -> None:
+    document = json.loads((copy / "run.json").read_text())
+    change(document)
+    (copy / "run.json").write_text(json.dumps(document))
+    with pytest.raises(UsageError, match=f"run.json is damaged: {message}.*deploypipe train"):
+        open_run(copy)
+
+
+def test_weights_of_another_model_are_refused(copy: Path) -> None:
+    document = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(document | {"model": "mlp"}))
+    with pytest.raises(TrainingError, match="does not fit mlp"):
+        open_run(copy).load_module()

@@ -1,18 +1,22 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from support import clean_environment
 
+from deploypipe import show
 from deploypipe.errors import Interrupted, TrainingError, UsageError
-from deploypipe.runs import open_run
+from deploypipe.runs import Run, open_run
 from deploypipe.train import OPTIMIZERS, SCHEDULES, Progress, TrainConfig, augment, resolve_device, train
 
 SMALL = TrainConfig(model="mlp", data="digits", epochs=2, device="cpu")
@@ -135,6 +139,8 @@ def test_training_again_removes_the_artifacts_of_other_weights(tmp_path: Path) -
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"validation": 1.5}, "validation is 1.5"),
         ({"patience": 3}, "patience needs a validation fraction"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**31}, "seed is 2147483648"),
         ({"l2": -1.0}, "must not be negative"),
     ],
     ids=lambda value: str(value),
@@ -161,10 +167,86 @@ def test_checkpoints_that_cannot_be_used(tmp_path: Path, content: bytes | None, 
         train(SMALL, tmp_path, resume=True)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(SMALL, tmp_path_factory.mktemp("trained") / "run").folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_resuming_a_complete_run_changes_nothing(trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    (run / "exports").mkdir()
+    (run / "exports" / "model.onnx").touch()
+    (run / "parity.json").touch()
+    before = contents(run)
+    assert train(SMALL, run, resume=True).folder == run
+    assert contents(run) == before
+    # Weights that are not the run's make it incomplete: they come back.
+    (run / "weights.safetensors").unlink()
+    assert train(SMALL, run, resume=True).document["epochs"] == json.loads(before["run.json"])["epochs"]
+    assert contents(run)["weights.safetensors"] == before["weights.safetensors"]
+
+
+def test_the_newest_checkpoint_goes_on_in_its_own_folder(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs", "mine").mkdir(parents=True)
+    shutil.copyfile(trained / "checkpoint.pt", "runs/mine/checkpoint.pt")
+    assert train(SMALL, resume=True).folder == Path("runs", "mine")
+    assert [path.name for path in Path("runs").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.update(dataset_sha256="0" * 64), "digits is not the one that .* was trained on"),
+        (lambda state: state.pop("history"), "cannot be resumed: it has no 'history'"),
+        (lambda state: state.update(epoch="1"), "epoch is of the wrong type"),
+        (lambda state: state["config"].update(future=1), r"another version's \(future\)"),
+        (lambda state: state["config"].pop("seed"), r"another version's \(seed\)"),
+        (lambda state: state["config"].update(seed="x"), "cannot be resumed"),
+        (lambda state: state["config"].update(model="gone"), "no model 'gone'"),
+        (lambda state: state["module"].popitem(), "does not fit mlp"),
+    ],
+    ids=["dataset", "missing", "type", "unknown option", "missing option", "option's type", "model", "weights"],
+)
+def test_checkpoints_of_something_else(
+    trained: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    state = torch.load(trained / "checkpoint.pt", weights_only=True)
+    change(state)
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(TrainingError, match=f"{message}.*without --resume"):
+        train(SMALL, tmp_path, resume=True)
+
+
+def test_the_data_folder_is_recorded_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = train(dataclasses.replace(SMALL, data_dir="data"), Path("run"))
+    assert run.document["config"]["data_dir"] == str(tmp_path / "data")
+
+
+@pytest.mark.parametrize("options", [{"data": "digits"}, {"epochs": 3}], ids=str)
+def test_a_model_that_is_not_trained_takes_no_training_options(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="dynamic-branch is not trained"):
+        train(TrainConfig(model="dynamic-branch", **options), tmp_path)
+
+
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(UsageError, match=r"device 'tpu' is not there.*cpu"):
         resolve_device("tpu")
     assert resolve_device("cpu").type == "cpu"
+    with pytest.raises(UsageError, match="'cpu:x' is no device"):
+        resolve_device("cpu:x")
+
+
+def test_a_validation_that_leaves_nothing_to_train_on_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="of 1,438 examples none is left"):
+        train(dataclasses.replace(SMALL, validation=0.9999), tmp_path)
 
 
 def test_augmentation_moves_what_it_should() -> None:
@@ -201,3 +283,23 @@ def test_a_signal_leaves_no_half_written_file_and_says_how_to_go_on(tmp_path: Pa
     left = sorted(path.name for path in (tmp_path / "runs" / "mlp-digits").iterdir())
     assert left == ["checkpoint.pt", "tensorboard"]
     torch.load(tmp_path / "runs" / "mlp-digits" / "checkpoint.pt", weights_only=True)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(UsageError, match="cannot write .*run.*: Not a directory"):
+        train(SMALL, tmp_path / "run")
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "tensorboard").touch()
+    with pytest.raises(UsageError, match="cannot write .*tensorboard: Not a directory"):
+        train(SMALL, tmp_path / "half")
+
+
+def test_a_folders_name_is_shown_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show.run_summary(Run(Path("x[/y]:cat:"), train(TrainConfig(model="dynamic-branch"), tmp_path).document))
+    show.listing(("[bold]",), [("[red]cell",)])
+    shown = capsys.readouterr().out
+    assert "x[/y]:cat:" in shown and "[bold]" in shown and "[red]cell" in shown
+    with show.out.capture() as plain:
+        show.out.print(show.verdict(True))
+    assert plain.get() == "passed\n"

@@ -1,3 +1,6 @@
+import inspect
+import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,3 +93,41 @@ def test_dynamic_axes() -> None:
 def test_bad_dynamic_axes(text: str) -> None:
     with pytest.raises(UsageError, match="argument:axis=symbol"):
         parse_dynamic([text])
+
+
+@pytest.mark.parametrize("code", ["import sys; sys.exit(3)", "def Net(): raise SystemExit(3)"], ids=["file", "factory"])
+def test_an_exit_in_the_users_file_is_an_error_of_theirs(tmp_path: Path, code: str) -> None:
+    (tmp_path / "leaves.py").write_text(code)
+    with pytest.raises(UsageError, match="fails.*SystemExit: 3"):
+        load_module(f"{tmp_path}/leaves.py:Net")
+
+
+def test_a_file_does_not_take_a_packages_place(tmp_path: Path) -> None:
+    import random
+
+    path, neighbour = tmp_path / "random.py", tmp_path / "neighbour_of_random.py"
+    path.write_text(CODE + "\n@dataclass\nclass Point:\n    x: int\n\nimport json, neighbour_of_random\n")
+    neighbour.write_text("value = 1")
+    (tmp_path / "json.py").write_text("1 / 0")
+    module = load_module(f"{path}:Net")
+    assert sys.modules["random"] is random
+    assert "self.layer(x)" in inspect.getsource(type(module)) and inspect.getsourcefile(type(module)) == str(path)
+    assert pickle.loads(pickle.dumps(module)).layer.weight.shape == (2, 3)
+
+
+def test_a_file_runs_once_however_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "once.py").write_text(CODE + "\nwith open('ran', 'a') as ran:\n    ran.write('x')\n")
+    monkeypatch.chdir(tmp_path)
+    load_module("once.py:Net")
+    load_example(f"{tmp_path}/once.py:inputs")
+    assert (tmp_path / "ran").read_text() == "x"
+
+
+def test_a_file_that_failed_is_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "later.py"
+    for code in ("1 / 0", "import sys; sys.exit()"):
+        path.write_text(code)
+        with pytest.raises(UsageError, match="fails to run"):
+            load_module(f"{path}:Net")
+    path.write_text(CODE)
+    load_module(f"{path}:Net")

@@ -67,6 +67,8 @@ def start(
     archive, a missing Java; and, with nothing left running, when a model does not load (with its worker's own error)
     or does not answer as it should.
     """
+    if workers is not None and workers < 1:
+        raise ServingError(f"{workers} workers cannot serve a model", "Give 1 or more.")
     store = store.resolve()
     archives = archives_in(store, models)
     java = find_java()
@@ -84,7 +86,7 @@ def start(
             chosen = port or free[5]
             settings = Settings(
                 host, chosen, free[0], free[1], (free[2], free[3]), free[4],
-                workers or _default_workers(), batch, delay_ms, queue, gpus, tokens,
+                _default_workers() if workers is None else workers, batch, delay_ms, queue, gpus, tokens,
             )  # fmt: skip
             layout = Layout((folder or default_folder(chosen)).resolve())
             with contextlib.suppress(_PortLost), _locked(layout):

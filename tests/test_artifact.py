@@ -1,0 +1,62 @@
+"""Sidecars, and what is refused before an artifact is served."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploypipe.artifact import read_artifact, sidecar_of
+from deploypipe.errors import PackageError, ServingError, UsageError
+from deploypipe.runs import Run
+from deploypipe.serve import server
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_a_server_without_workers_is_refused(tmp_path: Path, workers: int) -> None:
+    with pytest.raises(ServingError, match=f"{workers} workers"):
+        server.start(tmp_path, workers=workers)
+
+
+def damaged(digits_run: Run, folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    path = folder / "model.onnx"
+    shutil.copyfile(digits_run.exports / "model.onnx", path)
+    document = json.loads(sidecar_of(digits_run.exports / "model.onnx").read_text())
+    change(document)
+    sidecar_of(path).write_text(json.dumps(document))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda document: document.pop("task"), "it has no 'task'"),
+        (lambda document: document.update(parity=[]), r"parity is of the wrong type \(list\)"),
+        (lambda document: document.update(format="pt2"), "its format, 'pt2', is not that of model.onnx"),
+        (lambda document: document.update(task="chess"), "no task 'chess'"),
+        (lambda document: document.update(structure={"tuple": [None, None]}), "does not nest"),
+        (lambda document: document.update(structure={}), "damaged"),
+        (lambda document: document["inputs"][0].pop("dtype"), "an item of inputs has no 'dtype'"),
+        (lambda document: document.update(samples={}), "samples has no 'inputs'"),
+        (lambda document: document["samples"]["inputs"].clear(), "0 sample tensors for 1"),
+        (lambda document: document["samples"]["inputs"][0].update(base64="!"), "damaged"),
+        (lambda document: document["samples"]["inputs"][0].update(base64="AAAA"), "damaged"),
+        (lambda document: document["samples"]["inputs"][0].update(dtype="nn"), "damaged"),
+        (lambda document: document["samples"]["inputs"][0].update(dtype="int8"), "its sample of .* is int8"),
+        (lambda document: document["samples"]["outputs"][0]["shape"].append(1), "its sample of .* is float32"),
+    ],
+)  # fmt: skip
+def test_damaged_sidecars_are_named(
+    digits_run: Run, tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    path = damaged(digits_run, tmp_path, change)
+    for error in (UsageError, PackageError):
+        with pytest.raises(error, match=f"model.onnx.json is damaged.*{message.replace('damaged', '')}") as caught:
+            read_artifact(path, error)
+        assert "deploypipe export" in caught.value.remedy
+
+
+def test_a_whole_sidecar_is_read(digits_run: Run, tmp_path: Path) -> None:
+    assert read_artifact(damaged(digits_run, tmp_path, lambda document: None)).format == "onnx"
