@@ -65,9 +65,10 @@ def _size_against_zero_or_one(value: Any) -> Any:
     expr = value.node.expr
     if not (isinstance(expr, Rel) and expr.lhs.is_Symbol and expr.rhs.is_Integer and 0 <= int(expr.rhs) <= 2):
         return None
-    if not str(expr.lhs).startswith("s"):
+    shape_env = value.node.shape_env
+    if shape_env is None or not str(expr.lhs).startswith("s"):
         return None
-    size = value.node.shape_env.create_symintnode(expr.lhs, hint=None)
+    size = shape_env.create_symintnode(expr.lhs, hint=None)
     return COMPARE[expr.rel_op](number_tensor(size, torch.int64), int(expr.rhs))
 
 
