@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from deploypipe.dynamic_to_static.capture import Capture
 from deploypipe.dynamic_to_static.copies import rewrite_forwards, working_copy
 from deploypipe.dynamic_to_static.runtime.context import Context, active
-from deploypipe.dynamic_to_static.sites import Site
+from deploypipe.dynamic_to_static.sites import AT_LEAST_ONCE, Site
 
 Probe = tuple[Any, ...]
 Coverage = dict[Site, frozenset[str]]
@@ -32,7 +32,9 @@ def possible(site: Site) -> frozenset[str]:
         return frozenset()
     if site.kind == "assert":
         return frozenset({"true"})
-    return LOOPS if site.kind in ("while", "for") else BRANCHES
+    if site.kind not in ("while", "for"):
+        return BRANCHES
+    return LOOPS - {"0"} if AT_LEAST_ONCE in site.became else LOOPS
 
 
 def record_paths(module: nn.Module, sites: Capture | Sequence[Site], probes: Sequence[Probe]) -> Coverage:

@@ -18,6 +18,8 @@ import torch
 from onnxscript import INT64
 from onnxscript.function_libs.torch_lib.tensor_typing import TTensor
 from onnxscript.onnx_opset import opset18 as op
+from torch._functorch._aot_autograd import graph_capture
+from torch._guards import detect_fake_mode
 from torch.onnx._internal.exporter import _core, _fx_passes
 from torch.onnx._internal.exporter._torchlib.ops import hop
 
@@ -58,9 +60,10 @@ def while_loop(cond: Any, body: Any, carried: Sequence[Any], additional: Sequenc
 
 @contextlib.contextmanager
 def no_symbols_left_pending() -> Iterator[None]:
-    """The exporter promotes types by running the program without a tracer, where nobody takes note of the symbols that
-    `item()` makes; the next branch or loop would take them for its own and fail."""
-    original = _fx_passes.insert_type_promotion_nodes
+    """The exporter promotes types, and analyses the program before it decomposes it, by running it without a tracer,
+    where nobody takes note of the symbols that `item()` makes; the next to be traced would take them for its own and
+    fail."""
+    original, trace = _fx_passes.insert_type_promotion_nodes, graph_capture._create_graph
 
     def promote(graph_module: torch.fx.GraphModule) -> None:
         with contextlib.ExitStack() as stack:
@@ -68,11 +71,17 @@ def no_symbols_left_pending() -> Iterator[None]:
                 stack.enter_context(shape_env.ignore_fresh_unbacked_symbols())
             original(graph_module)
 
-    _fx_passes.insert_type_promotion_nodes = promote
+    def trace_anew(*args: Any, **kwargs: Any) -> Any:
+        mode = detect_fake_mode()
+        if mode is not None and mode.shape_env is not None:
+            mode.shape_env.pending_fresh_unbacked_symbols.clear()
+        return trace(*args, **kwargs)
+
+    _fx_passes.insert_type_promotion_nodes, graph_capture._create_graph = promote, trace_anew
     try:
         yield
     finally:
-        _fx_passes.insert_type_promotion_nodes = original
+        _fx_passes.insert_type_promotion_nodes, graph_capture._create_graph = original, trace
 
 
 def _shape_envs(graph_module: torch.fx.GraphModule) -> list[Any]:

@@ -3,6 +3,8 @@
 import ast
 from dataclasses import dataclass
 
+AT_LEAST_ONCE = "at least once"  # what a loop over a constant sequence became, besides its form
+
 
 @dataclass(frozen=True)
 class Site:

@@ -85,6 +85,7 @@ class Watch(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         context = current()
+        refuse_random(func, args, kwargs)
         if context.stale:
             for leaf in pytree.tree_leaves((args, kwargs)):
                 if isinstance(leaf, Tensor) and not _asks_only(func):
@@ -104,6 +105,36 @@ def refuse_stale(tensor: Tensor) -> None:
             "a branch or loop that depends on data gave it a second name, and the change cannot reach both",
             "write `x = x + 1` instead of `x += 1` (or index assignment), or clone the tensor for its second name",
         )
+
+
+def refuse_random(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    name = getattr(func, "__name__", "")
+    if name in DROPOUTS:
+        training = kwargs.get("training", kwargs.get("train", args[2] if len(args) > 2 else name != "rrelu"))
+        draws = training and kwargs.get("p", args[1] if len(args) > 1 else 0.5) != 0
+    elif name == "scaled_dot_product_attention":
+        draws = kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0) != 0
+    else:
+        draws = name in DRAWS
+    if draws:
+        raise Refused(
+            f"torch.{name}",
+            "it draws random numbers, so no two runs agree and no artifact can be compared with eager",
+            "pass the random tensor in as an input"
+            if name in DRAWS
+            else "give it training=self.training (an artifact infers in eval mode)",
+        )
+
+
+DRAWS = {
+    "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli", "bernoulli_",
+    "multinomial", "normal", "normal_", "uniform_", "poisson", "random_", "exponential_", "geometric_", "cauchy_",
+    "log_normal_", "gumbel_softmax",
+}  # fmt: skip
+DROPOUTS = {
+    "dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "alpha_dropout_", "feature_dropout",
+    "feature_alpha_dropout",
+}  # fmt: skip
 
 
 def _changes(func: Any, kwargs: dict[str, Any]) -> bool:

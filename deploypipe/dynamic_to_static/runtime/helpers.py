@@ -204,8 +204,9 @@ def contains(container: Any, item: Any, symbol: str) -> Any:
 
 
 def check(pred: Tensor, message: str) -> None:
-    """The author's assertion, in the graph. Inside a branch or loop there is no place for it."""
-    if current().dry or current().staged:
+    """The author's assertion, in the graph."""
+    if current().dry:
+        pred.clone()  # the recorder must know that the assertion reads it
         return
     torch._assert_async(pred, message)
 

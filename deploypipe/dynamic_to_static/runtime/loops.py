@@ -16,6 +16,7 @@ from deploypipe.dynamic_to_static.runtime.context import Refused, current, modul
 from deploypipe.dynamic_to_static.runtime.growing import CountingList, GrowingList
 from deploypipe.dynamic_to_static.runtime.sequences import Sequence, sequence_of
 from deploypipe.dynamic_to_static.runtime.staging import Get, NeedsRoom, Put, Trips, fresh, stage_while
+from deploypipe.dynamic_to_static.sites import AT_LEAST_ONCE
 
 UNROLL_LIMIT = 10_000
 SHORT = 3  # iterations that are cheaper unrolled than staged
@@ -145,6 +146,7 @@ def _rest_of(
 ) -> None:
     """The iterations of a constant sequence that may be left out because of a `break` that depends on data."""
     context = current()
+    context.note(site, AT_LEAST_ONCE)
     if numbers and len(items) > SHORT:
         before = tuple(get())
         step = items[1] - items[0]

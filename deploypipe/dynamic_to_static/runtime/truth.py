@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from sympy import Rel  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
@@ -48,8 +49,27 @@ def known(value: Any) -> Any:
     if isinstance(value, bool):
         return value
     if statically_known_true(value):
-        return True
-    return False if statically_known_true(torch.sym_not(value)) else value
+        decided = True
+    elif statically_known_true(torch.sym_not(value)):
+        decided = False
+    else:
+        return value
+    size = _size_against_zero_or_one(value)
+    return decided if size is None else size
+
+
+def _size_against_zero_or_one(value: Any) -> Any:
+    """Torch holds every axis to be at least 1, or even 2, so such a comparison is asked of the real size instead."""
+    if not isinstance(value, torch.SymBool) or not current().capturing:
+        return None
+    expr = value.node.expr
+    if not (isinstance(expr, Rel) and expr.lhs.is_Symbol and expr.rhs.is_Integer and 0 <= int(expr.rhs) <= 2):
+        return None
+    shape_env = value.node.shape_env
+    if shape_env is None or not str(expr.lhs).startswith("s"):
+        return None
+    size = shape_env.create_symintnode(expr.lhs, hint=None)
+    return COMPARE[expr.rel_op](number_tensor(size, torch.int64), int(expr.rhs))
 
 
 def compare(symbol: str, left: Any, right: Any) -> Any:
