@@ -38,7 +38,8 @@ def pack(template: Template, value: Any) -> list[Tensor]:
                     )
                 ]
             if not isinstance(value, Tensor):
-                value = number_tensor(value, template.dtype).to(template.device)
+                value = number_tensor(value, template.dtype)
+                value = value if value.device == template.device else value.to(template.device)
             return [value]
         case NumberT():
             dtype = NUMBER_DTYPES[template.kind]
@@ -102,7 +103,7 @@ def number_of(tensor: Tensor) -> Any:
 
 def number_tensor(value: Any, dtype: torch.dtype) -> Tensor:
     if isinstance(value, Tensor):
-        return value.to(dtype)
+        return value if value.dtype == dtype else value.to(dtype)
     if isinstance(value, torch.SymBool):
         # There is no tensor of a symbolic bool; 0 and 1 take its place on the way.
         return torch.scalar_tensor(torch.sym_ite(value, 1, 0), dtype=torch.int64).to(dtype)
