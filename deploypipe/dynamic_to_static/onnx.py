@@ -1,4 +1,4 @@
-"""Writing a captured program as ONNX: the exporter of torch, with two of its translations corrected."""
+"""Writing a captured program as ONNX: the exporter of torch, with three of its translations corrected."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from onnxscript import ir, opset18
+from onnxscript.function_libs.torch_lib.ops.core import aten__local_scalar_dense
 from torch.onnx._internal.exporter import _core
 from torch.onnx._internal.exporter._torchlib.ops import hop
 
 from deploypipe.dynamic_to_static.capture import Capture
+
+op: Any = opset18
 
 SUBGRAPHS = "pkg.torch.__subgraph__"
 
@@ -24,7 +28,10 @@ def to_onnx(
         capture.program,
         dynamo=True,
         opset_version=opset_version,
-        custom_translation_table={torch.ops.higher_order.while_loop: while_loop},
+        custom_translation_table={
+            torch.ops.higher_order.while_loop: while_loop,
+            torch.ops.aten._local_scalar_dense.default: item,
+        },
         **settings,
     )
     assert made is not None
@@ -42,3 +49,10 @@ def while_loop(cond: Any, body: Any, carried: Sequence[Any], additional: Sequenc
         if node.domain == SUBGRAPHS:
             node.version = None
     return outputs
+
+
+def item(tensor: Any) -> Any:
+    """A whole number that is a 0-dim tensor is one already; the exporter reshapes it, in every step of a loop."""
+    if tensor.dtype == ir.DataType.INT64 and tensor.shape is not None and len(tensor.shape) == 0:
+        return op.Identity(tensor)
+    return aten__local_scalar_dense(tensor)
