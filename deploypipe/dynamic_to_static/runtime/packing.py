@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from deploypipe.dynamic_to_static.runtime.context import Refused, current
 from deploypipe.dynamic_to_static.runtime.growing import GrowingList
@@ -116,7 +117,7 @@ def grow(template: GrowT, value: Any) -> GrowingList:
     if isinstance(value, GrowingList):
         grown = value.copy()
         room = template.capacity - grown.capacity
-        if not (isinstance(room, int) and room == 0):
+        if not statically_known_true(room == 0):
             grown.buffers = [
                 torch.cat([b, torch.zeros([room, *t.dims], dtype=t.dtype, device=t.device)])
                 for b, t in zip(grown.buffers, leaves, strict=True)
