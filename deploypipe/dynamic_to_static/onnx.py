@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from onnxscript import INT64
+from onnxscript import INT64, ir
+from onnxscript.function_libs.torch_lib.ops.core import aten__local_scalar_dense
 from onnxscript.function_libs.torch_lib.tensor_typing import TTensor
 from onnxscript.onnx_opset import opset18 as op
 from torch._functorch._aot_autograd import graph_capture
@@ -126,8 +127,16 @@ def divide(self: TTensor, other: TTensor, rounding_mode: str = "") -> TTensor:
     return op.Mul(op.Sign(quotient), op.Floor(op.Abs(quotient)))
 
 
+def item(tensor: Any) -> Any:
+    """A whole number that is a 0-dim tensor is one already; the exporter reshapes it, in every step of a loop."""
+    if tensor.dtype == ir.DataType.INT64 and tensor.shape is not None and len(tensor.shape) == 0:
+        return op.Identity(tensor)
+    return aten__local_scalar_dense(tensor)
+
+
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.higher_order.while_loop: while_loop,
+    torch.ops.aten._local_scalar_dense.default: item,
     operator.floordiv: floor_divide_integers,
     torch.ops.aten.floor_divide.default: floor_divide,
     torch.ops.aten.div.Tensor_mode: divide,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
@@ -14,6 +16,7 @@ from torch.utils._sympy.value_ranges import ValueRanges
 from deploypipe.dynamic_to_static.runtime import truth
 from deploypipe.dynamic_to_static.runtime.context import Refused, current, module_stack_kept
 from deploypipe.dynamic_to_static.runtime.growing import CountingList, GrowingList
+from deploypipe.dynamic_to_static.runtime.packing import number_of
 from deploypipe.dynamic_to_static.runtime.sequences import Sequence, sequence_of
 from deploypipe.dynamic_to_static.runtime.staging import Get, NeedsRoom, Put, Trips, fresh, stage_while
 from deploypipe.dynamic_to_static.sites import AT_LEAST_ONCE
@@ -211,8 +214,11 @@ def _stage_for(
     live: tuple[str, ...],
     carried: tuple[str, ...],
 ) -> None:
-    """A loop over an index, which is one more carried variable."""
+    """A loop over an index, which is one more carried variable: a tensor, so that no step converts it and back."""
     index: Any = 0
+    limit = sequence.length
+    if isinstance(limit, torch.SymInt):
+        limit = torch.scalar_tensor(limit, dtype=torch.int64)  # computed once, not in every step
 
     def get_all() -> tuple[Any, ...]:
         return (*get(), index)
@@ -223,13 +229,14 @@ def _stage_for(
         put(tuple(rest))
 
     def test() -> Any:
-        inside = truth.known(index < sequence.length)
+        inside = index < limit
         return inside if going is None else truth.and_(lambda: inside, going)
 
     def step() -> None:
         nonlocal index
-        not_negative(index)
-        body(sequence.at(index))
+        position = number_of(index) if isinstance(index, Tensor) else index
+        with not_negative(position):
+            body(sequence.at(position))
         index = index + 1
 
     exact = going is None
@@ -260,12 +267,23 @@ def never_empty(length: Any) -> bool:
     return isinstance(length, int) or not free_unbacked_symbols(length)
 
 
-def not_negative(index: Any) -> None:
-    """Tell the symbolic shapes that a loop's index is not negative, which is so by construction."""
-    if isinstance(index, torch.SymInt):
-        symbol, shape_env = index.node.expr, index.node.shape_env
-        if symbol.is_Symbol and shape_env is not None:
-            shape_env.var_to_range[symbol] = ValueRanges(0, int_oo)
+@contextlib.contextmanager
+def not_negative(index: Any) -> Iterator[None]:
+    """While a body runs, the symbolic shapes know that its index is not negative, which is so by construction.
+
+    They forget it afterwards, or the artifact would check it in every step.
+    """
+    symbol = index.node.expr if isinstance(index, torch.SymInt) else None
+    shape_env = index.node.shape_env if isinstance(index, torch.SymInt) else None
+    if symbol is None or shape_env is None or not symbol.is_Symbol:
+        yield
+        return
+    before = shape_env.var_to_range[symbol]
+    shape_env.var_to_range[symbol] = ValueRanges(0, int_oo)
+    try:
+        yield
+    finally:
+        shape_env.var_to_range[symbol] = before
 
 
 def _took(site: int, rounds: int) -> None:

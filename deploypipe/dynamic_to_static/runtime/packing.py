@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from deploypipe.dynamic_to_static.runtime.context import Refused, current
 from deploypipe.dynamic_to_static.runtime.growing import GrowingList
@@ -38,7 +39,8 @@ def pack(template: Template, value: Any) -> list[Tensor]:
                     )
                 ]
             if not isinstance(value, Tensor):
-                value = number_tensor(value, template.dtype).to(template.device)
+                value = number_tensor(value, template.dtype)
+                value = value if value.device == template.device else value.to(template.device)
             return [value]
         case NumberT():
             dtype = NUMBER_DTYPES[template.kind]
@@ -111,7 +113,7 @@ def number_of(tensor: Tensor) -> Any:
 
 def number_tensor(value: Any, dtype: torch.dtype) -> Tensor:
     if isinstance(value, Tensor):
-        return value.to(dtype)
+        return value if value.dtype == dtype else value.to(dtype)
     if isinstance(value, torch.SymBool):
         # There is no tensor of a symbolic bool; 0 and 1 take its place on the way.
         return torch.scalar_tensor(torch.sym_ite(value, 1, 0), dtype=torch.int64).to(dtype)
@@ -124,7 +126,7 @@ def grow(template: GrowT, value: Any) -> GrowingList:
     if isinstance(value, GrowingList):
         grown = value.copy()
         room = template.capacity - grown.capacity
-        if not (isinstance(room, int) and room == 0):
+        if not statically_known_true(room == 0):
             grown.buffers = [
                 torch.cat([b, torch.zeros([room, *t.dims], dtype=t.dtype, device=t.device)])
                 for b, t in zip(grown.buffers, leaves, strict=True)

@@ -48,6 +48,7 @@ Put = Callable[[tuple[Any, ...]], None]
 
 UNREAD = "has no value here, as nothing reads it"
 INEQUALITIES = (StrictGreaterThan, StrictLessThan, GreaterThan, LessThan)
+INDEX = TensorT(torch.int64, (), torch.device("cpu"))
 SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
@@ -427,9 +428,7 @@ def stage_while(
     trips.visible = frozenset(mode.shape_env.var_to_range)
     before = tuple(v if n in carried else Undefined(n) for v, n in zip(get(), names, strict=True))
     # The index of a `for` is never a constant: what holds for its first value alone must not be looked at.
-    templates: list[Template] = [
-        NumberT(int) if n.endswith("#") else Fixed(v) for v, n in zip(before, names, strict=True)
-    ]
+    templates: list[Template] = [INDEX if n.endswith("#") else Fixed(v) for v, n in zip(before, names, strict=True)]
     after: tuple[Any, ...] | None = None
     for _ in range(12):
         with dry_run() as recorder:
@@ -458,8 +457,7 @@ def stage_while(
         raise Refused("a loop", "the types of its variables do not settle", "keep each variable's type the same")
     put(before)
     changed = recorder.changed_outside()
-    own = {storage(t) for t in start}
-    carried_in_place = not own.isdisjoint(recorder.changed)
+    written = [storage(t) in recorder.changed for t in start]
     context = current()
     context.stale.update(recorder.stale)
     sides = [before, after]
@@ -492,8 +490,7 @@ def stage_while(
 
     def enter(arguments: tuple[Any, ...]) -> set[int]:
         mine = list(arguments[:count])
-        if carried_in_place:
-            mine = [t.clone() for t in mine]
+        mine[: len(written)] = [t.clone() if w else t for t, w in zip(mine, written, strict=False)]
         _redirect_floats(floats, arguments[len(arguments) - len(floats) :])
         for outside, inside in zip(changed, mine[count - len(changed) :], strict=True):
             redirect(outside, inside.clone())
@@ -501,9 +498,10 @@ def stage_while(
         return {storage(t) for t in arguments if isinstance(t, Tensor)}
 
     def traced_test(*arguments: Any) -> Tensor:
-        enter(arguments)
+        avoid = enter(arguments) | {storage(t) for t in tensors}
         with inside_region():
-            return number_tensor(test(), torch.bool).clone()
+            going = number_tensor(test(), torch.bool)
+            return going.clone() if storage(going) in avoid else going
 
     def traced_body(*arguments: Any) -> tuple[Tensor, ...]:
         avoid = enter(arguments)

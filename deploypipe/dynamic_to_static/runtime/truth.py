@@ -127,7 +127,8 @@ def _dynamic(value: Any, result: Any, rest: Callable[[], Any], stop: bool) -> An
         other = rest()
     boolean = isinstance(other, (bool, torch.SymBool)) or (isinstance(other, Tensor) and other.dtype == torch.bool)
     own = isinstance(value, torch.SymBool) or (isinstance(value, Tensor) and value.dtype == torch.bool)
-    if boolean and own and not any(part in op for op in recorder.operations for part in UNSAFE):
+    operations = [op.replace("linalg_vector_norm", "norm") for op in recorder.operations]  # unlike the other linalg's
+    if boolean and own and not any(part in op for op in operations for part in UNSAFE):
         other = rest()
         second = truth(other)
         if is_static(second):
