@@ -406,7 +406,7 @@ def formats() -> Document:
 def doctor_(data_dir: DataDir = None) -> Document:
     """What this machine has and lacks; exit 1 when `deploypipe run` could not work."""
     checks = doctor.examine(data_dir)
-    marks = {True: "[green]yes[/green]", False: "[red]no[/red]"}
+    marks = {True: "yes", False: "no"}
     show.listing(("check", "ok", "found"), [(c.name, marks[c.ok] if c.need == doctor.NEEDED or c.ok else "–", c.found)
                                             for c in checks])  # fmt: skip
     lacking = [check for check in checks if check.need == doctor.NEEDED and not check.ok]

@@ -129,7 +129,7 @@ def artifacts(rows: Sequence[Written]) -> None:
     table = _table("format", "file", "size", "comparisons", "largest difference", "verdict")
     for row in rows:
         if row.report is None:
-            table.add_row(row.format, "not written", "", "", "", "[red]refused[/red]")
+            table.add_row(row.format, "not written", "", "", "", Text("refused", style="red"))
             continue
         passed = row.report.passed
         table.add_row(

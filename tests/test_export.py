@@ -244,7 +244,7 @@ DYNAMIC = ["dynamic-branch", "dynamic-depth", "sentence"]
 
 @pytest.mark.parametrize("name", DYNAMIC)
 def test_every_dynamic_network_of_the_zoo_in_every_format(tmp_path: Path, name: str) -> None:
-    run = train(TrainConfig(model=name, epochs=1, device="cpu"), tmp_path)
+    run = train(TrainConfig(model=name, epochs=1 if entry_of(name).datasets else None, device="cpu"), tmp_path)
     artifacts = [row.proven()[0] for row in export_run(run, list(FORMATS), plan_run(run))]
     assert [artifact.parity["verdict"] for artifact in artifacts] == ["passed"] * len(FORMATS)
     (site,) = read_artifact(artifacts[0].path).control_flow

@@ -314,6 +314,10 @@ def _explain(error: BaseException, module: nn.Module) -> ExportError:
     raised = next((e for e in chain if isinstance(e, DeliberateRaise)), None)
     if raised is not None:
         return ExportError(f"{where}: raise: every path raises {raised}", "Give inputs for which forward returns.")
+    if any(isinstance(e, RecursionError) for e in chain):
+        return ExportError(
+            f"{where}: `{line}`: recursion: how deep it goes depends on values", "Write the recursion as a loop."
+        )
     text = str(error).strip().splitlines()[0] if str(error).strip() else ""
     kind = type(error).__name__
     remedy = "Write this step with torch operations, or report it with the line above."

@@ -216,7 +216,7 @@ class TryExcept(nn.Module):
 )
 class Recursion(nn.Module):
     def shrink(self, x: Tensor) -> Tensor:
-        if x.norm() < 1:
+        if x.norm() < 1:  # <- here
             return x
         return self.shrink(x / 2)  # <- here
 
