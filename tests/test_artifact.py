@@ -9,15 +9,8 @@ from typing import Any
 import pytest
 
 from deploypipe.artifact import read_artifact, sidecar_of
-from deploypipe.errors import PackageError, ServingError, UsageError
+from deploypipe.errors import PackageError, UsageError
 from deploypipe.runs import Run
-from deploypipe.serve import server
-
-
-@pytest.mark.parametrize("workers", [0, -1])
-def test_a_server_without_workers_is_refused(tmp_path: Path, workers: int) -> None:
-    with pytest.raises(ServingError, match=f"{workers} workers"):
-        server.start(tmp_path, workers=workers)
 
 
 def damaged(digits_run: Run, folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:

@@ -1,11 +1,9 @@
 import errno
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from deploypipe import doctor
 from deploypipe.errors import DeploypipeError, PackageError, UsageError
 from deploypipe.files import Unwritable, atomic_path, make_folder, read_json, scratch_folder, sha256_file, write_json
 from deploypipe.runs import Run
@@ -93,20 +91,3 @@ def test_a_store_that_cannot_be_written_is_still_a_package_error(digits_run: Run
     (tmp_path / "file").touch()
     with pytest.raises(PackageError, match=r"net-1.0.mar cannot be written: Not a directory$"):
         package(digits_run.exports / "model.onnx", "net", store=tmp_path / "file")
-
-
-def test_the_doctor_tries_what_run_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    checks = {check.name: check for check in doctor.examine()}
-    assert checks["folder"].ok and checks["torch-model-archiver"].ok
-    assert "CPUExecutionProvider" in checks["ONNX Runtime providers"].found
-
-    def read_only(**options: object) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
-
-    # A user who may write everywhere has no folder that is read-only.
-    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
-    monkeypatch.setitem(sys.modules, "model_archiver", None)
-    checks = {check.name: check for check in doctor.examine()}
-    assert not checks["folder"].ok and "cannot write" in checks["folder"].found
-    assert not checks["torch-model-archiver"].ok and checks["folder"].need == doctor.NEEDED

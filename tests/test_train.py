@@ -14,9 +14,8 @@ import torch
 from safetensors.torch import load_file
 from support import clean_environment
 
-from deploypipe import show
 from deploypipe.errors import Interrupted, TrainingError, UsageError
-from deploypipe.runs import Run, open_run
+from deploypipe.runs import open_run
 from deploypipe.train import OPTIMIZERS, SCHEDULES, Progress, TrainConfig, augment, resolve_device, train
 
 SMALL = TrainConfig(model="mlp", data="digits", epochs=2, device="cpu")
@@ -293,13 +292,3 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "half" / "tensorboard").touch()
     with pytest.raises(UsageError, match="cannot write .*tensorboard: Not a directory"):
         train(SMALL, tmp_path / "half")
-
-
-def test_a_folders_name_is_shown_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    show.run_summary(Run(Path("x[/y]:cat:"), train(TrainConfig(model="dynamic-branch"), tmp_path).document))
-    show.listing(("[bold]",), [("[red]cell",)])
-    shown = capsys.readouterr().out
-    assert "x[/y]:cat:" in shown and "[bold]" in shown and "[red]cell" in shown
-    with show.out.capture() as plain:
-        show.out.print(show.verdict(True))
-    assert plain.get() == "passed\n"

@@ -188,3 +188,9 @@ def test_a_client_without_a_server(tmp_path: Path) -> None:
     for address in ("127.0.0.1:8080", "ftp://127.0.0.1", "http://[", ""):
         with pytest.raises(ServingError), Client(address, "digits") as client:
             client.predict([b"image"])
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_a_server_without_workers_is_refused(tmp_path: Path, workers: int) -> None:
+    with pytest.raises(ServingError, match=f"{workers} workers"):
+        start(tmp_path, workers=workers)
