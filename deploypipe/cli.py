@@ -1,6 +1,5 @@
 """The command line: parse, call one library function, show the result."""
 
-import contextlib
 import dataclasses
 import functools
 import inspect
@@ -70,10 +69,8 @@ def verb(function: Callable[P, Document]) -> Callable[P, None]:
     def command(*args: P.args, **kwargs: P.kwargs) -> None:
         as_json = bool(kwargs.pop("as_json"))
         show.out.quiet = as_json
-        # What a user's own module prints must not get in between the results.
-        show.out.file = sys.stdout
         try:
-            with contextlib.redirect_stdout(sys.stderr):
+            with show.results_alone():
                 document = function(*args, **kwargs)
         except BaseException as cause:
             _fail(cause, as_json)
