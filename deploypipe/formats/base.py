@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..signature import Signature, TensorSpec, dtype_name, unflatten
+from ..signature import Signature, TensorSpec, dtype_name, flatten, unflatten
 
 if TYPE_CHECKING:
     from ..capture import Capture
@@ -50,6 +50,22 @@ class Runner(ABC):
     @abstractmethod
     def run(self, *inputs: Tensor) -> list[Tensor]:
         """The output tensors, flat and on the CPU."""
+
+
+class TorchRunner(Runner):
+    """An artifact that PyTorch itself runs, as `module` on `device`."""
+
+    runtime = "torch"
+    module: Callable[..., Any]
+
+    @property
+    def provider(self) -> str:  # type: ignore[override]
+        return self.device
+
+    def run(self, *inputs: Tensor) -> list[Tensor]:
+        with inference():
+            outputs = self.module(*(tensor.to(self.device) for tensor in inputs))
+        return [leaf.cpu() for leaf in flatten(outputs)[0]]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..signature import flatten
-from .base import METADATA, Format, Runner, as_torch_device, errors_only, inference
+from .base import METADATA, Format, TorchRunner, as_torch_device, errors_only
 
 if TYPE_CHECKING:
     from ..capture import Capture
@@ -24,9 +23,7 @@ def write(capture: "Capture", path: Path, metadata: str, probes: Sequence[tuple[
     return ""
 
 
-class Pt2Runner(Runner):
-    runtime = "torch"
-
+class Pt2Runner(TorchRunner):
     def __init__(self, path: Path, device: str, threads: int | None) -> None:
         where = as_torch_device(device)
         extra = {METADATA: ""}
@@ -37,13 +34,7 @@ class Pt2Runner(Runner):
 
             self.program = move_to_device_pass(self.program, where)
         self.module = self.program.module()
-        self.provider = str(where)
-        super().__init__(json.loads(extra[METADATA] or "{}"), device)
-
-    def run(self, *inputs: Tensor) -> list[Tensor]:
-        with inference():
-            outputs = self.module(*(tensor.to(self.device) for tensor in inputs))
-        return [leaf.cpu() for leaf in flatten(outputs)[0]]
+        super().__init__(json.loads(extra[METADATA] or "{}"), str(where))
 
 
 FORMAT = Format(

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..signature import flatten
-from .base import METADATA, Format, Runner, as_torch_device, inference
+from .base import METADATA, Format, TorchRunner, as_torch_device
 
 if TYPE_CHECKING:
     from ..capture import Capture
@@ -38,21 +37,13 @@ def write(capture: "Capture", path: Path, metadata: str, probes: Sequence[tuple[
     return how
 
 
-class TorchScriptRunner(Runner):
-    runtime = "torch"
-
+class TorchScriptRunner(TorchRunner):
     def __init__(self, path: Path, device: str, threads: int | None) -> None:
         where = as_torch_device(device)
         extra = {METADATA: ""}
         with _deprecated():
             self.module = torch.jit.load(path, map_location=where, _extra_files=extra)  # type: ignore[no-untyped-call]
-        self.provider = str(where)
-        super().__init__(json.loads(extra[METADATA] or "{}"), device)
-
-    def run(self, *inputs: Tensor) -> list[Tensor]:
-        with inference():
-            outputs = self.module(*(tensor.to(self.device) for tensor in inputs))
-        return [leaf.cpu() for leaf in flatten(outputs)[0]]
+        super().__init__(json.loads(extra[METADATA] or "{}"), str(where))
 
 
 FORMAT = Format(
