@@ -113,31 +113,44 @@ class _Search:
         """The first node that departs, and eager's operator at that place: the first that is missing, of those that
         read what the node reads if there are such."""
         node = next(iter(self._departing_nodes(exactly)), None)
-        steps = self._missing_steps(exactly)
+        ends = self._missing_steps(exactly)
         given = self._steps_of(self.graph.nodes[node].inputs) if node is not None else set()
-        beside = [step for step in steps if self.eager.steps[step].reads & given]
-        return node, next(iter(beside or steps), None)
+        # What only decides which way to go is on no way back from an output.
+        for steps in (ends, sorted(self._missing(exactly))):
+            for step in steps:
+                if self.eager.steps[step].reads & given:
+                    return node, step
+        return node, next(iter(ends), None)
 
     def _departing_nodes(self, exactly: bool) -> list[int]:
         graph = self.graph
-        right = [self._is_right(node, exactly) for node in graph.nodes]
+        read = {source for step in self._missing(exactly) for source in self.eager.steps[step].reads}
+        right = [self._is_right(node, exactly, read) for node in graph.nodes]
         return _ends(graph.makers, right, [graph.makers_of_outputs[i] for i in self.wrong])
 
-    def _is_right(self, node: Node, exactly: bool) -> bool | None:
-        """Whether what a node computes is among eager's results; None where that says nothing, or nothing is seen."""
+    def _is_right(self, node: Node, exactly: bool, read: set[int]) -> bool | None:
+        """Whether what a node computes is among eager's results; None where that says nothing, or nothing is seen.
+        `read` is what eager's missing operators read."""
         found = {name: self.found[name] for name in node.outputs if name in self.found and name in self.graph.used}
         if not all(item.exactly if exactly else item for item in found.values()):
-            return False
+            # A counter or a condition that eager leaves to Python is none of its results, either.
+            telling = any(is_telling(self.graph.values[name]) for name in found)
+            return False if telling or self._steps_of(node.inputs) & read else None
         return True if self.telling.intersection(found) else None
 
     def _only_lays_out(self, node: Node) -> bool:
         return not self._steps_of(node.inputs).isdisjoint(self._steps_of(node.outputs))
 
     def _missing_steps(self, exactly: bool) -> list[int]:
-        steps = self.eager.steps
-        there, telling = self._steps_of(self.found, exactly), self._steps_of(self.telling, exactly)
-        right = [i in telling or not step.from_inputs or (None if i in there else False) for i, step in enumerate(steps)]
+        """Where the walk through eager's operators ends."""
+        steps, missing, telling = self.eager.steps, self._missing(exactly), self._steps_of(self.telling, exactly)
+        right = [False if i in missing else i in telling or not step.from_inputs or None for i, step in enumerate(steps)]
         return _ends([step.reads for step in steps], right, [self.eager.origins[i] for i in self.wrong])
+
+    def _missing(self, exactly: bool) -> set[int]:
+        """Eager's operators whose results are not in the artifact."""
+        there = self._steps_of(self.found, exactly)
+        return {i for i, step in enumerate(self.eager.steps) if step.from_inputs and i not in there}
 
     def _steps_of(self, names: Iterable[str], exactly: bool = False) -> set[int]:
         """The steps whose results these values are."""

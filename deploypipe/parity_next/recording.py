@@ -93,6 +93,7 @@ class _Recorder(TorchDispatchMode):
         self._made: dict[int, int] = {}
         self._written: dict[int, int] = {}
         self._places: dict[int, list[tuple[int, int]]] = {}
+        self._given: dict[int, list[Step]] = {}
         for tensor in inputs:
             self._keep(Step(INPUT, "", "", [], frozenset(), from_inputs=True), [tensor])
 
@@ -120,9 +121,10 @@ class _Recorder(TorchDispatchMode):
                 call=None if mutable else (func, args, kwargs),
             )
             index = self._keep(step, results)
-            if mutable:
-                for tensor in results:
-                    self._written[_storage(tensor)] = index
+            for tensor in results if mutable else ():
+                self._written[_storage(tensor)] = index
+            for tensor in given:
+                self._given.setdefault(_storage(tensor), []).append(step)
         return returned
 
     def _read(self, tensor: Tensor) -> Iterator[int]:
@@ -149,11 +151,8 @@ class _Recorder(TorchDispatchMode):
             step.values[position] = step.values[position].clone()
             step.call = None
         # A call that was given it cannot be repeated either.
-        for step in self.steps:
-            if step.call is not None and any(
-                isinstance(leaf, Tensor) and _storage(leaf) == _storage(tensor) for leaf in tree_leaves(step.call[1:])
-            ):
-                step.call = None
+        for step in self._given.pop(_storage(tensor), ()):
+            step.call = None
 
 
 @contextmanager
