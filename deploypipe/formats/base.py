@@ -14,6 +14,7 @@ from torch import Tensor
 from ..signature import Signature, TensorSpec, dtype_name, flatten, unflatten
 
 if TYPE_CHECKING:
+    from ..anatomy import Anatomy
     from ..capture import Capture
 
 METADATA = "deploypipe.json"
@@ -76,6 +77,7 @@ class Format:
     of several ways to write it, it takes one that agrees with eager on the probes.
     `read(path, device, threads)` gives a Runner; `threads` bounds the CPU threads of one call, where it can.
     `carries` says in a line what it can hold.
+    `inspect(path)` opens the file for the parity gate; it imports what it needs when called, for that does not travel.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Format:
     carries: str
     write: Callable[["Capture", Path, str, Sequence[tuple[Tensor, ...]]], str]
     read: Callable[[Path, str, int | None], Runner]
+    inspect: Callable[[Path], "Anatomy"] | None = None
 
 
 def mismatches(specs: Sequence[TensorSpec], tensors: Sequence[Tensor]) -> list[str]:

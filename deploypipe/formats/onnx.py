@@ -13,6 +13,7 @@ from .base import METADATA, DeviceUnavailable, Format, Runner, errors_only
 if TYPE_CHECKING:
     import onnx
 
+    from ..anatomy import Anatomy
     from ..capture import Capture
 
 OPSET = 20  # the newest that torch's dynamo exporter writes without converting
@@ -86,10 +87,17 @@ class OnnxRunner(Runner):
         return [torch.from_numpy(output) for output in self.session.run(None, feed)]
 
 
+def inspect(path: Path) -> "Anatomy":
+    from deploypipe.anatomy.onnx import OnnxAnatomy
+
+    return OnnxAnatomy(path)
+
+
 FORMAT = Format(
     name="onnx",
     suffix=".onnx",
     carries="any captured program; runs wherever ONNX Runtime does",
     write=write,
     read=OnnxRunner,
+    inspect=inspect,
 )

@@ -11,6 +11,7 @@ from torch import Tensor
 from .base import METADATA, Format, TorchRunner, as_torch_device, errors_only
 
 if TYPE_CHECKING:
+    from ..anatomy import Anatomy
     from ..capture import Capture
 
 SERIALIZER = "torch._export.serde.serialize"
@@ -37,10 +38,17 @@ class Pt2Runner(TorchRunner):
         super().__init__(json.loads(extra[METADATA] or "{}"), str(where))
 
 
+def inspect(path: Path) -> "Anatomy":
+    from deploypipe.anatomy.pt2 import Pt2Anatomy
+
+    return Pt2Anatomy(path)
+
+
 FORMAT = Format(
     name="pt2",
     suffix=".pt2",
     carries="any captured program; runs with torch, without the model's source",
     write=write,
     read=Pt2Runner,
+    inspect=inspect,
 )

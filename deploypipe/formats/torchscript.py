@@ -17,6 +17,7 @@ from torch import Tensor
 from .base import METADATA, Format, TorchRunner, as_torch_device
 
 if TYPE_CHECKING:
+    from ..anatomy import Anatomy
     from ..capture import Capture
 
 
@@ -46,10 +47,17 @@ class TorchScriptRunner(TorchRunner):
         super().__init__(json.loads(extra[METADATA] or "{}"), str(where))
 
 
+def inspect(path: Path) -> "Anatomy":
+    from deploypipe.anatomy.torchscript import TorchScriptAnatomy
+
+    return TorchScriptAnatomy(path)
+
+
 FORMAT = Format(
     name="torchscript",
     suffix=".pt",
     carries="what torch.jit.script takes, and any captured program; loads in C++ and in older servers",
     write=write,
     read=TorchScriptRunner,
+    inspect=inspect,
 )
