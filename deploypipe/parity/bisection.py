@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from deploypipe.anatomy import Anatomy, Node
 from deploypipe.capture import reference_copy
-from deploypipe.parity_next.matching import Found, Pool, apart, is_telling
-from deploypipe.parity_next.recording import Recording, record
-from deploypipe.parity_next.report import Culprit
+from deploypipe.parity.matching import Found, Pool, apart, is_telling
+from deploypipe.parity.recording import Recording, record
+from deploypipe.parity.report import Culprit
 
 FEWEST, MOST = 8.0, 80.0
 """How far apart two results of one operator may be, in units of rounding relative to the largest value: for float32
@@ -144,7 +144,9 @@ class _Search:
     def _missing_steps(self, exactly: bool) -> list[int]:
         """Where the walk through eager's operators ends."""
         steps, missing, telling = self.eager.steps, self._missing(exactly), self._steps_of(self.telling, exactly)
-        right = [False if i in missing else i in telling or not step.from_inputs or None for i, step in enumerate(steps)]
+        right = [
+            False if i in missing else i in telling or not step.from_inputs or None for i, step in enumerate(steps)
+        ]
         return _ends([step.reads for step in steps], right, [self.eager.origins[i] for i in self.wrong])
 
     def _missing(self, exactly: bool) -> set[int]:
@@ -192,9 +194,7 @@ class _Search:
         return closest if closest < here / 10 else here
 
 
-def _ends(
-    parents: Sequence[Iterable[int]], right: Sequence[bool | None], starts: Iterable[int | None]
-) -> list[int]:
+def _ends(parents: Sequence[Iterable[int]], right: Sequence[bool | None], starts: Iterable[int | None]) -> list[int]:
     """Walk back from `starts`, from each index to its parents (which are smaller), as long as they are not right:
     the wrong ones at which that ends, in order. What is neither right nor wrong is passed through."""
     walked: set[int] = set()
