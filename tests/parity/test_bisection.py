@@ -1,5 +1,6 @@
 """For each mutant of one operator: is it the one that is named, with the author's line?"""
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -166,7 +167,7 @@ def removed(operator: str, index: int = 0) -> Callable[[onnx.ModelProto], str]:
 
 
 def one_weight(array: Any) -> Any:
-    array.flat[array.size // 2] *= 1.001
+    array.flat[np.abs(array).argmax()] *= 1.001
     return array
 
 
@@ -236,6 +237,183 @@ def test_onnx_mutants(
     onnx.save(model, tmp_path / "mutant.onnx")
     culprit = located(module, tmp_path / "mutant.onnx")
     assert (culprit.node, culprit.source, culprit.module) == (name, line(source), part)
+    assert culprit.eager.split(".")[1] == eager
+
+
+# ---- pt2
+
+
+def fx_node(program: torch.export.ExportedProgram, operator: str, index: int = 0) -> torch.fx.Node:
+    found = [n for n in program.graph.nodes if n.op == "call_function" and f".{operator}." in f"{n.target}"]
+    return found[index]
+
+
+def argument(operator: str, position: int, value: Any, index: int = 0) -> Callable[..., str]:
+    def mutate(program: torch.export.ExportedProgram) -> str:
+        node = fx_node(program, operator, index)
+        filled = [*node.args, *(a.default_value for a in node.target._schema.arguments[len(node.args) :])]
+        filled[position] = value
+        node.args, node.kwargs = tuple(filled[: max(position + 1, len(node.args))]), {}
+        return str(node.name)
+
+    return mutate
+
+
+def instead(operator: str, target: Any, index: int = 0) -> Callable[..., str]:
+    def mutate(program: torch.export.ExportedProgram) -> str:
+        node = fx_node(program, operator, index)
+        node.target = target
+        node.args = node.args[: len(target._schema.arguments)]
+        return str(node.name)
+
+    return mutate
+
+
+def gone(operator: str, index: int = 0) -> Callable[..., str]:
+    def mutate(program: torch.export.ExportedProgram) -> str:
+        node = fx_node(program, operator, index)
+        reader = next(iter(node.users))
+        node.replace_all_uses_with(node.args[0])
+        program.graph.erase_node(node)
+        return str(reader.name)
+
+    return mutate
+
+
+def weight(name: str, change: Callable[[Tensor], Any], operator: str, index: int = 0) -> Callable[..., str]:
+    def mutate(program: torch.export.ExportedProgram) -> str:
+        tensor = program.state_dict[name].data
+        change(tensor)
+        return str(fx_node(program, operator, index).name)
+
+    return mutate
+
+
+aten = torch.ops.aten
+PT2_MUTANTS: dict[str, tuple[nn.Module, Callable[..., str], str, str, str]] = {
+    "sub constant": (NET, argument("sub", 1, 0.31), "sub", "", "sub"),
+    "sub gone": (NET, gone("sub"), "sub", "", "sub"),
+    "sub to add": (NET, instead("sub", aten.add.Tensor), "sub", "", "sub"),
+    "conv padding": (NET, lambda p: (argument("conv2d", 4, [0, 0])(p), argument("conv2d", 4, [2, 2])(p),
+                                     argument("conv2d", 5, [2, 2])(p))[2], "first", "first.0", "convolution"),
+    "conv one weight": (NET, weight("second.weight", lambda w: w[0, 0, 0].mul_(1.01), "conv2d", 1),
+                        "second", "second", "convolution"),
+    "conv bias zeroed": (NET, weight("second.bias", lambda w: w.zero_(), "conv2d", 1), "second", "second", "convolution"),
+    "batch_norm epsilon": (NET, argument("batch_norm", 7, 1e-2), "first", "first.1", "native_batch_norm"),
+    "leaky_relu slope": (NET, argument("leaky_relu", 1, 0.2), "leaky", "", "leaky_relu"),
+    "leaky_relu to sigmoid": (NET, instead("leaky_relu", aten.sigmoid.default), "leaky", "", "leaky_relu"),
+    "relu gone": (NET, gone("relu"), "second", "", "relu"),
+    "clamp bounds": (NET, argument("clamp", 2, 0.2), "clamp", "", "clamp"),
+    "max_pool stride": (NET, lambda p: (argument("max_pool2d", 1, [3, 3])(p), argument("max_pool2d", 3, [1, 1])(p))[0],
+                        "pool", "pool", "max_pool2d_with_indices"),
+    "mean axes": (NET, argument("mean", 1, [1, 3]), "mean", "", "mean"),
+    "permute": (NET, argument("permute", 1, [0, 1, 2, 3]), "permute", "", "permute"),
+    "layer_norm epsilon": (NET, argument("layer_norm", 4, 1e-2), "norm", "norm", "native_layer_norm"),
+    "softmax axis": (NET, argument("softmax", 1, 1), "softmax", "", "_softmax"),
+    "gelu tanh": (NET, lambda p: (setattr(fx_node(p, "gelu"), "kwargs", {"approximate": "tanh"}),
+                                  fx_node(p, "gelu").name)[1], "gelu", "", "gelu"),
+    "linear one weight": (NET, weight("mix.weight", lambda w: w[0, 0].mul_(1.01), "linear"), "softmax", "mix", "addmm"),
+    "linear bias": (NET, weight("head.bias", lambda w: w.mul_(1.01), "linear", 1), "head", "head", "addmm"),
+    "transpose": (SCORES, argument("transpose", 2, 1), "transpose", "", "transpose"),
+    "scores axis": (SCORES, argument("softmax", 1, 1), "scores", "", "_softmax"),
+    "sum axes": (SCORES, argument("sum", 1, [2]), "sum", "", "sum"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("module", "mutate", "source", "part", "eager"), PT2_MUTANTS.values(), ids=PT2_MUTANTS)
+def test_pt2_mutants(
+    module: nn.Module,
+    mutate: Callable[..., str],
+    source: str,
+    part: str,
+    eager: str,
+    written: Callable[[nn.Module, str], Path],
+    tmp_path: Path,
+) -> None:
+    program = torch.export.load(written(module, "pt2"))
+    name = mutate(program)
+    program.graph_module.recompile()
+    torch.export.save(program, tmp_path / "mutant.pt2")
+    culprit = located(module, tmp_path / "mutant.pt2")
+    assert (culprit.node, culprit.source, culprit.module) == (name, line(source), part)
+    assert culprit.eager.split(".")[1] == eager
+
+
+# ---- TorchScript: a mutated module, exported
+
+
+class WrongNet(Net):
+    """`wrong` says which of its operators."""
+
+    def __init__(self, wrong: str) -> None:
+        super().__init__()
+        self.wrong = wrong
+
+    def forward(self, x: Tensor) -> Tensor:
+        w = self.wrong
+        if w != "sub gone":
+            x = x - (0.31 if w == "sub constant" else 0.3)
+        x = x / 0.7
+        x = self.first(x)
+        x = torch.sigmoid(x) if w == "sigmoid" else F.leaky_relu(x, 0.2 if w == "leaky_relu" else 0.1)
+        x = self.pool(x)
+        y = torch.relu(self.second(x))
+        y = torch.clamp(y - x if w == "add" else y + x, -0.4, 0.2 if w == "clamp" else 0.4)
+        y = torch.cat([x, y], dim=1)
+        y = y[:, 1:5] * y.mean(dim=(1, 3) if w == "mean" else (1, 2), keepdim=True)
+        y = y.permute(0, 1, 2, 3) if w == "permute" else y.permute(0, 1, 3, 2)
+        y = self.norm(y.flatten(2))
+        weights = torch.softmax(self.mix(y), dim=1 if w == "softmax" else -1)
+        y = F.gelu(weights * y, approximate="tanh" if w == "gelu" else "none")
+        return self.head(y.flatten(1))
+
+
+def wrong_weights(module: nn.Module) -> None:
+    module.get_parameter("second.weight").data[0, 0, 0] *= 1.01
+
+
+def wrong_norm(module: nn.Module) -> None:
+    module.get_submodule("norm").eps = 1e-2
+
+
+def wrong_dilation(module: nn.Module) -> None:
+    conv = module.get_submodule("first.0")
+    conv.padding, conv.dilation = (2, 2), (2, 2)
+
+
+SCRIPT_MUTANTS: dict[str, tuple[str | Callable[[nn.Module], None], str, str, str, str]] = {
+    "sub constant": ("sub constant", "aten::sub", "sub", "", "sub"),
+    "sub gone": ("sub gone", "aten::div", "sub", "", "sub"),
+    "sigmoid": ("sigmoid", "aten::sigmoid", "leaky", "", "leaky_relu"),
+    "leaky_relu": ("leaky_relu", "aten::leaky_relu", "leaky", "", "leaky_relu"),
+    "add": ("add", "aten::sub", "clamp", "", "add"),
+    "clamp": ("clamp", "aten::clamp", "clamp", "", "clamp"),
+    "mean": ("mean", "aten::mean", "mean", "", "mean"),
+    "permute": ("permute", "aten::permute", "permute", "", "permute"),
+    "softmax": ("softmax", "aten::softmax", "softmax", "", "_softmax"),
+    "gelu": ("gelu", "aten::gelu", "gelu", "", "gelu"),
+    "weights": (wrong_weights, "aten::conv2d", "second", "second", "convolution"),
+    "layer_norm": (wrong_norm, "aten::layer_norm", "norm", "norm", "native_layer_norm"),
+    "dilation": (wrong_dilation, "aten::conv2d", "first", "first.0", "convolution"),
+}
+
+
+@pytest.mark.parametrize(("wrong", "operator", "source", "part", "eager"), SCRIPT_MUTANTS.values(), ids=SCRIPT_MUTANTS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_torchscript_mutants(
+    wrong: str | Callable[[nn.Module], None], operator: str, source: str, part: str, eager: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "mutant.pt"
+    if isinstance(wrong, str):
+        traced = WrongNet(wrong).eval()
+        traced.load_state_dict(NET.state_dict())
+        torch.jit.save(torch.jit.trace(traced, IMAGES), path)
+    else:
+        scripted = copy.deepcopy(NET)
+        wrong(scripted)
+        torch.jit.save(torch.jit.script(scripted), path)
+    culprit = located(NET, path)
+    assert (culprit.operator, culprit.source, culprit.module) == (operator, line(source), part)
     assert culprit.eager.split(".")[1] == eager
 
 
