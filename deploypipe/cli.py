@@ -253,6 +253,7 @@ def verify(
     artifact: Annotated[Path | None, typer.Option(help="[default: every artifact of the run]")] = None,
     model: UserModel = None,
     example: UserExample = None,
+    dynamic: UserAxes = None,
     data_dir: DataDir = None,
     device: Annotated[str, typer.Option(help="Where the artifact runs: cpu or cuda.")] = "cpu",
     atol: Annotated[list[str] | None, typer.Option(help="Absolute tolerance: 1e-5, or logits:1e-5 for one.")] = None,
@@ -261,7 +262,7 @@ def verify(
     """Compare artifacts with the eager model; exit 6 on a difference."""
     overrides = parse_overrides(atol or [], rtol or [])
     if model is None:
-        _refuse("an own --model", {"--example": example})
+        _refuse("an own --model", {"--example": example, "--dynamic": dynamic})
         opened = pipeline.run_of(run, artifact)
         then = ["package", *_at(opened)]
         chosen = [artifact] if artifact else opened.artifacts()
@@ -272,12 +273,15 @@ def verify(
         if artifact is None or example is None:
             raise UsageError("--model needs --artifact FILE and --example file.py:name")
         then = ["package", "--artifact", str(artifact)]
-        gate = pipeline.gate_for(load_module(model), load_example(example), artifact, overrides)
+        axes = parse_dynamic(dynamic) if dynamic else None
+        gate = pipeline.gate_for(load_module(model), load_example(example), artifact, axes, overrides)
         reports = [gate.examine(artifact, device)]
         written = artifact.with_name(f"{artifact.name}.parity.json")
-        pipeline.write_parity(written, reports)
+        pipeline.write_report(written, reports)
     show.reports(reports)
     show.note(f"Report: {written}")
+    if not all(report.passed for report in reports):
+        show.note(f"The difference, in a script of its own: {written.with_name(pipeline.REPRODUCTION)}")
     for report in reports:
         report.raise_if_failed()
     show.next_commands(then)

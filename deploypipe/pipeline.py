@@ -5,7 +5,7 @@ import math
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,27 @@ from PIL import Image
 from torch import Tensor, nn
 
 from deploypipe import train as training
+from deploypipe.anatomy import anatomy_of
 from deploypipe.artifact import IMAGE_CLASSIFICATION, Artifact, read_artifact, read_runner
-from deploypipe.capture import argument_names, capture, reference_copy
+from deploypipe.capture import Axes, argument_names, capture, reference_copy
 from deploypipe.errors import DeploypipeError, PackageError, ParityError, UsageError, first_line
 from deploypipe.export import Plan, Written, plan, suffix_of, write_each
 from deploypipe.files import write_json
 from deploypipe.formats import FORMATS
 from deploypipe.models import entry_of
 from deploypipe.parity import NO_OVERRIDES, Gate, Overrides, Report, image_probes
+from deploypipe.parity.reproduction import write_reproduction
 from deploypipe.runs import Run, open_run
 from deploypipe.serve import server
 from deploypipe.serve.archive import Archive
 from deploypipe.serve.archive import package as build_archive
 from deploypipe.serve.client import Client
 from deploypipe.serve.record import Server, default_folder, recorded, tokens_of
+from deploypipe.signature import TensorSpec
 from deploypipe.train import TrainConfig
 
-PARITY_SCHEMA = "deploypipe.parity/1"
+PARITY_SCHEMA = "deploypipe.parity/2"
+REPRODUCTION = "reproduce.py"
 HTTP_IMAGES = 100
 AT_ONCE = 16
 HTTP_TOLERANCE = 1e-4
@@ -165,32 +169,48 @@ def verify_run(
         raise UsageError(f"{run.folder} has no artifact to verify", "Write one: `deploypipe export --format onnx`.")
     gate = plan_run(run, data_dir, overrides).gate
     reports = [gate.examine(path, device) for path in artifacts]
-    write_parity(run.parity, reports, weights_sha256=run.document["weights_sha256"], dataset=run.document["dataset"])
+    write_report(run.parity, reports, weights_sha256=run.document["weights_sha256"], dataset=run.document["dataset"])
     return reports
 
 
 def gate_for(
-    module: nn.Module, example: tuple[Tensor, ...], artifact: Path, overrides: Overrides = NO_OVERRIDES
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    artifact: Path,
+    dynamic: Axes | None = None,
+    overrides: Overrides = NO_OVERRIDES,
 ) -> Gate:
-    """What the user's own artifact is held to, by the axes that it declares itself, whoever wrote it: the example,
-    values like it at other sizes, and inputs that take the module's other ways."""
-    names = argument_names(reference_copy(module), example)
-    signature = read_runner(artifact).signature
-    specs = signature.inputs if signature else ()
-    dynamic = {
-        name: {i: axis for i, axis in enumerate(spec.shape) if isinstance(axis, str)}
-        for name, spec in zip(names, specs, strict=False)
-    }
-    return plan(
-        capture(module, example, {name: axes for name, axes in dynamic.items() if axes}), overrides=overrides
-    ).gate
+    """What the user's own artifact is held to, whoever wrote it: the example, values like it at other sizes, and inputs
+    that take the module's other ways. `dynamic` says which axes must be free; else those are that it declares."""
+    known = read_runner(artifact).signature
+    declared = known.inputs if known else anatomy_of(artifact).inputs
+    if dynamic is None:
+        named = zip(argument_names(reference_copy(module), example), declared, strict=False)
+        dynamic = {name: axes for name, spec in named if (axes := symbols_of(spec))}
+    prepared = plan(capture(module, example, dynamic), overrides=overrides)
+    return replace(prepared.gate, signature=prepared.captured.signature)
 
 
-def write_parity(path: Path, reports: Sequence[Report], **facts: Any) -> None:
-    """`parity.json`: the verdict over all artifacts, and every comparison."""
+def symbols_of(spec: TensorSpec) -> dict[int, str]:
+    return {i: axis for i, axis in enumerate(spec.shape) if isinstance(axis, str)}
+
+
+def write_report(path: Path, reports: Sequence[Report], **facts: Any) -> None:
+    """`parity.json`: the verdict over all artifacts, and every comparison; beside it `reproduce.py` for the first one
+    that failed, which shows the difference without deploypipe."""
     verdict = "passed" if all(report.passed for report in reports) else "failed"
     artifacts = [report.to_json() for report in reports]
     write_json(path, {"schema": PARITY_SCHEMA, "verdict": verdict, **facts, "artifacts": artifacts})
+    script = path.with_name(REPRODUCTION)
+    script.unlink(missing_ok=True)
+    for report in reports:
+        if report.evidence:
+            evidence = report.evidence
+            write_reproduction(
+                script, Path(report.artifact), evidence.probe.inputs, evidence.expected, evidence.names,
+                evidence.tolerances, report.culprit,
+            )  # fmt: skip
+            return
 
 
 def package(artifact: Path | None, folder: Path | None, name: str | None, version: str, store: Path) -> Archive:

@@ -15,13 +15,9 @@ from torch import Tensor
 from torch.jit._fuser import optimized_execution
 
 from deploypipe.anatomy import Anatomy, Names, Node, author_line
+from deploypipe.anatomy.aten import trains
 from deploypipe.formats.base import inference
 
-RANDOM = {
-    "aten::bernoulli", "aten::bernoulli_", "aten::multinomial", "aten::normal", "aten::normal_", "aten::rand",
-    "aten::rand_like", "aten::randint", "aten::randint_like", "aten::randn", "aten::randn_like", "aten::randperm",
-    "aten::uniform", "aten::uniform_",
-}  # fmt: skip
 NUMBERS = {"int", "float", "bool", "number"}
 
 
@@ -41,6 +37,9 @@ class TorchScriptAnatomy(Anatomy):
         devices: set[str] = set()
         self._paths = self._resolve(devices)
         self.devices = frozenset(devices | _storages(path))
+        self._calls: dict[str, str] = {}
+        for called, line in _calls(self._module):
+            self._calls.setdefault(called, line)
         names = Names()
         self.nodes = tuple(self._nodes(self._graph.nodes(), names))
         self.bodies = tuple(self._nodes(_inner(self._graph.nodes()), names))
@@ -72,13 +71,14 @@ class TorchScriptAnatomy(Anatomy):
             if node.kind() in ("prim::Constant", "prim::GetAttr"):
                 continue
             outputs = tuple(output.debugName() for output in node.outputs())
+            module = _hierarchy(node.getModuleHierarchy())
             yield Node(
                 name=names.fresh(outputs[0] if outputs else node.kind()),
                 operator=node.kind(),
                 inputs=tuple(filter(None, map(self._name, (*node.inputs(), *_captured(node))))),
                 outputs=outputs,
-                module=_hierarchy(node.getModuleHierarchy()),
-                source=author_line(_range(node)),
+                module=module,
+                source=author_line(_range(node)) or self._calls.get(module, ""),
                 training=_trains(node),
             )
 
@@ -140,6 +140,16 @@ def _inlined(module: Any) -> Any:
     return graph
 
 
+def _calls(module: Any, path: str = "", method: str = "forward", line: str = "") -> Iterator[tuple[str, str]]:
+    """Each submodule that is called, and the author's line that calls it or the module around it."""
+    for node in _all(module._c._get_method(method).graph.nodes()):
+        inner = _path(next(node.inputs())) if node.kind() == "prim::CallMethod" else None
+        if inner is not None:
+            here, called = author_line(_range(node)) or line, f"{path}.{inner}".strip(".")
+            yield called, here
+            yield from _calls(_follow(module, inner), called, node.s("name"), here)
+
+
 def _path(value: Any) -> str | None:
     """ "network.0.weight" for a chain of attributes from `self`; None for any other value."""
     node = value.node()
@@ -197,13 +207,14 @@ def _range(node: Any) -> str:
 
 
 def _trains(node: Any) -> bool:
-    kind = node.kind()
-    if kind == "aten::batch_norm":
-        # Without running statistics eager normalises so in eval mode, too.
-        return node.inputsAt(5).toIValue() is True and not node.inputsAt(3).node().mustBeNone()
-    if "dropout" in kind:
-        return node.namedInput("train").toIValue() is True
-    return kind in RANDOM
+    if not node.kind().startswith("aten::") or node.schema() == "(no schema)":
+        return False
+    schema = torch._C.parse_schema(node.schema())
+    arguments = {
+        argument.name: value.toIValue() if value.node().kind() == "prim::Constant" else value
+        for argument, value in zip(schema.arguments, node.inputs(), strict=False)
+    }
+    return trains(schema.name.removeprefix("aten::"), arguments)
 
 
 def _storages(path: Path) -> set[str]:

@@ -22,7 +22,7 @@ OPSET = 20  # the newest that torch's dynamo exporter writes without converting
 def write(capture: "Capture", path: Path, metadata: str, probes: Sequence[tuple[Tensor, ...]]) -> str:
     import onnx
 
-    from deploypipe.dynamic_to_static import to_onnx
+    from deploypipe.dynamic_to_static.onnx import to_onnx
 
     with errors_only("onnx_ir"), errors_only("onnxscript"):  # they tell what they did not optimise
         program = to_onnx(
