@@ -1,8 +1,7 @@
 """For each mutant of one operator: is it the one that is named, with the author's line?"""
 
 import copy
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 import deploypipe
-from deploypipe.anatomy import Anatomy, anatomy_of
-from deploypipe.models.dynamic import DynamicBranch, DynamicDepth
+from deploypipe.anatomy import anatomy_of
 from deploypipe.parity.bisection import locate
 from deploypipe.parity.report import Culprit
 
