@@ -158,7 +158,7 @@ def _initialised(value: Any) -> bool:
 
 def _always(node: Any) -> bool:
     """Whether a node of the top level, or the graph's return, uses its inputs whatever happens."""
-    return node.kind() not in ("prim::If", "prim::Loop") and next(node.owningBlock().paramNode().outputs()) is not None
+    return node.kind() not in ("prim::If", "prim::Loop") and node.owningBlock().owningNode() is None
 
 
 def _calls(module: Any, path: str = "", method: str = "forward", line: str = "") -> Iterator[tuple[str, str]]:

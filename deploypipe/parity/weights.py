@@ -8,7 +8,6 @@ the values alone can judge. But what has its name, or most of its values, and is
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -16,15 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from deploypipe.parity.report import Finding
 from deploypipe.signature import dtype_name
-
-
-@dataclass(frozen=True)
-class Finding:
-    check: str
-    passed: bool
-    detail: str
-
 
 CHECK = "weights"
 RECOGNISABLE = 8

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from torch import nn
 
 from deploypipe.anatomy import Anatomy, Node
+from deploypipe.parity.report import Finding
+from deploypipe.parity.weights import check_weights
 from deploypipe.signature import Signature, TensorSpec
-from deploypipe.weights_wip import Finding, check_weights
 
 
 def check_structure(module: nn.Module, anatomy: Anatomy, signature: Signature | None) -> list[Finding]:
