@@ -104,8 +104,8 @@ class _Search:
             return None
         self._look_up((i, value) for i, step in enumerate(self.eager.steps) for value in step.values)
         node, step = self._first(exactly=False)
-        # Exporters choose layouts, so to lay numbers out anew is a departure only where that is what eager does there, or
-        # where it is never taken account of; an operator that computes lays its result out as eager's does.
+        # Exporters choose layouts, so to lay numbers out anew is a departure only where that is what eager does there,
+        # or where nothing takes account of it; an operator that computes lays its result out as eager's does.
         other, instead = self._first(exactly=True)
         if other is not None and instead is not None:
             idle = self._idle(other, instead)
