@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import torch
 import torchinfo
 from PIL import Image
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from deploypipe import train as training
 from deploypipe.artifact import IMAGE_CLASSIFICATION, Artifact, read_artifact, read_runner
 from deploypipe.capture import capture
-from deploypipe.errors import DeploypipeError, PackageError, ParityError, UsageError, first_line
+from deploypipe.errors import DeploypipeError, PackageError, ParityError, UsageError
 from deploypipe.export import Plan, Written, plan, suffix_of, write_each
 from deploypipe.files import write_json
 from deploypipe.formats import FORMATS
@@ -29,7 +28,7 @@ from deploypipe.serve import server
 from deploypipe.serve.archive import Archive
 from deploypipe.serve.archive import package as build_archive
 from deploypipe.serve.client import Client
-from deploypipe.serve.record import Server, default_folder, recorded, tokens_of
+from deploypipe.serve.record import started_here, tokens_of
 from deploypipe.train import TrainConfig
 
 PARITY_SCHEMA = "deploypipe.parity/1"
@@ -217,7 +216,7 @@ def facts_of(archive: Archive) -> dict[str, str]:
 def client_for(url: str, name: str | None = None) -> Client:
     """A client of the server at `url`. Of one that was started on this machine, the model's name and the token are
     known; UsageError when the name is not and was not given."""
-    here = _started_here(url)
+    here = started_here(url)
     names = sorted({archive.name for archive in here.archives}) if here else []
     if name is None:
         if len(names) != 1:
@@ -225,17 +224,6 @@ def client_for(url: str, name: str | None = None) -> Client:
             raise UsageError(f"which model of {url}? ({served})", "Name it with --name.")
         name = names[0]
     return Client(url, name, token=tokens_of(here).get("inference") if here else None)
-
-
-def _started_here(url: str) -> Server | None:
-    """The record of the server at `url`, if `serve` started it on this machine: another host's is not ours to know."""
-    try:
-        address = httpx.URL(url)
-        host, port = address.host, address.port
-    except (httpx.InvalidURL, ValueError) as cause:
-        raise UsageError(f"{url!r} is no address of a server: {first_line(cause)}") from cause
-    found = recorded(default_folder(port)) if port else None
-    return found if found and host in {found.host, "127.0.0.1", "localhost", "::1"} else None
 
 
 def predict(client: Client, files: Sequence[Path]) -> list[dict[str, Any]]:

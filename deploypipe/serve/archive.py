@@ -24,6 +24,7 @@ from deploypipe.errors import PackageError, ParityError, first_line
 from deploypipe.files import atomic_path, sha256_file
 from deploypipe.parity import EXACT, TOLERANCES
 from deploypipe.serve.requests import image_shape
+from deploypipe.serve.tensors import uncarried
 from deploypipe.serve.travel import ENTRY_FILE, travelling_files
 from deploypipe.signature import Sample, Signature
 
@@ -153,6 +154,8 @@ def _proven(path: Path, weights_sha256: str | None) -> Artifact:
     weights = facts.provenance.get("weights_sha256")
     if weights_sha256 is not None and weights != weights_sha256:
         raise PackageError(f"{path} was not written from this run's weights (sha256 {weights})", again)
+    if problem := uncarried(facts.signature):
+        raise PackageError(f"{path} cannot be served: {problem}")
     if facts.task == IMAGE_CLASSIFICATION:
         try:
             image_shape(facts.signature)

@@ -1,11 +1,9 @@
-"""A tiny classifier, and TorchServe's side of a handler."""
+"""A tiny classifier, and a handler loaded as TorchServe would load it."""
 
 import json
 import logging
 import zipfile
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from deploypipe.formats import FORMATS
 from deploypipe.serve import package
 from deploypipe.serve.handler import Handler
+from deploypipe.serve.runners import Context
 
 
 class Tiny(nn.Module):
@@ -22,23 +21,6 @@ class Tiny(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.linear(pixels.flatten(1) / 255)
-
-
-@dataclass
-class Context:
-    """What TorchServe's context offers a handler, and what the handler did with it."""
-
-    manifest: dict[str, Any]
-    system_properties: dict[str, Any]
-    statuses: dict[int, int] = field(default_factory=dict)
-    content_types: dict[int, str] = field(default_factory=dict)
-
-    def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
-        assert phrase.isascii()
-        self.statuses[idx] = code
-
-    def set_response_content_type(self, idx: int, value: str) -> None:
-        self.content_types[idx] = value
 
 
 def load(artifact: Path, folder: Path) -> tuple[Handler, Context]:
