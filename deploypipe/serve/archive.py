@@ -18,11 +18,12 @@ from typing import Any
 from model_archiver.manifest_components.manifest import Manifest
 from model_archiver.manifest_components.model import Model
 
-from deploypipe.artifact import IMAGE_CLASSIFICATION, Artifact, read_artifact
+from deploypipe.artifact import IMAGE_CLASSIFICATION, Artifact, read_artifact, read_runner
 from deploypipe.artifact import SCHEMA as ARTIFACT_SCHEMA
 from deploypipe.errors import PackageError, ParityError, first_line
 from deploypipe.files import atomic_path, sha256_file
 from deploypipe.parity import EXACT, TOLERANCES
+from deploypipe.serve.chain import PASSED, broken_link
 from deploypipe.serve.requests import image_shape
 from deploypipe.serve.tensors import uncarried
 from deploypipe.serve.travel import ENTRY_FILE, travelling_files
@@ -140,12 +141,11 @@ def _proven(path: Path, weights_sha256: str | None) -> Artifact:
     again = "Write it anew with `deploypipe export`."
     try:
         facts = read_artifact(path, PackageError)
+        problem = broken_link(facts.to_json(), read_runner(path))
     except ParityError as cause:
         raise PackageError(cause.message, cause.remedy) from cause
-    verdict = facts.parity.get("verdict")
-    if verdict != "passed":
-        found = f"its parity verdict is {verdict!r}" if verdict else "it has no parity verdict"
-        raise PackageError(f"{path} is not proven equal to the trained model: {found}", again)
+    if problem:
+        raise PackageError(f"{path} is not proven equal to the trained model: {problem}", again)
     if facts.samples is None:
         raise PackageError(
             f"{path} carries no sample that a server could prove itself with",
@@ -239,7 +239,7 @@ def read_archive(path: Path) -> Archive:
 def _archive(path: Path, model: Mapping[str, Any], facts: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Archive:
     if sidecar["schema"] != ARTIFACT_SCHEMA or sidecar["sha256"] != facts["sha256"][facts["artifact"]]:
         raise ValueError("its sidecar does not describe its artifact")
-    if sidecar["parity"].get("verdict") != "passed" or sidecar["samples"] is None:
+    if sidecar["parity"].get("verdict") != PASSED or sidecar["samples"] is None:
         raise ValueError("its artifact is not proven")
     return Archive(
         path=path,

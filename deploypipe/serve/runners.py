@@ -40,7 +40,7 @@ class ServingRunner(Runner):
     def __init__(self, signature: Signature, runtime: str, provider: str, device: str) -> None:
         if problem := uncarried(signature):
             raise UsageError(problem, "Compare the artifact itself: `deploypipe verify --artifact FILE`.")
-        super().__init__({"signature": signature.to_json()}, device)
+        super().__init__(json.dumps({"signature": signature.to_json()}), "", device)
         self.runtime = runtime
         self.provider = provider
         self._inputs, self._outputs = signature.inputs, signature.outputs

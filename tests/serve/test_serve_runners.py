@@ -1,11 +1,8 @@
 """An archive's own handler in this process, compared with eager as an artifact is."""
 
-import hashlib
-import json
 import logging
 import math
 import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from without_server import rewrite
 
 import deploypipe
 from deploypipe.errors import PackageError, ServingError, UsageError
@@ -155,18 +153,6 @@ def test_the_code_that_answers_is_the_archives(artifacts: dict[str, Path], tmp_p
     rewrite(archive.path, {"archived/serve/handler.py": b"raise RuntimeError('mine')\n"})
     with pytest.raises(PackageError, match="does not load: mine"):
         archive_runner(archive.path)
-
-
-def rewrite(path: Path, changed: dict[str, bytes]) -> None:
-    """Other files in an archive, with the digests that its manifest must have for them."""
-    with zipfile.ZipFile(path) as file:
-        entries = {name: file.read(name) for name in file.namelist()} | changed
-    manifest = json.loads(entries["MAR-INF/MANIFEST.json"])
-    manifest["deploypipe"]["sha256"] |= {name: hashlib.sha256(content).hexdigest() for name, content in changed.items()}
-    entries["MAR-INF/MANIFEST.json"] = json.dumps(manifest).encode()
-    with zipfile.ZipFile(path, "w") as file:
-        for name, content in entries.items():
-            file.writestr(name, content)
 
 
 SPECS = {dtype: TensorSpec("x", dtype, ("n",)) for dtype in ("float32", "complex64", "float8_e5m2")}

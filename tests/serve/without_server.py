@@ -1,5 +1,6 @@
 """A tiny classifier, and a handler loaded as TorchServe would load it."""
 
+import hashlib
 import json
 import logging
 import zipfile
@@ -8,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from deploypipe.formats import FORMATS
+from deploypipe.artifact import format_of
 from deploypipe.serve import package
+from deploypipe.serve.archive import MANIFEST
 from deploypipe.serve.handler import Handler
 from deploypipe.serve.runners import Context
 
@@ -25,12 +27,16 @@ class Tiny(nn.Module):
 
 def load(artifact: Path, folder: Path) -> tuple[Handler, Context]:
     """Package, unpack and initialize, as TorchServe would."""
-    archive = package(artifact, "digits", store=folder)
-    with zipfile.ZipFile(archive.path) as file:
-        file.extractall(folder / "model")
-    manifest = json.loads((folder / "model" / "MAR-INF" / "MANIFEST.json").read_text())
-    context = Context(manifest, {"model_dir": str(folder / "model"), "gpu_id": None, "batch_size": 4})
-    handler = Handler(FORMATS[archive.format].read)
+    return initialized(package(artifact, "digits", store=folder).path, folder / "model")
+
+
+def initialized(archive: Path, folder: Path) -> tuple[Handler, Context]:
+    """This installation's handler on an archive unpacked into `folder`."""
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(folder)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    context = Context(manifest, {"model_dir": str(folder), "gpu_id": None, "batch_size": 4})
+    handler = Handler(format_of(folder / manifest["deploypipe"]["artifact"]).read)
     # A worker's process is its handler's own; this one is not.
     threads, level = torch.get_num_threads(), logging.getLogger().level
     try:
@@ -39,3 +45,15 @@ def load(artifact: Path, folder: Path) -> tuple[Handler, Context]:
         torch.set_num_threads(threads)
         logging.getLogger().setLevel(level)
     return handler, context
+
+
+def rewrite(path: Path, changed: dict[str, bytes]) -> None:
+    """Other files in an archive, with the digests that its manifest must have for them."""
+    with zipfile.ZipFile(path) as file:
+        entries = {name: file.read(name) for name in file.namelist()} | changed
+    manifest = json.loads(entries[MANIFEST])
+    manifest["deploypipe"]["sha256"] |= {name: hashlib.sha256(content).hexdigest() for name, content in changed.items()}
+    entries[MANIFEST] = json.dumps(manifest).encode()
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in entries.items():
+            file.writestr(name, content)
