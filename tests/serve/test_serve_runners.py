@@ -3,7 +3,7 @@
 import logging
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from without_server import rewrite
 import deploypipe
 from deploypipe.errors import PackageError, ServingError, UsageError
 from deploypipe.formats import FORMATS
-from deploypipe.parity import Probe, compare, image_probes
+from deploypipe.formats.base import Runner
+from deploypipe.parity import Gate, Probe, Reference, Report, image_probes, usable
 from deploypipe.serve import Client, package
 from deploypipe.serve.configuration import MAX_BODY
 from deploypipe.serve.runners import archive_runner, server_runner
@@ -48,6 +49,11 @@ class Add(nn.Module):
         return x + self.number
 
 
+def compare(module: nn.Module, runner: Runner, probes: Sequence[Probe | tuple[Tensor, ...]]) -> Report:
+    reference = Reference(module)
+    return Gate(reference, tuple(usable(reference, probes)[0])).examine_runner(runner, "archive")
+
+
 def _packed(module: nn.Module, example: tuple[Tensor, ...], folder: Path, format: str = "onnx", **axes: Any) -> Path:
     path = folder / f"{type(module).__name__.lower()}{FORMATS[format].suffix}"
     deploypipe.export(module.eval(), example, format=format, path=path, dynamic=axes)
@@ -60,12 +66,12 @@ def test_an_archived_image_model_is_equal_to_eager(
 ) -> None:
     archive = package(artifacts[format], "digits", store=tmp_path)
     with archive_runner(archive.path) as runner:
-        report = compare(network, runner, str(archive.path), image_probes(images, (1, 3, 64)))
+        report = compare(network, runner, image_probes(images))
         report.raise_if_failed()
         assert report.runtime == {"onnx": "onnxruntime"}.get(format, "torch")
         assert report.provider == "archive handler"
         torch.manual_seed(1)
-        other = compare(type(network)().eval(), runner, "another network", image_probes(images, (2,)))
+        other = compare(type(network)().eval(), runner, image_probes(images))
     assert not other.passed
 
 
@@ -88,7 +94,7 @@ def test_any_archived_model_is_equal_to_eager(tmp_path: Path, case: str) -> None
     module, example, axes, inputs = CASES[case]
     path = _packed(module, example, tmp_path, "pt2", **axes)
     with archive_runner(path) as runner:
-        report = compare(module, runner, str(path), [example, *inputs])
+        report = compare(module, runner, [example, *inputs])
     report.raise_if_failed()
     assert len(report.outcomes) >= len(inputs) + 1
 
@@ -111,7 +117,7 @@ def test_a_refused_probe_fails_with_the_handlers_reason(
     archive = package(artifacts["onnx"], "digits", store=tmp_path)
     nothing = torch.zeros(0, 1, 28, 28, dtype=torch.uint8)  # no image is no question
     with archive_runner(archive.path) as runner:
-        (outcome,) = compare(network, runner, "archive", [Probe("empty", (nothing,))]).outcomes
+        (outcome,) = compare(network, runner, [Probe("empty", (nothing,))]).outcomes
     assert not outcome.passed
     assert "refuses the request (HTTP 422)" in outcome.problem and "[0, 1, 28, 28]" in outcome.problem
 
