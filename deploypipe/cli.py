@@ -24,7 +24,7 @@ from deploypipe.evaluate import evaluate as evaluate_split
 from deploypipe.export import plan, suffix_of, write_each
 from deploypipe.formats import FORMATS
 from deploypipe.models import MODELS
-from deploypipe.parity import verify as verify_artifact
+from deploypipe.parity import parse_overrides
 from deploypipe.runs import ROOT, Run, open_run
 from deploypipe.serve import server
 from deploypipe.serve.record import Server
@@ -251,28 +251,43 @@ def export(
 def verify(
     run: RunOption = None,
     artifact: Annotated[Path | None, typer.Option(help="[default: every artifact of the run]")] = None,
+    mar: Annotated[Path | None, typer.Option(help="An archive, by the handler inside it.")] = None,
+    url: Annotated[str | None, typer.Option(help="A server, over HTTP.")] = None,
+    name: Annotated[str | None, typer.Option(help="Its model. [default: the one that `serve` serves there]")] = None,
     model: UserModel = None,
     example: UserExample = None,
     data_dir: DataDir = None,
     device: Annotated[str, typer.Option(help="Where the artifact runs: cpu or cuda.")] = "cpu",
+    atol: Annotated[list[str] | None, typer.Option(help="Absolute tolerance: 1e-5, or logits:1e-5 for one.")] = None,
+    rtol: Annotated[list[str] | None, typer.Option(help="Relative tolerance, likewise.")] = None,
 ) -> Document:
-    """Compare artifacts with the eager model; exit 6 on a difference."""
+    """Compare artifacts, an archive or a server with the eager model; exit 6 on a difference."""
+    overrides = parse_overrides(atol or [], rtol or [])
+    if url is None:
+        _refuse("a server's --url", {"--name": name})
     if model is None:
         _refuse("an own --model", {"--example": example})
         opened = pipeline.run_of(run, artifact)
-        then = ["package", *_at(opened)]
-        reports = pipeline.verify_run(opened, [artifact] if artifact else opened.artifacts(), data_dir, device)
+        there = [artifact] if artifact else opened.artifacts()
+        with pipeline.serving(mar, url, name, device, next(iter(there), None)) as served:
+            chosen = [] if served and artifact is None else there
+            reports = pipeline.verify_run(opened, chosen, data_dir, device, overrides, served)
         written = opened.parity
+        then = ["package", *_at(opened)]
     else:
         _refuse("a run, not with --model", {"--run": run, "--data-dir": data_dir})
-        if artifact is None or example is None:
-            raise UsageError("--model needs --artifact FILE and --example file.py:name")
-        then = ["package", "--artifact", str(artifact)]
-        module, inputs = load_module(model), load_example(example)
-        probes = pipeline.probes_for(module, inputs, artifact)
-        reports = [verify_artifact(module, artifact, probes, device=device)]
-        written = artifact.with_name(f"{artifact.name}.parity.json")
+        if example is None or not (artifact or mar or url):
+            raise UsageError("--model needs --example file.py:name, and --artifact FILE, --mar FILE or --url URL")
+        with pipeline.serving(mar, url, name, device, artifact) as served:
+            like = read_runner(artifact) if artifact else next(iter(served.values()))
+            gate = pipeline.gate_for(load_module(model), load_example(example), like.signature, overrides)
+            reports = pipeline.examine(gate, [artifact] if artifact else [], device, served)
+        beside = artifact or mar or Path(model.rpartition(":")[2])
+        written = beside.with_name(f"{beside.name}.parity.json")
         pipeline.write_parity(written, reports)
+        then = ["package", "--artifact", str(artifact)]
+    if mar or url:
+        then = ["predict", "--url", url, "FILE"] if url else ["serve", "--detach"]
     show.reports(reports)
     show.note(f"Report: {written}")
     for report in reports:

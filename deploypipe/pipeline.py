@@ -3,9 +3,10 @@
 import io
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,25 @@ from torch import Tensor, nn
 
 from deploypipe import train as training
 from deploypipe.artifact import IMAGE_CLASSIFICATION, Artifact, read_artifact, read_runner
-from deploypipe.capture import capture
+from deploypipe.capture import argument_names, capture, reference_copy
 from deploypipe.errors import DeploypipeError, PackageError, ParityError, UsageError
 from deploypipe.export import Plan, Written, plan, suffix_of, write_each
 from deploypipe.files import write_json
 from deploypipe.formats import FORMATS
 from deploypipe.models import entry_of
-from deploypipe.parity import Probe, Report, compare, image_probes
+from deploypipe.parity import NO_OVERRIDES, Finding, Gate, Overrides, Report, image_probes
 from deploypipe.runs import Run, open_run
 from deploypipe.serve import server
 from deploypipe.serve.archive import Archive
 from deploypipe.serve.archive import package as build_archive
 from deploypipe.serve.client import Client
 from deploypipe.serve.record import started_here, tokens_of
+from deploypipe.serve.runners import ServingRunner, archive_runner, server_runner
+from deploypipe.signature import Signature
 from deploypipe.train import TrainConfig
 
 PARITY_SCHEMA = "deploypipe.parity/1"
+NOT_SERVED: Mapping[str, ServingRunner] = {}
 HTTP_IMAGES = 100
 AT_ONCE = 16
 HTTP_TOLERANCE = 1e-4
@@ -129,19 +133,15 @@ def run(
     return Summary(done, tuple(zip(artifacts, reports, strict=True)), archive, http)
 
 
-def plan_run(run: Run, data_dir: Path | None = None) -> Plan:
+def plan_run(run: Run, data_dir: Path | None = None, overrides: Overrides = NO_OVERRIDES) -> Plan:
     """What the artifacts of a run's model must prove: an image classifier on test images and random pixels, any other
     on its example, values like it, and inputs that take its other ways."""
     entry = run.entry
     captured = capture(run.load_module(), entry.example(), entry.dynamic, entry.outputs)
-    return plan(captured, _test_images(run, data_dir), run.provenance(), entry.task)
-
-
-def _test_images(run: Run, data_dir: Path | None) -> list[Probe] | None:
     dataset = run.dataset(data_dir)
-    if dataset is None or run.entry.task != IMAGE_CLASSIFICATION:
-        return None
-    return image_probes(dataset.test.inputs)
+    test = dataset.test if dataset and entry.task == IMAGE_CLASSIFICATION else None
+    probes = image_probes(test.inputs) if test else None
+    return plan(captured, probes, run.provenance(), entry.task, test=test, overrides=overrides)
 
 
 def export_run(run: Run, formats: Sequence[str], prepared: Plan) -> list[Written]:
@@ -151,32 +151,84 @@ def export_run(run: Run, formats: Sequence[str], prepared: Plan) -> list[Written
 
 def run_of(folder: Path | None, artifact: Path | None) -> Run:
     """The run in `folder`; else the one that `artifact` lies in; else the newest."""
-    if folder is None and artifact is not None and (artifact.parent.parent / "run.json").is_file():
-        folder = artifact.parent.parent
-    return open_run(folder)
+    return open_run(folder or (_folder_of(artifact) if artifact else None))
 
 
-def verify_run(run: Run, artifacts: Sequence[Path], data_dir: Path | None = None, device: str = "cpu") -> list[Report]:
-    """Compare each artifact with the run's eager model and write the reports to the run's `parity.json`."""
-    if not artifacts:
+def _folder_of(artifact: Path) -> Path | None:
+    """The run that the artifact lies in."""
+    folder = artifact.parent.parent
+    return folder if (folder / "run.json").is_file() else None
+
+
+def verify_run(
+    run: Run,
+    artifacts: Sequence[Path],
+    data_dir: Path | None = None,
+    device: str = "cpu",
+    overrides: Overrides = NO_OVERRIDES,
+    served: Mapping[str, ServingRunner] = NOT_SERVED,
+) -> list[Report]:
+    """Compare each artifact, and each of `served`, with the run's eager model and write the reports to the run's
+    `parity.json`."""
+    if not artifacts and not served:
         raise UsageError(f"{run.folder} has no artifact to verify", "Write one: `deploypipe export --format onnx`.")
-    module = run.load_module()
-    runners = [read_runner(path, device) for path in artifacts]
-    probes = _test_images(run, data_dir) or plan_run(run, data_dir).probes
-    reports = [compare(module, runner, str(path), probes) for runner, path in zip(runners, artifacts, strict=True)]
+    reports = examine(plan_run(run, data_dir, overrides).gate, artifacts, device, served)
     write_parity(run.parity, reports, weights_sha256=run.document["weights_sha256"], dataset=run.document["dataset"])
     return reports
 
 
-def probes_for(module: nn.Module, example: tuple[Tensor, ...], artifact: Path) -> Sequence[Probe]:
-    """What the user's own artifact is compared on, by its own signature: the example, values like it at other sizes,
-    and inputs that take the module's other ways. Of an artifact that deploypipe did not write, the example alone."""
-    signature = read_runner(artifact).signature
-    if signature is None:
-        return [Probe("example", example)]
-    dynamic = {spec.name: {i: axis for i, axis in enumerate(spec.shape) if isinstance(axis, str)}
-               for spec in signature.inputs}  # fmt: skip
-    return plan(capture(module, example, {name: axes for name, axes in dynamic.items() if axes})).probes
+def examine(
+    gate: Gate, artifacts: Sequence[Path], device: str = "cpu", served: Mapping[str, ServingRunner] = NOT_SERVED
+) -> list[Report]:
+    """A report on each artifact and on each of `served`, by its title. ServingError when a server does not answer."""
+    return [
+        *(gate.examine(path, device) for path in artifacts),
+        *(_examine_served(gate, title, runner) for title, runner in served.items()),
+    ]
+
+
+def _examine_served(gate: Gate, title: str, runner: ServingRunner) -> Report:
+    reasons = [runner.too_large(probe.inputs) for probe in gate.probes]
+    sent = tuple(probe for probe, reason in zip(gate.probes, reasons, strict=True) if not reason)
+    report = replace(gate, probes=sent).examine_runner(runner, title)
+    unsent = list(filter(None, reasons))
+    if not unsent:
+        return report
+    detail = f"{len(unsent)} of {len(reasons)} probes are not sent; of the first, {unsent[0]}"
+    return replace(report, findings=(*report.findings, Finding("request size", True, detail)))
+
+
+@contextmanager
+def serving(
+    archive: Path | None, url: str | None, name: str | None, device: str = "cpu", artifact: Path | None = None
+) -> Iterator[dict[str, ServingRunner]]:
+    """By title, what answers requests as an artifact would: the handler in `archive`, and the model `name` of the
+    server at `url`. Of a server that was not started here, `artifact` says what its model takes and returns."""
+    found: dict[str, ServingRunner] = {}
+    with ExitStack() as stack:
+        if archive is not None:
+            found[str(archive)] = stack.enter_context(archive_runner(archive, device))
+        if url is not None:
+            client = client_for(url, name)
+            like = read_runner(artifact).signature if artifact else None
+            found[f"{client.name} at {client.url}"] = stack.enter_context(server_runner(client, like))
+        yield found
+
+
+def gate_for(
+    module: nn.Module, example: tuple[Tensor, ...], signature: Signature | None, overrides: Overrides = NO_OVERRIDES
+) -> Gate:
+    """What an artifact of the user's own module is held to, by the axes that its own `signature` declares, whoever
+    wrote it: the example, values like it at other sizes, and inputs that take the module's other ways."""
+    names = argument_names(reference_copy(module), example)
+    specs = signature.inputs if signature else ()
+    dynamic = {
+        name: {i: axis for i, axis in enumerate(spec.shape) if isinstance(axis, str)}
+        for name, spec in zip(names, specs, strict=False)
+    }
+    return plan(
+        capture(module, example, {name: axes for name, axes in dynamic.items() if axes}), overrides=overrides
+    ).gate
 
 
 def write_parity(path: Path, reports: Sequence[Report], **facts: Any) -> None:

@@ -18,7 +18,7 @@ def broken_link(sidecar: Mapping[str, Any], artifact: Runner) -> str:
     parity, seal = sidecar["parity"], artifact.seal
     for where, verdict in (("its sidecar", parity.get("verdict")), ("its own seal", seal.get("verdict"))):
         if verdict != PASSED:
-            return f"{where} says {verdict!r}" if verdict else f"{where} has no parity verdict"
+            return f"the verdict in {where} is {verdict!r}" if verdict else f"{where} has no parity verdict"
     if seal.get("sha256") != digest_of(parity):
         return "its own seal is for another proof than its sidecar's"
     if artifact.metadata.get("signature") != {key: sidecar[key] for key in ("inputs", "outputs", "structure")}:

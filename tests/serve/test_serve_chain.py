@@ -117,10 +117,10 @@ BYTES = {
 LINKS: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
     "no verdict in the sidecar": (lambda path, _: _edit_sidecar(path, parity={}), "its sidecar has no parity verdict"),
     "failed, says the sidecar": (
-        lambda path, _: _edit_sidecar(path, parity={"verdict": "failed"}), "its sidecar says 'failed'"),
+        lambda path, _: _edit_sidecar(path, parity={"verdict": "failed"}), "verdict in its sidecar is 'failed'"),
     "no seal": (lambda path, _: _without_seal(path), "its own seal has no parity verdict"),
     "failed, says the seal": (
-        lambda path, _: _edit_inside(path, SEAL, _says(verdict="failed")), "its own seal says 'failed'"),
+        lambda path, _: _edit_inside(path, SEAL, _says(verdict="failed")), "verdict in its own seal is 'failed'"),
     "a seal of nothing": (lambda path, _: _edit_inside(path, SEAL, _says(sha256="")), "seal is for another proof"),
     "another proof, says the seal": (
         lambda path, _: _edit_inside(path, SEAL, _says(sha256="0" * 64)), "seal is for another proof"),

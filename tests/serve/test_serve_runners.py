@@ -17,6 +17,7 @@ from deploypipe.errors import PackageError, ServingError, UsageError
 from deploypipe.formats import FORMATS
 from deploypipe.formats.base import Runner
 from deploypipe.parity import Gate, Probe, Reference, Report, image_probes, usable
+from deploypipe.pipeline import examine
 from deploypipe.serve import Client, package
 from deploypipe.serve.configuration import MAX_BODY
 from deploypipe.serve.runners import archive_runner, server_runner
@@ -122,11 +123,19 @@ def test_a_refused_probe_fails_with_the_handlers_reason(
     assert "refuses the request (HTTP 422)" in outcome.problem and "[0, 1, 28, 28]" in outcome.problem
 
 
-def test_what_is_too_large_for_one_request_is_known(artifacts: dict[str, Path], tmp_path: Path) -> None:
+def test_a_probe_too_large_for_one_request_is_said_and_not_sent(
+    network: nn.Module, artifacts: dict[str, Path], tmp_path: Path
+) -> None:
     archive = package(artifacts["onnx"], "digits", store=tmp_path)
+    small, large = (Probe("white", (torch.full((n, 1, 28, 28), 255, dtype=torch.uint8),)) for n in (3, 5000))
     with archive_runner(archive.path) as runner:
-        assert runner.too_large([torch.full((64, 1, 28, 28), 255, dtype=torch.uint8)]) == ""
-        assert f"{MAX_BODY:,}" in runner.too_large([torch.full((5000, 1, 28, 28), 255, dtype=torch.uint8)])
+        (report,) = examine(Gate(Reference(network), (small, large)), [], served={"archive": runner})
+    assert report.passed
+    assert {outcome.shapes for outcome in report.outcomes} == {"3x1x28x28"}
+    assert [(finding.check, f"one may have {MAX_BODY:,}" in finding.detail) for finding in report.findings] == [
+        ("request size", True)
+    ]
+    assert report.findings[0].detail.startswith("1 of 2 probes are not sent")
 
 
 def test_nothing_of_an_archive_stays_in_this_process(artifacts: dict[str, Path], tmp_path: Path) -> None:
