@@ -256,6 +256,7 @@ def verify(
     name: Annotated[str | None, typer.Option(help="Its model. [default: the one that `serve` serves there]")] = None,
     model: UserModel = None,
     example: UserExample = None,
+    dynamic: UserAxes = None,
     data_dir: DataDir = None,
     device: Annotated[str, typer.Option(help="Where the artifact runs: cpu or cuda.")] = "cpu",
     atol: Annotated[list[str] | None, typer.Option(help="Absolute tolerance: 1e-5, or logits:1e-5 for one.")] = None,
@@ -266,7 +267,7 @@ def verify(
     if url is None:
         _refuse("a server's --url", {"--name": name})
     if model is None:
-        _refuse("an own --model", {"--example": example})
+        _refuse("an own --model", {"--example": example, "--dynamic": dynamic})
         opened = pipeline.run_of(run, artifact)
         there = [artifact] if artifact else opened.artifacts()
         with pipeline.serving(mar, url, name, device, next(iter(there), None)) as served:
@@ -278,18 +279,21 @@ def verify(
         _refuse("a run, not with --model", {"--run": run, "--data-dir": data_dir})
         if example is None or not (artifact or mar or url):
             raise UsageError("--model needs --example file.py:name, and --artifact FILE, --mar FILE or --url URL")
+        module, inputs, axes = load_module(model), load_example(example), parse_dynamic(dynamic) if dynamic else None
         with pipeline.serving(mar, url, name, device, artifact) as served:
-            like = read_runner(artifact) if artifact else next(iter(served.values()))
-            gate = pipeline.gate_for(load_module(model), load_example(example), like.signature, overrides)
+            declared = pipeline.inputs_of(artifact) if artifact else next(iter(served.values())).inputs
+            gate = pipeline.gate_for(module, inputs, declared, axes, overrides)
             reports = pipeline.examine(gate, [artifact] if artifact else [], device, served)
         beside = artifact or mar or Path(model.rpartition(":")[2])
         written = beside.with_name(f"{beside.name}.parity.json")
-        pipeline.write_parity(written, reports)
+        pipeline.write_report(written, reports)
         then = ["package", "--artifact", str(artifact)]
     if mar or url:
         then = ["predict", "--url", url, "FILE"] if url else ["serve", "--detach"]
     show.reports(reports)
     show.note(f"Report: {written}")
+    if (script := written.with_name(pipeline.REPRODUCTION)).exists():
+        show.note(f"The difference, in a script of its own: {script}")
     for report in reports:
         report.raise_if_failed()
     show.next_commands(then)

@@ -16,14 +16,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from deploypipe import train as training
+from deploypipe.anatomy import anatomy_of
 from deploypipe.artifact import IMAGE_CLASSIFICATION, Artifact, read_artifact, read_runner
-from deploypipe.capture import argument_names, capture, reference_copy
+from deploypipe.capture import Axes, argument_names, capture, reference_copy
 from deploypipe.errors import DeploypipeError, PackageError, ParityError, UsageError
 from deploypipe.export import Plan, Written, plan, suffix_of, write_each
 from deploypipe.files import write_json
 from deploypipe.formats import FORMATS
 from deploypipe.models import entry_of
 from deploypipe.parity import NO_OVERRIDES, Finding, Gate, Overrides, Report, image_probes
+from deploypipe.parity.reproduction import write_reproduction
 from deploypipe.runs import Run, open_run
 from deploypipe.serve import server
 from deploypipe.serve.archive import Archive
@@ -31,10 +33,11 @@ from deploypipe.serve.archive import package as build_archive
 from deploypipe.serve.client import Client
 from deploypipe.serve.record import started_here, tokens_of
 from deploypipe.serve.runners import ServingRunner, archive_runner, server_runner
-from deploypipe.signature import Signature
+from deploypipe.signature import TensorSpec
 from deploypipe.train import TrainConfig
 
-PARITY_SCHEMA = "deploypipe.parity/1"
+PARITY_SCHEMA = "deploypipe.parity/2"
+REPRODUCTION = "reproduce.py"
 NOT_SERVED: Mapping[str, ServingRunner] = {}
 HTTP_IMAGES = 100
 AT_ONCE = 16
@@ -173,7 +176,7 @@ def verify_run(
     if not artifacts and not served:
         raise UsageError(f"{run.folder} has no artifact to verify", "Write one: `deploypipe export --format onnx`.")
     reports = examine(plan_run(run, data_dir, overrides).gate, artifacts, device, served)
-    write_parity(run.parity, reports, weights_sha256=run.document["weights_sha256"], dataset=run.document["dataset"])
+    write_report(run.parity, reports, weights_sha256=run.document["weights_sha256"], dataset=run.document["dataset"])
     return reports
 
 
@@ -191,6 +194,7 @@ def _examine_served(gate: Gate, title: str, runner: ServingRunner) -> Report:
     reasons = [runner.too_large(probe.inputs) for probe in gate.probes]
     sent = tuple(probe for probe, reason in zip(gate.probes, reasons, strict=True) if not reason)
     report = replace(gate, probes=sent).examine_runner(runner, title)
+    report = replace(report, evidence=None)  # which is for a script about a file
     unsent = list(filter(None, reasons))
     if not unsent:
         return report
@@ -215,39 +219,61 @@ def serving(
         yield found
 
 
+def inputs_of(artifact: Path) -> Sequence[TensorSpec]:
+    """What an artifact declares to take, whoever wrote it."""
+    known = read_runner(artifact).signature
+    return known.inputs if known else anatomy_of(artifact).inputs
+
+
 def gate_for(
-    module: nn.Module, example: tuple[Tensor, ...], signature: Signature | None, overrides: Overrides = NO_OVERRIDES
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    declared: Sequence[TensorSpec],
+    dynamic: Axes | None = None,
+    overrides: Overrides = NO_OVERRIDES,
 ) -> Gate:
-    """What an artifact of the user's own module is held to, by the axes that its own `signature` declares, whoever
-    wrote it: the example, values like it at other sizes, and inputs that take the module's other ways."""
-    names = argument_names(reference_copy(module), example)
-    specs = signature.inputs if signature else ()
-    dynamic = {
-        name: {i: axis for i, axis in enumerate(spec.shape) if isinstance(axis, str)}
-        for name, spec in zip(names, specs, strict=False)
-    }
-    return plan(
-        capture(module, example, {name: axes for name, axes in dynamic.items() if axes}), overrides=overrides
-    ).gate
+    """What an artifact of the user's own module is held to, whoever wrote it: the example, values like it at other
+    sizes, and inputs that take the module's other ways. `dynamic` says which axes must be free; else those are that the
+    artifact declared."""
+    if dynamic is None:
+        named = zip(argument_names(reference_copy(module), example), declared, strict=False)
+        dynamic = {name: axes for name, spec in named if (axes := symbols_of(spec))}
+    prepared = plan(capture(module, example, dynamic), overrides=overrides)
+    return replace(prepared.gate, signature=prepared.captured.signature)
 
 
-def write_parity(path: Path, reports: Sequence[Report], **facts: Any) -> None:
-    """`parity.json`: the verdict over all artifacts, and every comparison."""
+def symbols_of(spec: TensorSpec) -> dict[int, str]:
+    return {i: axis for i, axis in enumerate(spec.shape) if isinstance(axis, str)}
+
+
+def write_report(path: Path, reports: Sequence[Report], **facts: Any) -> None:
+    """`parity.json`: the verdict over all artifacts, and every comparison; beside it `reproduce.py` for the first one
+    that failed, which shows the difference without deploypipe."""
     verdict = "passed" if all(report.passed for report in reports) else "failed"
     artifacts = [report.to_json() for report in reports]
     write_json(path, {"schema": PARITY_SCHEMA, "verdict": verdict, **facts, "artifacts": artifacts})
+    script = path.with_name(REPRODUCTION)
+    script.unlink(missing_ok=True)
+    for report in reports:
+        if report.evidence:
+            evidence = report.evidence
+            write_reproduction(
+                script, Path(report.artifact), evidence.probe.inputs, evidence.expected, evidence.names,
+                evidence.tolerances, report.culprit,
+            )  # fmt: skip
+            return
 
 
 def package(artifact: Path | None, folder: Path | None, name: str | None, version: str, store: Path) -> Archive:
-    """The archive of an artifact, or of the run's first one in the order of preference for serving."""
-    weights = None
-    if artifact is None or folder is not None:
-        opened = open_run(folder)
-        weights = opened.document["weights_sha256"]
+    """The archive of an artifact, or of the run's first one in the order of preference for serving. With a run, which
+    is the one that the artifact lies in unless `folder` says another, its weights must be that run's."""
+    opened = None
+    if artifact is None or folder is not None or _folder_of(artifact):
+        opened = run_of(folder, artifact)
         name = name or opened.model
         artifact = artifact or _preferred(opened)
     name = name or read_artifact(artifact, PackageError).provenance.get("model") or artifact.stem
-    return build_archive(artifact, name, version, store, weights_sha256=weights)
+    return build_archive(artifact, name, version, store, trained=opened)
 
 
 def _preferred(opened: Run) -> Path:

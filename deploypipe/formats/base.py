@@ -17,6 +17,7 @@ from torch import Tensor
 from ..signature import Signature, TensorSpec, dtype_name, flatten, unflatten
 
 if TYPE_CHECKING:
+    from ..anatomy import Anatomy
     from ..capture import Capture
 
 METADATA = "deploypipe.json"
@@ -91,6 +92,7 @@ class Format:
     `carries` says in a line what it can hold.
     `seal(path, text)` adds the entry `SEAL` to a written file and changes nothing else.
     `variants(path, device)` names circumstances of this format alone under which its artifacts must do the same.
+    `inspect(path)` opens the file for the parity gate; it imports what it needs when called, for that does not travel.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Format:
     read: Callable[[Path, str, int | None], Runner]
     seal: Callable[[Path, str], None]
     variants: Callable[[Path, str], Mapping[str, Callable[[], Runner]]] = lambda path, device: {}
+    inspect: Callable[[Path], "Anatomy"] | None = None
 
 
 def seal_zip(path: Path, text: str) -> None:

@@ -13,6 +13,7 @@ from .base import METADATA, SEAL, DeviceUnavailable, Format, Runner, errors_only
 if TYPE_CHECKING:
     import onnx
 
+    from ..anatomy import Anatomy
     from ..capture import Capture
 
 OPSET = 20  # the newest that torch's dynamo exporter writes without converting
@@ -21,7 +22,7 @@ OPSET = 20  # the newest that torch's dynamo exporter writes without converting
 def write(capture: "Capture", path: Path, metadata: str, probes: Sequence[tuple[Tensor, ...]]) -> str:
     import onnx
 
-    from deploypipe.dynamic_to_static import to_onnx
+    from deploypipe.dynamic_to_static.onnx import to_onnx
 
     with errors_only("onnx_ir"), errors_only("onnxscript"):  # they tell what they did not optimise
         program = to_onnx(
@@ -101,6 +102,12 @@ def variants(path: Path, device: str) -> dict[str, Callable[[], Runner]]:
     return {f"optimisation {name}": partial(OnnxRunner, path, device, None, level) for name, level in levels.items()}
 
 
+def inspect(path: Path) -> "Anatomy":
+    from deploypipe.anatomy.onnx import OnnxAnatomy
+
+    return OnnxAnatomy(path)
+
+
 FORMAT = Format(
     name="onnx",
     suffix=".onnx",
@@ -109,4 +116,5 @@ FORMAT = Format(
     read=OnnxRunner,
     seal=seal,
     variants=variants,
+    inspect=inspect,
 )

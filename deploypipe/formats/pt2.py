@@ -10,6 +10,7 @@ from torch import Tensor
 from .base import METADATA, SEAL, Format, TorchRunner, as_torch_device, errors_only, seal_zip
 
 if TYPE_CHECKING:
+    from ..anatomy import Anatomy
     from ..capture import Capture
 
 SERIALIZER = "torch._export.serde.serialize"
@@ -37,6 +38,12 @@ class Pt2Runner(TorchRunner):
         super().__init__(extra[METADATA], extra[SEAL], str(where))
 
 
+def inspect(path: Path) -> "Anatomy":
+    from deploypipe.anatomy.pt2 import Pt2Anatomy
+
+    return Pt2Anatomy(path)
+
+
 FORMAT = Format(
     name="pt2",
     suffix=".pt2",
@@ -44,4 +51,5 @@ FORMAT = Format(
     write=write,
     read=Pt2Runner,
     seal=seal_zip,
+    inspect=inspect,
 )

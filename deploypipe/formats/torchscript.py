@@ -16,6 +16,7 @@ from torch import Tensor
 from .base import METADATA, SEAL, Format, TorchRunner, as_torch_device, seal_zip
 
 if TYPE_CHECKING:
+    from ..anatomy import Anatomy
     from ..capture import Capture
 
 
@@ -28,7 +29,7 @@ def _deprecated() -> Iterator[None]:
 
 
 def write(capture: "Capture", path: Path, metadata: str, probes: Sequence[tuple[Tensor, ...]]) -> str:
-    from deploypipe.dynamic_to_static import to_torchscript
+    from deploypipe.dynamic_to_static.torchscript import to_torchscript
 
     with _deprecated():
         module, how = to_torchscript(capture.module, capture.static, probes)
@@ -46,6 +47,12 @@ class TorchScriptRunner(TorchRunner):
         super().__init__(extra[METADATA], extra[SEAL], str(where))
 
 
+def inspect(path: Path) -> "Anatomy":
+    from deploypipe.anatomy.torchscript import TorchScriptAnatomy
+
+    return TorchScriptAnatomy(path)
+
+
 FORMAT = Format(
     name="torchscript",
     suffix=".pt",
@@ -53,4 +60,5 @@ FORMAT = Format(
     write=write,
     read=TorchScriptRunner,
     seal=seal_zip,
+    inspect=inspect,
 )

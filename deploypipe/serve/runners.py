@@ -43,7 +43,7 @@ class ServingRunner(Runner):
         super().__init__(json.dumps({"signature": signature.to_json()}), "", device)
         self.runtime = runtime
         self.provider = provider
-        self._inputs, self._outputs = signature.inputs, signature.outputs
+        self.inputs, self.outputs = signature.inputs, signature.outputs
 
     def __enter__(self) -> Self:
         return self
@@ -58,7 +58,7 @@ class ServingRunner(Runner):
         signature's."""
         answer = self.answer(self._body(inputs))
         try:
-            return list(from_protocol(answer["outputs"], self._outputs, "outputs"))
+            return list(from_protocol(answer["outputs"], self.outputs, "outputs"))
         except KeyError as cause:
             raise ValueError(f"the answer has no {cause.args[0]!r}") from cause
         except Rejection as cause:
@@ -70,7 +70,7 @@ class ServingRunner(Runner):
         return f"its request has {size:,} bytes, one may have {MAX_BODY:,}" if size > MAX_BODY else ""
 
     def _body(self, inputs: Sequence[Tensor]) -> bytes:
-        named = [to_protocol(spec.name, tensor) for spec, tensor in zip(self._inputs, inputs, strict=True)]
+        named = [to_protocol(spec.name, tensor) for spec, tensor in zip(self.inputs, inputs, strict=True)]
         return json.dumps({"inputs": named}, allow_nan=False).encode()
 
     @abstractmethod

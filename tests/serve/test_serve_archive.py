@@ -107,12 +107,6 @@ def test_names_that_torchserve_does_not_take_are_refused(copied: Path, tmp_path:
         package(copied, name, version, tmp_path)
 
 
-def test_weights_must_be_the_runs(copied: Path, tmp_path: Path) -> None:
-    assert package(copied, "digits", store=tmp_path, weights_sha256="a" * 64)
-    with pytest.raises(PackageError, match="not written from this run's weights"):
-        package(copied, "digits", store=tmp_path, weights_sha256="b" * 64)
-
-
 def test_a_store_that_cannot_be_written_is_one_line(copied: Path, tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file, no folder")
     with pytest.raises(PackageError, match="cannot be written"):

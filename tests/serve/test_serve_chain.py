@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from without_server import Tiny, initialized, rewrite
 
@@ -19,6 +20,8 @@ from deploypipe.export import plan, write_proven
 from deploypipe.files import sha256_file
 from deploypipe.formats.base import METADATA, SEAL
 from deploypipe.parity import image_probes
+from deploypipe.pipeline import package as package_run
+from deploypipe.runs import Run, open_run
 from deploypipe.serve import package
 from deploypipe.serve.handler import ArchiveInvalid
 
@@ -158,3 +161,55 @@ def test_a_handler_refuses_a_broken_link_at_load(mine: Path, another: Path, tmp_
     rewrite(archive.path, {path.name: path.read_bytes() for path in (mine, sidecar_of(mine))})
     with pytest.raises(ArchiveInvalid, match=says):
         initialized(archive.path, tmp_path / "model")
+
+
+def _one_weight_nudged(run: Run, another: Path) -> None:
+    """By a thousandth, in the file; its sidecar names the new bytes, and all else still holds."""
+    path = run.exports / "model.onnx"
+    proto = onnx.load_model(str(path))
+    weights = max(proto.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    values = onnx.numpy_helper.to_array(weights).copy()
+    values.flat[5] *= 1.001
+    weights.raw_data = values.tobytes()
+    onnx.save_model(proto, str(path))
+    _edit_sidecar(path, sha256=sha256_file(path))
+
+
+def _artifact_of_another_run(run: Run, another: Path) -> None:
+    path = run.exports / "model.onnx"
+    shutil.copy(another, path)
+    shutil.copy(sidecar_of(another), sidecar_of(path))
+
+
+def _weights_retrained(run: Run, another: Path) -> None:
+    path = run.folder / "weights.safetensors"
+    tensors = {name: tensor + 1 for name, tensor in load_file(path).items()}
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize("named_by", ["--run", "--artifact"])
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (_artifact_of_another_run, "not written from this run's weights"),
+        (_one_weight_nudged, "is not this run's model: weights: "),
+        (_weights_retrained, "is not what this run trained"),
+    ],
+    ids=["artifact of another run", "one weight nudged in the file", "the run's weights replaced"],
+)
+def test_an_artifact_with_other_weights_than_its_run_is_not_packaged(
+    digits_run: Run,
+    another: Path,
+    tmp_path: Path,
+    spoil: Callable[[Run, Path], None],
+    says: str,
+    named_by: str,
+) -> None:
+    run = open_run(Path(shutil.copytree(digits_run.folder, tmp_path / "run")))
+    which = (None, run.folder) if named_by == "--run" else (run.exports / "model.onnx", None)
+    assert package_run(*which, None, "1.0", tmp_path / "before")
+    spoil(run, another)
+    with pytest.raises(PackageError, match=says) as caught:
+        package_run(*which, None, "1.0", tmp_path / "store")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "store").exists()
