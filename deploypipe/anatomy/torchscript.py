@@ -5,7 +5,7 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ class TorchScriptAnatomy(Anatomy):
             yield Node(
                 name=names.fresh(outputs[0] if outputs else node.kind()),
                 operator=node.kind(),
-                inputs=tuple(filter(None, map(self._name, node.inputs()))),
+                inputs=tuple(filter(None, map(self._name, (*node.inputs(), *_captured(node))))),
                 outputs=outputs,
                 module=module,
                 source=author_line(_range(node)) or self._calls.get(module, ""),
@@ -172,17 +172,26 @@ def _weights(module: Any) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in named}
 
 
-def _all(nodes: Iterator[Any]) -> Iterator[Any]:
+def _all(nodes: Iterable[Any]) -> Iterator[Any]:
     for node in nodes:
         yield node
         for block in node.blocks():
             yield from _all(block.nodes())
 
 
-def _inner(nodes: Iterator[Any]) -> Iterator[Any]:
+def _inner(nodes: Iterable[Any]) -> Iterator[Any]:
     for node in nodes:
         for block in node.blocks():
             yield from _all(block.nodes())
+
+
+def _captured(node: Any) -> list[Any]:
+    """What the blocks of a branch or a loop read from around it."""
+    inner = list(_inner([node]))
+    blocks = [block for owner in (node, *inner) for block in owner.blocks()]
+    own = {value.debugName() for part in (*inner, *(block.paramNode() for block in blocks)) for value in part.outputs()}
+    used = [value for part in (*inner, *(block.returnNode() for block in blocks)) for value in part.inputs()]
+    return list({value.debugName(): value for value in used if value.debugName() not in own}.values())
 
 
 def _hierarchy(text: str) -> str:
