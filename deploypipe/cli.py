@@ -15,21 +15,23 @@ from typing import Annotated, Any, NoReturn, ParamSpec
 
 import typer
 
-from deploypipe import data, doctor, pipeline, show
+from deploypipe import data, doctor, pipeline, show, verification
 from deploypipe import train as training
 from deploypipe.artifact import read_runner
 from deploypipe.capture import capture
 from deploypipe.errors import DataError, DeploypipeError, Interrupted, ServingError, UsageError, first_line
 from deploypipe.evaluate import evaluate as evaluate_split
-from deploypipe.export import plan, suffix_of, write_each
+from deploypipe.export import plan, plan_run, suffix_of, write_each
 from deploypipe.formats import FORMATS
 from deploypipe.models import MODELS
 from deploypipe.parity import parse_overrides
-from deploypipe.runs import ROOT, Run, open_run
+from deploypipe.runs import ROOT, Run, open_run, run_of
 from deploypipe.serve import server
+from deploypipe.serve.client import client_for
 from deploypipe.serve.record import Server
 from deploypipe.train import TrainConfig
 from deploypipe.usercode import load_example, load_module, parse_dynamic
+from deploypipe.verification import Subjects
 
 app = typer.Typer(
     name="deploypipe",
@@ -186,7 +188,7 @@ def evaluate(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> Document:
     """Accuracy, per-class precision and recall and the confusion matrix on the test set."""
-    opened = pipeline.run_of(run, artifact)
+    opened = run_of(run, artifact)
     dataset = opened.dataset(data_dir)
     if dataset is None:
         raise DataError(f"{opened.model} has no test set: it is not trained", "Try `deploypipe verify`.")
@@ -221,7 +223,7 @@ def export(
     if model is None:
         _refuse("an own --model", {"--example": example, "--dynamic": dynamic, "--out": out})
         opened = open_run(run)
-        prepared = pipeline.plan_run(opened, data_dir)
+        prepared = plan_run(opened, data_dir)
         paths = {name: opened.exports / f"model{suffix}" for name, suffix in suffixes.items()}
         then = [["verify", *_at(opened)], ["package", *_at(opened)]]
     else:
@@ -266,38 +268,32 @@ def verify(
     overrides = parse_overrides(atol or [], rtol or [])
     if url is None:
         _refuse("a server's --url", {"--name": name})
+    subjects = Subjects((artifact,) if artifact else (), mar, url, name, device)
     if model is None:
         _refuse("an own --model", {"--example": example, "--dynamic": dynamic})
-        opened = pipeline.run_of(run, artifact)
-        there = [artifact] if artifact else opened.artifacts()
-        with pipeline.serving(mar, url, name, device, next(iter(there), None)) as served:
-            chosen = [] if served and artifact is None else there
-            reports = pipeline.verify_run(opened, chosen, data_dir, device, overrides, served)
-        written = opened.parity
+        opened = run_of(run, artifact)
+        if not subjects:
+            subjects = dataclasses.replace(subjects, artifacts=tuple(opened.artifacts()))
+        verified = verification.verify_run(opened, subjects, data_dir, overrides)
         then = ["package", *_at(opened)]
     else:
         _refuse("a run, not with --model", {"--run": run, "--data-dir": data_dir})
-        if example is None or not (artifact or mar or url):
+        if example is None or not subjects:
             raise UsageError("--model needs --example file.py:name, and --artifact FILE, --mar FILE or --url URL")
-        module, inputs, axes = load_module(model), load_example(example), parse_dynamic(dynamic) if dynamic else None
-        with pipeline.serving(mar, url, name, device, artifact) as served:
-            declared = pipeline.inputs_of(artifact) if artifact else next(iter(served.values())).inputs
-            gate = pipeline.gate_for(module, inputs, declared, axes, overrides)
-            reports = pipeline.examine(gate, [artifact] if artifact else [], device, served)
-        beside = artifact or mar or Path(model.rpartition(":")[2])
-        written = beside.with_name(f"{beside.name}.parity.json")
-        pipeline.write_report(written, reports)
+        axes = parse_dynamic(dynamic) if dynamic else None
+        verified = verification.verify_module(load_module(model), load_example(example), subjects, axes, overrides)
         then = ["package", "--artifact", str(artifact)]
+    show.reports(verified.reports)
+    show.note(f"Report: {verified.document}")
+    if verified.script:
+        show.note(f"The difference, in a script of its own: {verified.script}")
+    for report in verified.reports:
+        report.raise_if_failed()
     if mar or url:
         then = ["predict", "--url", url, "FILE"] if url else ["serve", "--detach"]
-    show.reports(reports)
-    show.note(f"Report: {written}")
-    if (script := written.with_name(pipeline.REPRODUCTION)).exists():
-        show.note(f"The difference, in a script of its own: {script}")
-    for report in reports:
-        report.raise_if_failed()
     show.next_commands(then)
-    return {"verdict": "passed", "report": str(written), "artifacts": [report.to_json() for report in reports]}
+    artifacts = [report.to_json() for report in verified.reports]
+    return {"verdict": "passed", "report": str(verified.document), "artifacts": artifacts}
 
 
 @verb
@@ -373,7 +369,7 @@ def predict(
     name: Annotated[str | None, typer.Option(help="Model name. [default: the one that `serve` serves there]")] = None,
 ) -> Document:
     """Send images (or JSON requests) to a server and show what it makes of them."""
-    with pipeline.client_for(url, name) as client:
+    with client_for(url, name) as client:
         answers = pipeline.predict(client, files)
     found = [{"file": str(file), **answer} for file, answer in zip(files, answers, strict=True)]
     show.predictions(found)

@@ -136,7 +136,7 @@ OWN = ("--model", "net.py:Net", "--example", "net.py:inputs")
         (no_exports, ["verify"], 2, "has no artifact to verify"),
         (other_weights, ["verify", *RUN], 6, "model.onnx differs from the eager model: "),
         (damage_artifact, ["verify"], 6, "model.onnx cannot be loaded"),
-        (None, ["verify", "--model", "net.py:Net"], 2, "--model needs --artifact"),
+        (None, ["verify", "--model", "net.py:Net"], 2, "--model needs --example"),
         (no_exports, ["package"], 7, "has no artifact to package"),
         (damage_sidecar, ["package"], 7, "is not proven equal to the trained model: its parity verdict is 'failed'"),
         (damage_artifact, ["package"], 7, "is not the file that was proven"),

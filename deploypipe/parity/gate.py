@@ -17,6 +17,7 @@ from deploypipe.parity.bisection import locate
 from deploypipe.parity.comparison import call, compare, output_names
 from deploypipe.parity.fresh import FreshProcess
 from deploypipe.parity.probes import Probe, as_probe
+from deploypipe.parity.provenance import check_provenance
 from deploypipe.parity.reference import Reference
 from deploypipe.parity.report import Evidence, Finding, Outcome, Report
 from deploypipe.parity.settings import representatives, settings
@@ -37,6 +38,8 @@ class Gate:
     overrides: Overrides = NO_OVERRIDES
     signature: Signature | None = None
     """What a file that deploypipe did not write is meant to take: whether its axes are free."""
+    weights_sha256: str | None = None
+    """Of the run, which an artifact's provenance must name."""
     seed: int = 0
 
     @cached_property
@@ -56,7 +59,8 @@ class Gate:
             process = stack.enter_context(closing(FreshProcess(path, device, runner))) if fresh else None
             report = self.examine_runner(runner, title or str(path))
             found = check_structure(self.reference.module, anatomy, runner.signature or self.signature)
-            report = _extended(report, findings=found)
+            chain = check_provenance(path, runner, self.weights_sha256)
+            report = _extended(report, findings=[*found, chain])
             if report.passed:
                 report = self._under_settings(report, path, device)
             if report.passed and process:

@@ -5,7 +5,7 @@
     predictions = Client(server.url, "digits").predict([Path("seven.png")])
     stop()
 
-`handler.py`, `chain.py`, `images.py`, `requests.py`, `tensors.py` and `rejection.py` travel inside archives and
+`handler.py`, `images.py`, `requests.py`, `tensors.py` and `rejection.py` travel inside archives and
 therefore import nothing of deploypipe by its name.
 """
 

@@ -21,12 +21,12 @@ from model_archiver.manifest_components.model import Model
 from deploypipe.anatomy import anatomy_of
 from deploypipe.artifact import IMAGE_CLASSIFICATION, Artifact, read_artifact, read_runner
 from deploypipe.artifact import SCHEMA as ARTIFACT_SCHEMA
+from deploypipe.chain import PASSED, broken_link
 from deploypipe.errors import PackageError, ParityError, TrainingError, first_line
 from deploypipe.files import atomic_path, sha256_file
 from deploypipe.parity import EXACT, TOLERANCES
 from deploypipe.parity.structure import check_structure
 from deploypipe.runs import Run
-from deploypipe.serve.chain import PASSED, broken_link
 from deploypipe.serve.requests import image_shape
 from deploypipe.serve.tensors import uncarried
 from deploypipe.serve.travel import ENTRY_FILE, travelling_files

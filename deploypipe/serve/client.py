@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deploypipe.errors import DataError, ServingError, first_line
+from deploypipe.errors import DataError, ServingError, UsageError, first_line
+from deploypipe.serve.record import started_here, tokens_of
 from deploypipe.serve.rejection import Rejection
 from deploypipe.serve.tensors import from_protocol, to_protocol
 from deploypipe.signature import TensorSpec
@@ -225,3 +226,16 @@ def _is_here(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def client_for(url: str, name: str | None = None) -> Client:
+    """A client of the server at `url`. Of one that was started on this machine, the model's name and the token are
+    known; UsageError when the name is not and was not given."""
+    here = started_here(url)
+    names = sorted({archive.name for archive in here.archives}) if here else []
+    if name is None:
+        if len(names) != 1:
+            served = f"it serves {', '.join(names)}" if names else "it was not started here"
+            raise UsageError(f"which model of {url}? ({served})", "Name it with --name.")
+        name = names[0]
+    return Client(url, name, token=tokens_of(here).get("inference") if here else None)

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..chain import broken_link
 from ..formats.base import Runner, mismatches
 from ..signature import Sample, Signature, flatten
-from .chain import broken_link
 from .rejection import PHRASES, UNPROCESSABLE, Rejection
 from .requests import Form, PixelBatch, Request, body_of, image_shape, read_image_request, read_tensor_request
 from .tensors import disagreement, to_lists, to_protocol

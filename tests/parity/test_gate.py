@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 import deploypipe
-from deploypipe import pipeline
 from deploypipe.capture import capture
 from deploypipe.data import Split
 from deploypipe.errors import ParityError, UsageError
@@ -21,6 +21,7 @@ from deploypipe.formats.base import SEAL, digest_of
 from deploypipe.parity import Gate, Overrides, Probe, Reference, parse_overrides
 from deploypipe.parity.reference import float64
 from deploypipe.parity.task import compare_classes
+from deploypipe.verification import Subjects, gate_for, inputs_of, verify_module
 
 X = torch.linspace(-1, 1, 12).reshape(4, 3)
 
@@ -43,14 +44,14 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_the_whole_gate_passes_what_was_exported(written: Path) -> None:
-    gate = pipeline.gate_for(Net(), (X,), written)
+    gate = gate_for(Net(), (X,), inputs_of(written))
     report = gate.examine(written)
     families = {outcome.family for outcome in report.outcomes}
     assert report.passed, report.reason
     assert {"example", "drawn", "all zero", "rows alone", "same call again", "1 thread", "fresh process"} <= families
     assert ("optimisation off" in families) == (written.suffix == ".onnx")
     assert {finding.check for finding in report.findings} == {
-        "weights", "batch axis", "train mode", "external data", "device",
+        "weights", "batch axis", "train mode", "external data", "device", "provenance",
     }  # fmt: skip
     ruled = [outcome.distance for outcome in report.outcomes if outcome.family == "drawn"]
     assert all(distance.error >= 0 and distance.eager_error >= 0 for distance in ruled)
@@ -67,14 +68,14 @@ def test_a_wrong_artifact_is_named_located_and_reproducible(written: Path, tmp_p
     module = Net()
     with torch.no_grad():
         module.second.bias += 0.5
-    report = pipeline.gate_for(module, (X,), written).examine(written)
+    verified = verify_module(module, (X,), Subjects((Path(shutil.copy(written, tmp_path)),)))
+    (report,) = verified.reports
     assert not report.passed and report.culprit and report.culprit.module == "second"
     assert report.culprit.source.startswith("test_gate.py:")
     assert "weights: 'second.bias' differs" in report.reason and "comparisons, first output 'output'" in report.reason
-    pipeline.write_report(tmp_path / "parity.json", [report])
-    document = json.loads((tmp_path / "parity.json").read_text())
+    document = json.loads(verified.document.read_text())
     assert document["verdict"] == "failed" and document["artifacts"][0]["culprit"]["module"] == "second"
-    script = subprocess.run([sys.executable, "reproduce.py"], cwd=tmp_path, capture_output=True, text=True)
+    script = subprocess.run([sys.executable, str(verified.script)], cwd=tmp_path, capture_output=True, text=True)
     assert script.returncode == 1 and "DIFFERS" in script.stdout, script.stderr
 
 
@@ -89,7 +90,7 @@ def test_a_setting_under_which_it_differs_fails(tmp_path: Path, monkeypatch: pyt
     variants = {"optimisation off": lambda: FORMATS["onnx"].read(other, "cpu", None)}
     changed = dataclasses.replace(FORMATS["onnx"], variants=lambda path, device: variants)
     monkeypatch.setitem(FORMATS, "onnx", changed)
-    report = pipeline.gate_for(Net(), (X,), path).examine(path, fresh=False)
+    report = gate_for(Net(), (X,), inputs_of(path)).examine(path, fresh=False)
     assert {failure.family for failure in report.failures} == {"optimisation off"}
     assert not report.passed and report.evidence
 
@@ -200,7 +201,7 @@ def test_a_plain_onnx_file_is_verified_without_a_sidecar(tmp_path: Path) -> None
     path = tmp_path / "plain.onnx"
     axes = ({0: torch.export.Dim("rows")},)
     torch.onnx.export(Net().eval(), (X,), str(path), dynamo=True, dynamic_shapes=axes, external_data=False)
-    report = pipeline.gate_for(Net(), (X,), path).examine(path, fresh=False)
+    report = gate_for(Net(), (X,), inputs_of(path)).examine(path, fresh=False)
     assert report.passed, report.reason
     assert {outcome.shapes for outcome in report.outcomes} >= {"1x3", "257x3"}
 
@@ -208,8 +209,8 @@ def test_a_plain_onnx_file_is_verified_without_a_sidecar(tmp_path: Path) -> None
 def test_a_plain_onnx_file_with_a_fixed_batch_fails_where_it_should_be_free(tmp_path: Path) -> None:
     path = tmp_path / "plain.onnx"
     torch.onnx.export(Net().eval(), (X,), str(path), dynamo=True, external_data=False)
-    assert pipeline.gate_for(Net(), (X,), path).examine(path, fresh=False).passed
-    report = pipeline.gate_for(Net(), (X,), path, {"x": {0: "batch"}}).examine(path, fresh=False)
+    assert gate_for(Net(), (X,), inputs_of(path)).examine(path, fresh=False).passed
+    report = gate_for(Net(), (X,), inputs_of(path), {"x": {0: "batch"}}).examine(path, fresh=False)
     assert "batch axis: axis 0 of 'x' is fixed to 4 in the graph, not batch" in report.reason
 
 

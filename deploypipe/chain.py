@@ -8,7 +8,7 @@ exchanged or taken from elsewhere breaks a link.
 from collections.abc import Mapping
 from typing import Any
 
-from ..formats.base import Runner, digest_of
+from .formats.base import Runner, digest_of
 
 PASSED = "passed"
 
