@@ -33,6 +33,7 @@ class TorchScriptAnatomy(Anatomy):
             self._module: Any = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
         self._graph = _inlined(self._module)
         self._given = [value.debugName() for value in self._graph.inputs()][1:]
+        self.returned = tuple(value.debugName() for value in self._graph.outputs())
         self.constants: dict[str, Tensor] = _weights(self._module)
         devices: set[str] = set()
         self._paths = self._resolve(devices)
@@ -99,6 +100,8 @@ class TorchScriptAnatomy(Anatomy):
             if node.kind() in ("prim::Constant", "prim::GetAttr"):
                 continue
             for name, output in zip(original.outputs(), node.outputs(), strict=True):
+                if _may_be_unset(output):
+                    continue
                 if isinstance(output.type(), torch._C.TensorType):
                     clone = graph.create("aten::clone", [output, none], 1)
                     clone.insertAfter(node)
@@ -192,6 +195,15 @@ def _captured(node: Any) -> list[Any]:
     own = {value.debugName() for part in (*inner, *(block.paramNode() for block in blocks)) for value in part.outputs()}
     used = [value for part in (*inner, *(block.returnNode() for block in blocks)) for value in part.inputs()]
     return list({value.debugName(): value for value in used if value.debugName() not in own}.values())
+
+
+def _may_be_unset(value: Any) -> bool:
+    """Whether it is what a variable is on the way that does not assign it, which cannot be read."""
+    node = value.node()
+    if node.kind() == "prim::If":
+        index = [output.debugName() for output in node.outputs()].index(value.debugName())
+        return any(_may_be_unset(list(block.outputs())[index]) for block in node.blocks())
+    return bool(node.kind() == "prim::Uninitialized")
 
 
 def _hierarchy(text: str) -> str:

@@ -61,7 +61,7 @@ class OnnxRunner(Runner):
 
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, optimisation)
-        options.log_severity_level = 3  # errors; its warnings are about initializers that it removes
+        options.log_severity_level = 4  # what it fails of is in its exceptions; the rest is of no use to the user
         if threads is not None:
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1

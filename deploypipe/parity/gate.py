@@ -134,7 +134,8 @@ def usable(reference: Reference, probes: Iterable[Probe | tuple[Tensor, ...]]) -
         except UsageError as cause:
             if not probe.optional:
                 raise
-            untried.append(f"not proven: {cause.message}")
+            if not probe.speculative:
+                untried.append(f"not proven: {cause.message}")
         else:
             taken.append(probe)
     return taken, untried
