@@ -100,7 +100,7 @@ class TorchScriptAnatomy(Anatomy):
             if node.kind() in ("prim::Constant", "prim::GetAttr"):
                 continue
             for name, output in zip(original.outputs(), node.outputs(), strict=True):
-                if _may_be_unset(output):
+                if not _initialised(output):
                     continue
                 if isinstance(output.type(), torch._C.TensorType):
                     clone = graph.create("aten::clone", [output, none], 1)
@@ -141,6 +141,25 @@ def _inlined(module: Any) -> Any:
     torch._C._jit_pass_constant_propagation(graph)
     torch._C._jit_pass_dce(graph)
     return graph
+
+
+def _initialised(value: Any) -> bool:
+    """Whether it has a value whichever way the branches and loops before it go: an early return leaves some without."""
+    node = value.node()
+    if node.kind() != "prim::Uninitialized" and any(_always(use.user) for use in value.uses()):
+        return True
+    if node.kind() not in ("prim::If", "prim::Loop"):
+        return bool(node.kind() != "prim::Uninitialized")
+    position = [output.debugName() for output in node.outputs()].index(value.debugName())
+    if node.kind() == "prim::If":
+        return all(_initialised(list(block.outputs())[position]) for block in node.blocks())
+    body = next(node.blocks())
+    return _initialised(list(node.inputs())[position + 2]) and _initialised(list(body.outputs())[position + 1])
+
+
+def _always(node: Any) -> bool:
+    """Whether a node of the top level, or the graph's return, uses its inputs whatever happens."""
+    return node.kind() not in ("prim::If", "prim::Loop") and node.owningBlock().owningNode() is None
 
 
 def _calls(module: Any, path: str = "", method: str = "forward", line: str = "") -> Iterator[tuple[str, str]]:
@@ -195,15 +214,6 @@ def _captured(node: Any) -> list[Any]:
     own = {value.debugName() for part in (*inner, *(block.paramNode() for block in blocks)) for value in part.outputs()}
     used = [value for part in (*inner, *(block.returnNode() for block in blocks)) for value in part.inputs()]
     return list({value.debugName(): value for value in used if value.debugName() not in own}.values())
-
-
-def _may_be_unset(value: Any) -> bool:
-    """Whether it is what a variable is on the way that does not assign it, which cannot be read."""
-    node = value.node()
-    if node.kind() == "prim::If":
-        index = [output.debugName() for output in node.outputs()].index(value.debugName())
-        return any(_may_be_unset(list(block.outputs())[index]) for block in node.blocks())
-    return bool(node.kind() == "prim::Uninitialized")
 
 
 def _hierarchy(text: str) -> str:
