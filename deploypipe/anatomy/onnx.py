@@ -31,6 +31,7 @@ class OnnxAnatomy(Anatomy):
         self._model = model
         self.inputs = tuple(map(_spec, self._fed(model.graph)))
         self.outputs = tuple(map(_spec, model.graph.output))
+        self.returned = tuple(spec.name for spec in self.outputs)
         self.devices = frozenset()  # nothing in ONNX names one
         self.constants: dict[str, Tensor] = {}
         self._names = Names()

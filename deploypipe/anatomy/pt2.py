@@ -26,6 +26,7 @@ class Pt2Anatomy(Anatomy):
         values = {node.name: node.meta.get("val") for node in self._program.graph.nodes}
         self.inputs = tuple(_spec(str(name), values.get(str(name), name)) for name in signature.user_inputs)
         self.outputs = tuple(_spec(str(name), values.get(str(name), name)) for name in signature.user_outputs)
+        self.returned = tuple(spec.name for spec in self.outputs)
         self.external = ()
         graph_module = self._program.graph_module
         self._names = {node: node.name for node in graph_module.graph.nodes if not _is_graph(graph_module, node)}

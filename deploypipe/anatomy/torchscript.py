@@ -33,6 +33,7 @@ class TorchScriptAnatomy(Anatomy):
             self._module: Any = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
         self._graph = _inlined(self._module)
         self._given = [value.debugName() for value in self._graph.inputs()][1:]
+        self.returned = tuple(value.debugName() for value in self._graph.outputs())
         self.constants: dict[str, Tensor] = _weights(self._module)
         devices: set[str] = set()
         self._paths = self._resolve(devices)

@@ -31,13 +31,16 @@ AGREEING = 16.0
 
 SHAPE_OPERATORS = frozenset((
     "Shape", "Size", "aten.sym_size.int", "aten.sym_numel.default", "aten::size", "aten::sym_size", "aten::numel",
-    "aten::len", "aten::dim",
+    "aten::len", "aten::dim", "aten::is_floating_point", "prim::dtype", "prim::device", "prim::layout",
 ))  # fmt: skip
-"""They read a tensor's shape, and none of its values."""
+"""They read what a tensor is like, and none of its values."""
 UNPACKING = frozenset(
     ("getitem", "prim::TupleUnpack", "prim::ListUnpack", "prim::TupleIndex", "aten::__getitem__", "SequenceAt")
 )
 """They take one of the results of another node, which is shown in none of its own."""
+
+KINDS = {"permute": "transpose", "t": "transpose", "clamp": "clip", "gemm": "addmm", "linear": "addmm"}
+"""Other names of one operator."""
 
 
 def locate(module: nn.Module, anatomy: Anatomy, inputs: tuple[Tensor, ...]) -> Culprit | None:
@@ -58,7 +61,7 @@ class _Graph:
         self.values = dict(anatomy.values(inputs))
         made = {name: index for index, node in enumerate(self.nodes) for name in node.outputs if name}
         read = {name for node in self.nodes for name in node.inputs if name}
-        self.outputs = [spec.name for spec in anatomy.outputs] or [name for name in made if name not in read]
+        self.outputs = list(anatomy.returned)
         while packed := [name for name in self.outputs if name in made and self._packs(made[name])]:
             at = self.outputs.index(packed[0])
             self.outputs[at : at + 1] = [name for name in self.nodes[made[packed[0]]].inputs if name]
@@ -117,9 +120,11 @@ class _Search:
             if idle != other or (about_layout and (node is None or other < node)):
                 return self._culprit(idle, instead)
         if node is not None and step is not None:
-            # Where eager has one operator and the artifact several, each of them has its place in its decomposition.
-            self._look_up((step, value) for value in self.eager.parts(step))
-            node = self._idle(next(iter(self._departing_nodes(exactly=False)), node), step)
+            if _kind(self.graph.nodes[node].operator) != _kind(self.eager.steps[step].operator):
+                # Where the artifact has several operators for one of eager's, each has its place in that one's parts.
+                self._look_up((step, value) for value in self.eager.parts(step))
+                node = next(iter(self._departing_nodes(exactly=False)), node)
+            node = self._idle(node, step)
         return self._culprit(node, step)
 
     def _look_up(self, results: Iterable[tuple[int, Tensor]]) -> None:
@@ -255,8 +260,9 @@ class _Search:
 def _kind(operator: str) -> str:
     """ "LeakyRelu", "aten.leaky_relu.default" and "aten::leaky_relu" → "leakyrelu"."""
     name = re.split(r"::|\.", operator)
-    plain = (name[1] if len(name) > 1 else name[0]).strip("_").replace("_", "").lower()
-    return {"permute": "transpose", "t": "transpose", "clamp": "clip"}.get(plain, plain)
+    plain = (name[1] if len(name) > 1 else name[0]).lower().replace("normalization", "norm")
+    plain = plain.replace("native_", "").replace("_", "")
+    return KINDS.get(plain, plain)
 
 
 def _ends(parents: Sequence[Iterable[int]], right: Sequence[bool | None], starts: Iterable[int | None]) -> list[int]:

@@ -72,7 +72,12 @@ def record(module: nn.Module, inputs: Sequence[Tensor]) -> Recording:
     """Run `module`, which must be in eval mode, on the CPU, and nobody else's, on copies of `inputs`."""
     own = [tensor.detach().cpu().clone() for tensor in inputs]
     recorder = _Recorder(own)
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), _following(module, recorder.running), recorder:
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(_in_small_steps())
+        stack.enter_context(_following(module, recorder.running))
+        stack.enter_context(recorder)
         returned = module(*own)
     outputs = flatten(returned)[0]
     origins = [recorder.origin(tensor) for tensor in outputs]
@@ -153,6 +158,17 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # A call that was given it cannot be repeated either.
         for step in self._given.pop(_storage(tensor), ()):
             step.call = None
+
+
+@contextmanager
+def _in_small_steps() -> Iterator[None]:
+    """Attention as products and a softmax, rather than in one operator of its own in eval mode."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager

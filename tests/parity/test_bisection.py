@@ -593,7 +593,7 @@ def test_nothing_is_named_where_all_agrees(
 
 
 class Fails(Anatomy):
-    inputs = outputs = nodes = ()
+    inputs = outputs = returned = nodes = ()
 
     def values(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         raise RuntimeError("it does not run")
