@@ -17,7 +17,7 @@ def trains(operator: str, arguments: Mapping[str, Any]) -> bool:
         return False  # drops nothing
     if isinstance(arguments.get("dropout_p"), float):
         return True  # attention has no flag
-    if arguments.get("train", arguments.get("training")) is not True:
+    if arguments.get("train", arguments.get("training")) is not True and "with_update" not in operator:
         return False
     # Without running statistics eager normalises by the batch's in eval mode, too.
-    return not ("running_mean" in arguments and arguments["running_mean"] is None)
+    return "batch_norm" not in operator or arguments.get("running_mean") is not None

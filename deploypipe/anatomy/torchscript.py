@@ -99,6 +99,8 @@ class TorchScriptAnatomy(Anatomy):
             if node.kind() in ("prim::Constant", "prim::GetAttr"):
                 continue
             for name, output in zip(original.outputs(), node.outputs(), strict=True):
+                if not _initialised(output):
+                    continue
                 if isinstance(output.type(), torch._C.TensorType):
                     clone = graph.create("aten::clone", [output, none], 1)
                     clone.insertAfter(node)
@@ -138,6 +140,25 @@ def _inlined(module: Any) -> Any:
     torch._C._jit_pass_constant_propagation(graph)
     torch._C._jit_pass_dce(graph)
     return graph
+
+
+def _initialised(value: Any) -> bool:
+    """Whether it has a value whichever way the branches and loops before it go: an early return leaves some without."""
+    node = value.node()
+    if node.kind() != "prim::Uninitialized" and any(_always(use.user) for use in value.uses()):
+        return True
+    if node.kind() not in ("prim::If", "prim::Loop"):
+        return bool(node.kind() != "prim::Uninitialized")
+    position = [output.debugName() for output in node.outputs()].index(value.debugName())
+    if node.kind() == "prim::If":
+        return all(_initialised(list(block.outputs())[position]) for block in node.blocks())
+    body = next(node.blocks())
+    return _initialised(list(node.inputs())[position + 2]) and _initialised(list(body.outputs())[position + 1])
+
+
+def _always(node: Any) -> bool:
+    """Whether a node of the top level, or the graph's return, uses its inputs whatever happens."""
+    return node.kind() not in ("prim::If", "prim::Loop") and node.owningBlock().owningNode() is None
 
 
 def _calls(module: Any, path: str = "", method: str = "forward", line: str = "") -> Iterator[tuple[str, str]]:

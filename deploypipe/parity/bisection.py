@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from deploypipe.anatomy import Anatomy, Node
@@ -20,6 +21,7 @@ from deploypipe.capture import reference_copy
 from deploypipe.parity.matching import Found, Pool, apart, is_telling
 from deploypipe.parity.recording import INPUT, Recording, record
 from deploypipe.parity.report import Culprit
+from deploypipe.signature import flatten
 
 FEWEST, MOST = 8.0, 80.0
 """How far apart two results of one operator may be, in units of rounding relative to the largest value: for float32
@@ -102,12 +104,16 @@ class _Search:
             return None
         self._look_up((i, value) for i, step in enumerate(self.eager.steps) for value in step.values)
         node, step = self._first(exactly=False)
-        # The same numbers in another layout: exporters choose layouts, so to lay them out anew is a departure only where
-        # that is what eager does there; an operator that computes lays its result out as eager's does.
+        # Exporters choose layouts, so to lay numbers out anew is a departure only where that is what eager does there,
+        # or where nothing takes account of it; an operator that computes lays its result out as eager's does.
         other, instead = self._first(exactly=True)
         if other is not None and instead is not None:
             idle = self._idle(other, instead)
-            about_layout = self.eager.steps[instead].is_view or not self._only_lays_out(self.graph.nodes[other])
+            about_layout = (
+                self.eager.steps[instead].is_view
+                or not self._only_lays_out(self.graph.nodes[other])
+                or self._does_its_part(node, step)
+            )
             if idle != other or (about_layout and (node is None or other < node)):
                 return self._culprit(idle, instead)
         if node is not None and step is not None:
@@ -166,6 +172,27 @@ class _Search:
             if _kind(idle.operator) == _kind(self.eager.steps[step].operator) and exactly[0] & exactly[1]:
                 return maker
         return node
+
+    def _does_its_part(self, node: int | None, step: int | None) -> bool:
+        """Whether eager's operator, given what the node reads in its layout, returns what the node does: then it is
+        the layout that is wrong."""
+        call = self.eager.steps[step].call if step is not None else None
+        if node is None or step is None or call is None:
+            return False
+        function, arguments, options = call
+        replaced = list(arguments)
+        for name in self.graph.nodes[node].inputs:
+            found = self.found.get(name, Found())
+            for position, argument in enumerate(arguments):
+                sources = [value for source in found.laid_out for value in self.eager.steps[source].values]
+                if any(argument is value for value in sources) and argument.shape == self.graph.values[name].shape:
+                    replaced[position] = self.graph.values[name].to(argument.dtype)
+        if all(new is old for new, old in zip(replaced, arguments, strict=True)):
+            return False
+        pool = Pool(self.allowed)
+        with torch.no_grad():
+            pool.add(step, next(iter(flatten(function(*replaced, **options))[0])))
+        return any(pool.find(self.graph.values[name]) for name in self.graph.nodes[node].outputs if name in self.found)
 
     def _only_lays_out(self, node: Node) -> bool:
         return not self._steps_of(node.inputs).isdisjoint(self._steps_of(node.outputs))

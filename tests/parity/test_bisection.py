@@ -1,7 +1,9 @@
 """For each mutant of one operator: is it the one that is named, with the author's line?"""
 
 import copy
-from collections.abc import Callable
+import math
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 import deploypipe
-from deploypipe.anatomy import anatomy_of
+from deploypipe.anatomy import Anatomy, anatomy_of
+from deploypipe.models.dynamic import DynamicBranch, DynamicDepth
 from deploypipe.parity.bisection import locate
 from deploypipe.parity.report import Culprit
 
@@ -174,6 +177,27 @@ def rows_swapped(array: Any) -> Any:
     return array
 
 
+def dilated(model: onnx.ModelProto) -> str:
+    attribute("Conv", "pads", [2, 2, 2, 2])(model)
+    return attribute("Conv", "dilations", [2, 2])(model)
+
+
+def later_slice(model: onnx.ModelProto) -> str:
+    constant("Slice", 1, lambda start: start + 1)(model)
+    return constant("Slice", 2, lambda end: end + 1)(model)
+
+
+def reversed_inputs(operator: str) -> Callable[[onnx.ModelProto], str]:
+    def mutate(model: onnx.ModelProto) -> str:
+        node = node_of(model, operator)
+        names = list(node.input)
+        del node.input[:]
+        node.input.extend(names[::-1])
+        return node.name
+
+    return mutate
+
+
 ONNX_MUTANTS: dict[str, tuple[nn.Module, Callable[[onnx.ModelProto], str], str, str, str]] = {
     # what is changed, the module, how; the author's line, the submodule, eager's operator
     "Sub constant": (NET, constant("Sub", 1, lambda a: a * 1.01), "sub", "", "sub"),
@@ -181,8 +205,7 @@ ONNX_MUTANTS: dict[str, tuple[nn.Module, Callable[[onnx.ModelProto], str], str, 
     "Sub removed": (NET, removed("Sub"), "sub", "", "sub"),
     "Div constant": (NET, constant("Div", 1, lambda a: a * 1.01), "div", "", "div"),
     "Conv pads": (NET, attribute("Conv", "pads", [0, 0, 2, 2]), "first", "first.0", "convolution"),
-    "Conv dilations": (NET, lambda m: (attribute("Conv", "pads", [2, 2, 2, 2])(m), attribute("Conv", "dilations", [2, 2])(m))[1],
-                       "first", "first.0", "convolution"),
+    "Conv dilations": (NET, dilated, "first", "first.0", "convolution"),
     "Conv one weight": (NET, constant("Conv", 1, one_weight), "first", "first.0", "convolution"),
     "Conv rows swapped": (NET, constant("Conv", 1, rows_swapped, 1), "second", "second", "convolution"),
     "Conv bias zeroed": (NET, constant("Conv", 2, lambda a: a * 0, 1), "second", "second", "convolution"),
@@ -194,8 +217,8 @@ ONNX_MUTANTS: dict[str, tuple[nn.Module, Callable[[onnx.ModelProto], str], str, 
     "Add to Sub": (NET, becomes("Add", "Sub"), "clamp", "", "add"),
     "Relu to Sigmoid": (NET, becomes("Relu", "Sigmoid"), "second", "", "relu"),
     "Clip bounds": (NET, constant("Clip", 2, lambda a: a * 0.5), "clamp", "", "clamp"),
-    "Concat order": (NET, lambda m: reversed_inputs(node_of(m, "Concat")), "cat", "", "cat"),
-    "Slice start": (NET, lambda m: [constant("Slice", i, lambda a: a + 1)(m) for i in (1, 2)][0], "mean", "", "slice"),
+    "Concat order": (NET, reversed_inputs("Concat"), "cat", "", "cat"),
+    "Slice start": (NET, later_slice, "mean", "", "slice"),
     "Mul to Add": (NET, becomes("Mul", "Add"), "mean", "", "mul"),
     "ReduceMean axes": (NET, constant("ReduceMean", 1, lambda a: [1, 3]), "mean", "", "mean"),
     "Transpose perm": (NET, attribute("Transpose", "perm", [0, 1, 2, 3]), "permute", "", "permute"),
@@ -211,13 +234,6 @@ ONNX_MUTANTS: dict[str, tuple[nn.Module, Callable[[onnx.ModelProto], str], str, 
     "Scores axis": (SCORES, attribute("Softmax", "axis", 1), "scores", "", "_softmax"),
     "ReduceSum axes": (SCORES, constant("ReduceSum", 1, lambda a: [2]), "sum", "", "sum"),
 }  # fmt: skip
-
-
-def reversed_inputs(node: onnx.NodeProto) -> str:
-    names = list(node.input)
-    del node.input[:]
-    node.input.extend(names[::-1])
-    return node.name
 
 
 @pytest.mark.parametrize(("module", "mutate", "source", "part", "eager"), ONNX_MUTANTS.values(), ids=ONNX_MUTANTS)
@@ -296,7 +312,7 @@ PT2_MUTANTS: dict[str, tuple[nn.Module, Callable[..., str], str, str, str]] = {
                                      argument("conv2d", 5, [2, 2])(p))[2], "first", "first.0", "convolution"),
     "conv one weight": (NET, weight("second.weight", lambda w: w[0, 0, 0].mul_(1.01), "conv2d", 1),
                         "second", "second", "convolution"),
-    "conv bias zeroed": (NET, weight("second.bias", lambda w: w.zero_(), "conv2d", 1), "second", "second", "convolution"),
+    "conv bias zeroed": (NET, weight("second.bias", Tensor.zero_, "conv2d", 1), "second", "second", "convolution"),
     "batch_norm epsilon": (NET, argument("batch_norm", 7, 1e-2), "first", "first.1", "native_batch_norm"),
     "leaky_relu slope": (NET, argument("leaky_relu", 1, 0.2), "leaky", "", "leaky_relu"),
     "leaky_relu to sigmoid": (NET, instead("leaky_relu", aten.sigmoid.default), "leaky", "", "leaky_relu"),
@@ -413,6 +429,211 @@ def test_torchscript_mutants(
     culprit = located(NET, path)
     assert (culprit.operator, culprit.source, culprit.module) == (operator, line(source), part)
     assert culprit.eager.split(".")[1] == eager
+
+
+# ---- What is not one operator's doing
+
+
+class Pixels(nn.Module):
+    """From pixels (uint8 [n, 1, 8, 8]) to three classes."""
+
+    def __init__(self, mistake: str = "") -> None:
+        super().__init__()
+        self.mistake = mistake
+        self.network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = pixels.to(torch.float32)
+        if self.mistake != "not normalised":
+            x = (x - (128 if self.mistake == "other constants" else 127.5)) / 127.5  # normalised
+        if self.mistake == "normalised twice":
+            x = (x - 127.5) / 127.5
+        if self.mistake == "axes misread":
+            x = x.permute(0, 1, 3, 2)
+        y = self.network(x)  # network
+        if self.mistake == "softmax":
+            return torch.softmax(y, dim=1)
+        return y[:, [1, 0, 2]] if self.mistake == "classes permuted" else y
+
+
+@pytest.mark.parametrize(
+    ("mistake", "operator", "eager", "source"),
+    [
+        ("not normalised", "Conv", "sub", "normalised"),
+        ("other constants", "Sub", "sub", "normalised"),
+        ("normalised twice", "Sub", "convolution", "network"),
+        ("axes misread", "Transpose", "convolution", "network"),
+        ("softmax", "Softmax", "", "network"),
+        ("classes permuted", "Gather", "", "network"),
+    ],
+)
+def test_mistakes_around_a_network(mistake: str, operator: str, eager: str, source: str, tmp_path: Path) -> None:
+    module, other = built(Pixels()), built(Pixels(mistake))
+    pixels = (torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8),)
+    culprit = located(module, exported(other, pixels, tmp_path), pixels)
+    assert (culprit.operator, culprit.source) == (operator, line(source))
+    assert culprit.eager.split(".")[1:2] == ([eager] if eager else [])
+
+
+def exported(module: nn.Module, inputs: tuple[Tensor, ...], folder: Path) -> Path:
+    """As anybody would."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(module.eval(), inputs, folder / "other.onnx", dynamo=False)  # which takes no time
+    return folder / "other.onnx"
+
+
+class Lambda(nn.Module):
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(x)
+
+
+X = torch.linspace(-1, 2, 20).reshape(2, 10)
+
+
+class Branch(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            return x * 2  # above
+        return x + 1  # below
+
+
+@pytest.mark.parametrize(
+    ("frozen", "inputs", "source"), [(lambda x: x * 2, -X, "below"), (lambda x: x + 1, X, "above")]
+)
+def test_a_frozen_branch(frozen: Callable[..., Any], inputs: Tensor, source: str, tmp_path: Path) -> None:
+    culprit = located(Branch(), exported(Lambda(frozen), (X,), tmp_path), (inputs,))
+    assert (culprit.operator, culprit.source) == ("Mul" if source == "below" else "Add", line(source))
+
+
+class Repeated(nn.Module):
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.layer, self.times = nn.Linear(10, 10), times
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(self.times):
+            x = torch.tanh(self.layer(x))  # turn
+        return x
+
+
+@pytest.mark.parametrize(("unrolled", "due", "operator", "eager"), [(2, 4, "Tanh", "addmm"), (4, 2, "Gemm", "")])
+def test_an_unrolled_loop(unrolled: int, due: int, operator: str, eager: str, tmp_path: Path) -> None:
+    culprit = located(built(Repeated(due)), exported(built(Repeated(unrolled)), (X,), tmp_path), (X,))
+    assert (culprit.operator, culprit.source) == (operator, line("turn"))
+    assert culprit.eager.split(".")[1:2] == ([eager] if eager else [])
+
+
+def both(x: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.relu(x), torch.sigmoid(x)  # both
+
+
+def test_outputs_in_another_order(tmp_path: Path) -> None:
+    culprit = located(Lambda(both), exported(Lambda(lambda x: both(x)[::-1]), (X,), tmp_path), (X,))
+    assert (culprit.operator, culprit.eager.split(".")[1], culprit.source) == ("Sigmoid", "relu", line("both"))
+
+
+def branch_body(model: onnx.ModelProto) -> onnx.NodeProto:
+    branches = [item.g for item in node_of(model, "If").attribute]
+    return next(node for graph in branches for node in graph.node if node.op_type == "Mul")
+
+
+def wrong_body(model: onnx.ModelProto) -> None:
+    branch_body(model).op_type = "Sub"
+
+
+def wrong_condition(model: onnx.ModelProto) -> None:
+    node_of(model, "Greater").op_type = "Less"
+
+
+def wrong_layer(model: onnx.ModelProto) -> None:
+    (held,) = [item for item in model.graph.initializer if item.name == "layer.weight"]
+    held.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(held) * np.float32(1.01), held.name))
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs", "mutate", "operator", "written_as"),
+    [
+        (DynamicBranch(), (X,), wrong_body, "If", "return x * 2"),
+        (DynamicBranch(), (X,), wrong_condition, "Less", "if x.sum() > 0"),
+        (DynamicDepth(), (X, torch.tensor(3)), wrong_layer, "Loop", "x = torch.relu(self.layer(x))"),
+    ],
+    ids=["in a branch", "the condition", "in a loop"],
+)
+def test_control_flow(
+    module: nn.Module, inputs: tuple[Tensor, ...], mutate: Callable[..., None], operator: str, written_as: str,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    built(module)
+    path = tmp_path / "dynamic.onnx"
+    deploypipe.export(module, inputs, format="onnx", path=path)
+    model = onnx.load(path)
+    mutate(model)
+    onnx.save(model, path)
+    culprit = located(module, path, inputs)
+    file, number = culprit.source.split(":")
+    row = (Path(deploypipe.__file__).parent / "models" / file).read_text().splitlines()[int(number) - 1]
+    assert culprit.operator == operator and written_as in row
+
+
+# ---- What is no departure
+
+
+@pytest.mark.parametrize("format", ["onnx", "pt2", "torchscript"])
+@pytest.mark.parametrize("module", [NET, SCORES], ids=["net", "scores"])
+def test_nothing_is_named_where_all_agrees(
+    module: nn.Module, format: str, written: Callable[[nn.Module, str], Path]
+) -> None:
+    path = written(module, format)
+    assert locate(module, anatomy_of(path), INPUTS[module]) is None
+
+
+class Fails(Anatomy):
+    inputs = outputs = nodes = ()
+
+    def values(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        raise RuntimeError("it does not run")
+
+
+@pytest.mark.parametrize("module", [NET, Lambda(lambda x: 1 / 0)], ids=["the artifact fails", "eager fails"])
+def test_what_cannot_be_located_is_none(module: nn.Module) -> None:
+    assert locate(module, Fails(), (IMAGES,)) is None
+
+
+class Counts(nn.Module):
+    """Changes itself, works in place, draws random numbers, returns a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        self.calls += 1
+        x[:, 0] = 0
+        x.mul_(2).add_(self.calls)
+        return {"b": torch.relu(x), "a": F.dropout(x, training=self.training) + torch.rand(1) * 0}
+
+
+def test_neither_module_nor_inputs_are_touched(tmp_path: Path) -> None:
+    module = Counts()
+    inputs, before, state = X.clone(), X.clone(), torch.get_rng_state()
+    path = exported(Lambda(lambda x: (torch.relu(x), x)), (X,), tmp_path)
+    torch.set_rng_state(state)
+    culprit = located(module, path, (inputs,))
+    assert culprit.operator == "Relu" and culprit.eager
+    assert torch.equal(inputs, before) and module.training and module.get_buffer("calls") == 0
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_difference_is_the_largest_at_that_place(tmp_path: Path) -> None:
+    culprit = located(
+        Lambda(lambda x: torch.relu(x * 2)), exported(Lambda(lambda x: torch.relu(x * 3)), (X,), tmp_path), (X,)
+    )
+    assert culprit.operator == "Mul" and math.isclose(culprit.difference, 2.0, rel_tol=1e-6)
 
 
 def located(module: nn.Module, path: Path, inputs: tuple[Tensor, ...] | None = None) -> Culprit:
