@@ -8,23 +8,22 @@ from typing import Any
 
 import onnx
 
-from deploypipe.artifact import read_artifact, sidecar_of
+from deploypipe.artifact import sidecar_of
 from deploypipe.errors import DeploypipeError
-from deploypipe.files import sha256_file
 from deploypipe.pipeline import package
 
-from .mutant import ONNX, Mutant
+from .mutant import ONNX, Mutant, alike
 from .routes import Make, rewritten
-from .subjects import Subject
+from .subjects import Rejection, Subject
 
 
-def packaged(subject: Subject, path: Path) -> str:
+def packaged(subject: Subject, path: Path) -> Rejection | None:
     """What `package` says against it."""
     try:
         package(path, subject.run.folder if subject.run else None, "mutant", "1.0", path.parent)
     except DeploypipeError as error:
-        return str(error)
-    return ""
+        return Rejection(str(error))
+    return None
 
 
 def with_sidecar(change: Callable[[dict[str, Any]], None]) -> Make:
@@ -82,21 +81,27 @@ def of_another_format(subject: Subject, format: str, path: Path) -> None:
 LOADED = r"cannot be loaded"
 FILES = {
     "files": [
-        Mutant("half of the file", "digits", rewritten(lambda data: data[: len(data) // 2]), LOADED),
-        Mutant("all but the last 100 bytes", "digits", rewritten(lambda data: data[:-100]), LOADED),
-        Mutant("an empty file", "digits", rewritten(lambda data: b""), LOADED),
-        Mutant("a page of HTML", "digits", rewritten(lambda data: b"<html>404 Not Found</html>"), LOADED),
-        Mutant("the file of another format", "digits", of_another_format, LOADED),
+        *alike("digits", LOADED, [
+            ("half of the file", rewritten(lambda data: data[: len(data) // 2])),
+            ("all but the last 100 bytes", rewritten(lambda data: data[:-100])),
+            ("an empty file", rewritten(lambda data: b"")),
+            ("a page of HTML", rewritten(lambda data: b"<html>404 Not Found</html>")),
+            ("the file of another format", of_another_format),
+    ]),
         Mutant("external data left beside", "digits", with_external_data, "external", ONNX),
-        Mutant("external data missing", "digits", without_its_external_data, LOADED + "|external", ONNX),
+        Mutant("external data missing", "digits", without_its_external_data, f"{LOADED}|external", ONNX),
     ],
     "provenance": [
         Mutant("a sidecar from another run", "digits", with_sidecar(of_another_run), "sidecar"),
         Mutant("a file changed since its proof", "digits", changed_since, "sidecar"),
-        Mutant("packaged with a sidecar from another run", "digits", with_sidecar(of_another_run), "sidecar", judge=packaged),
-        Mutant("packaged with another run's weights", "digits", with_sidecar(of_other_weights), "weights", judge=packaged),
-        Mutant("packaged without a verdict", "digits", with_sidecar(unproven), "verdict|proven|parity", judge=packaged),
-        Mutant("packaged with a failed verdict", "digits", with_sidecar(refuted), "verdict|proven|parity|failed", judge=packaged),
+        *(
+            Mutant(f"packaged {name}", "digits", with_sidecar(change), reason, judge=packaged)
+            for name, change, reason in (
+                ("with a sidecar from another run", of_another_run, "sidecar"),
+                ("with another run's weights", of_other_weights, "weights"),
+                ("without a verdict", unproven, "proven|verdict"),
+                ("with a failed verdict", refuted, "proven|verdict|failed"),
+            )
+        ),
     ],
 }  # fmt: skip
-assert read_artifact and sha256_file

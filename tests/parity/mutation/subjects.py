@@ -1,5 +1,6 @@
-"""What is mutated: an honest module with an honest artifact in each format, and the gate that judges what is made of it."""
+"""What is mutated: honest modules, each with an honest artifact in each format, and the gate that judges mutants."""
 
+import contextlib
 import functools
 import json
 from dataclasses import dataclass, field
@@ -11,14 +12,22 @@ from torch import Tensor, nn
 import deploypipe
 from deploypipe.artifact import read_runner
 from deploypipe.capture import Axes, Capture, capture
-from deploypipe.errors import DeploypipeError, ParityError
+from deploypipe.errors import ParityError
 from deploypipe.export import Plan, plan, suffix_of, write_proven
+from deploypipe.parity import Report
 from deploypipe.pipeline import plan_run, verify_run
 from deploypipe.runs import Run
 
 from . import modules
 
 BATCH = {0: "batch"}
+
+
+@dataclass(frozen=True)
+class Rejection:
+    reason: str
+    culprit: str = ""
+    """Where the artifact first departs from eager, as far as the gate found out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,19 +71,22 @@ class Subject:
         """What the honest artifact says of itself; a mutant claims the same."""
         return json.dumps(read_runner(self.honest(format)).metadata)
 
-    def rejection(self, path: Path) -> str:
-        """The gate's reason against the artifact at `path`; "" where it passes."""
+    def rejection(self, path: Path) -> Rejection | None:
+        """What the gate has against the artifact at `path`; None where it passes."""
         try:
-            if self.run is not None:
-                (report,) = verify_run(self.run, [path])
-            else:
-                report = deploypipe.verify(self.module, path, self.plan.probes)
-            report.raise_if_failed()
+            report = self.report(path)
         except ParityError as error:
-            return str(error)
-        except DeploypipeError as error:
-            raise AssertionError(f"{path.name}: rejected as the caller's mistake: {error}") from error
-        return ""
+            return Rejection(str(error))
+        if report.passed:
+            return None
+        with contextlib.suppress(AttributeError):
+            return Rejection(report.reason, str(report.culprit))
+        return Rejection("; ".join(failure.problem for failure in report.failures))
+
+    def report(self, path: Path) -> Report:
+        if self.run is not None:
+            return verify_run(self.run, [path])[0]
+        return deploypipe.verify(self.module, path, self.plan.probes)
 
 
 def trained(run: Run, folder: Path) -> Subject:
