@@ -350,7 +350,14 @@ STATE = [
     Mutant("noise", "centred", exported_raw(of_class(Noisy)), "y"),
     Mutant("a device baked into a script", "words", exported_raw(of_class(OnGpu)), "cuda", SCRIPT),
     Mutant("a device baked into a program", "words", reprogrammed(moved), "cuda|CUDA", PT2),
-    Mutant("an operator of this process", "centred", exported_raw(of_class(NeedsThisProcess)), "process", TORCH),
+    Mutant(
+        "an operator of this process",
+        "centred",
+        exported_raw(of_class(NeedsThisProcess)),
+        "fresh process",
+        TORCH,
+        judge=Subject.rejection_elsewhere,
+    ),
 ]
 
 GRAPHS = {

@@ -28,6 +28,6 @@ class Mutant:
 def alike(
     subject: str, reason: str, makes: Sequence[tuple[str, Make]], formats: tuple[str, ...] = ALL, culprit: str = ""
 ) -> list[Mutant]:
-    """Mutants of one subject with one reason, each a name and how it is made: pairs, so that a lambda's line parses alone,
-    which capture needs."""
+    """Mutants of one subject with one reason: pairs of a name and how it is made. They are no dict because capture
+    reads a lambda's source, and a line `"name": lambda` is no expression."""
     return [Mutant(name, subject, make, reason, formats, culprit) for name, make in makes]

@@ -1,6 +1,5 @@
 """What is mutated: honest modules, each with an honest artifact in each format, and the gate that judges mutants."""
 
-import contextlib
 import functools
 import json
 from dataclasses import dataclass, field
@@ -9,18 +8,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import deploypipe
 from deploypipe.artifact import read_runner
 from deploypipe.capture import Axes, Capture, capture
 from deploypipe.errors import ParityError
 from deploypipe.export import Plan, plan, suffix_of, write_proven
-from deploypipe.parity import Report
-from deploypipe.pipeline import plan_run, verify_run
+from deploypipe.formats import FORMATS
+from deploypipe.pipeline import plan_run
 from deploypipe.runs import Run
 
 from . import modules
 
 BATCH = {0: "batch"}
+TRAINED = "digits"
 
 
 @dataclass(frozen=True)
@@ -71,27 +70,23 @@ class Subject:
         """What the honest artifact says of itself; a mutant claims the same."""
         return json.dumps(read_runner(self.honest(format)).metadata)
 
-    def rejection(self, path: Path) -> Rejection | None:
-        """What the gate has against the artifact at `path`; None where it passes."""
+    def rejection(self, path: Path, fresh: bool = False) -> Rejection | None:
+        """What the gate has against the artifact at `path`; None where it passes. A process of its own takes seconds
+        to start, so only what nothing else finds out is given one."""
         try:
-            report = self.report(path)
+            report = self.plan.gate.examine(path, fresh=fresh)
         except ParityError as error:
             return Rejection(str(error))
-        if report.passed:
-            return None
-        with contextlib.suppress(AttributeError):
-            return Rejection(report.reason, str(report.culprit))
-        return Rejection("; ".join(failure.problem for failure in report.failures))
+        return None if report.passed else Rejection(report.reason, str(report.culprit or ""))
 
-    def report(self, path: Path) -> Report:
-        if self.run is not None:
-            return verify_run(self.run, [path])[0]
-        return deploypipe.verify(self.module, path, self.plan.probes)
+    def rejection_elsewhere(self, path: Path) -> Rejection | None:
+        return self.rejection(path, fresh=True)
 
 
 def trained(run: Run, folder: Path) -> Subject:
     """`simple-cnn`, trained on the digits: `uint8 [batch, 1, 28, 28]` to logits."""
-    return Subject("digits", plan_run(run), folder, run)
+    there = {format: run.exports / f"model{suffix_of(format)}" for format in FORMATS}
+    return Subject(TRAINED, plan_run(run), folder, run, {name: path for name, path in there.items() if path.exists()})
 
 
 def untrained(name: str, folder: Path, seed: int = 0) -> Subject:
@@ -126,11 +121,14 @@ EXAMPLES = {
 }
 
 
+HONEST = (TRAINED, *EXAMPLES)
+
+
 class Subjects:
     """Each subject by name, made when it is first asked for."""
 
     def __init__(self, run: Run, folder: Path) -> None:
-        self._made = functools.cache(lambda name: trained(run, folder) if name == "digits" else untrained(name, folder))
+        self._made = functools.cache(lambda name: trained(run, folder) if name == TRAINED else untrained(name, folder))
 
     def __getitem__(self, name: str) -> Subject:
         return self._made(name)
