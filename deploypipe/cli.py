@@ -251,33 +251,49 @@ def export(
 def verify(
     run: RunOption = None,
     artifact: Annotated[Path | None, typer.Option(help="[default: every artifact of the run]")] = None,
+    mar: Annotated[Path | None, typer.Option(help="An archive, by the handler inside it.")] = None,
+    url: Annotated[str | None, typer.Option(help="A server, over HTTP.")] = None,
+    name: Annotated[str | None, typer.Option(help="Its model. [default: the one that `serve` serves there]")] = None,
     model: UserModel = None,
     example: UserExample = None,
+    dynamic: UserAxes = None,
     data_dir: DataDir = None,
     device: Annotated[str, typer.Option(help="Where the artifact runs: cpu or cuda.")] = "cpu",
     atol: Annotated[list[str] | None, typer.Option(help="Absolute tolerance: 1e-5, or logits:1e-5 for one.")] = None,
     rtol: Annotated[list[str] | None, typer.Option(help="Relative tolerance, likewise.")] = None,
 ) -> Document:
-    """Compare artifacts with the eager model; exit 6 on a difference."""
+    """Compare artifacts, an archive or a server with the eager model; exit 6 on a difference."""
     overrides = parse_overrides(atol or [], rtol or [])
+    if url is None:
+        _refuse("a server's --url", {"--name": name})
     if model is None:
-        _refuse("an own --model", {"--example": example})
+        _refuse("an own --model", {"--example": example, "--dynamic": dynamic})
         opened = pipeline.run_of(run, artifact)
-        then = ["package", *_at(opened)]
-        chosen = [artifact] if artifact else opened.artifacts()
-        reports = pipeline.verify_run(opened, chosen, data_dir, device, overrides)
+        there = [artifact] if artifact else opened.artifacts()
+        with pipeline.serving(mar, url, name, device, next(iter(there), None)) as served:
+            chosen = [] if served and artifact is None else there
+            reports = pipeline.verify_run(opened, chosen, data_dir, device, overrides, served)
         written = opened.parity
+        then = ["package", *_at(opened)]
     else:
         _refuse("a run, not with --model", {"--run": run, "--data-dir": data_dir})
-        if artifact is None or example is None:
-            raise UsageError("--model needs --artifact FILE and --example file.py:name")
+        if example is None or not (artifact or mar or url):
+            raise UsageError("--model needs --example file.py:name, and --artifact FILE, --mar FILE or --url URL")
+        module, inputs, axes = load_module(model), load_example(example), parse_dynamic(dynamic) if dynamic else None
+        with pipeline.serving(mar, url, name, device, artifact) as served:
+            declared = pipeline.inputs_of(artifact) if artifact else next(iter(served.values())).inputs
+            gate = pipeline.gate_for(module, inputs, declared, axes, overrides)
+            reports = pipeline.examine(gate, [artifact] if artifact else [], device, served)
+        beside = artifact or mar or Path(model.rpartition(":")[2])
+        written = beside.with_name(f"{beside.name}.parity.json")
+        pipeline.write_report(written, reports)
         then = ["package", "--artifact", str(artifact)]
-        gate = pipeline.gate_for(load_module(model), load_example(example), artifact, overrides)
-        reports = [gate.examine(artifact, device)]
-        written = artifact.with_name(f"{artifact.name}.parity.json")
-        pipeline.write_parity(written, reports)
+    if mar or url:
+        then = ["predict", "--url", url, "FILE"] if url else ["serve", "--detach"]
     show.reports(reports)
     show.note(f"Report: {written}")
+    if (script := written.with_name(pipeline.REPRODUCTION)).exists():
+        show.note(f"The difference, in a script of its own: {script}")
     for report in reports:
         report.raise_if_failed()
     show.next_commands(then)

@@ -3,36 +3,42 @@
 import io
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import torch
 import torchinfo
 from PIL import Image
 from torch import Tensor, nn
 
 from deploypipe import train as training
+from deploypipe.anatomy import anatomy_of
 from deploypipe.artifact import IMAGE_CLASSIFICATION, Artifact, read_artifact, read_runner
-from deploypipe.capture import argument_names, capture, reference_copy
-from deploypipe.errors import DeploypipeError, PackageError, ParityError, UsageError, first_line
+from deploypipe.capture import Axes, argument_names, capture, reference_copy
+from deploypipe.errors import DeploypipeError, PackageError, ParityError, UsageError
 from deploypipe.export import Plan, Written, plan, suffix_of, write_each
 from deploypipe.files import write_json
 from deploypipe.formats import FORMATS
 from deploypipe.models import entry_of
-from deploypipe.parity import NO_OVERRIDES, Gate, Overrides, Report, image_probes
+from deploypipe.parity import NO_OVERRIDES, Finding, Gate, Overrides, Report, image_probes
+from deploypipe.parity.reproduction import write_reproduction
 from deploypipe.runs import Run, open_run
 from deploypipe.serve import server
 from deploypipe.serve.archive import Archive
 from deploypipe.serve.archive import package as build_archive
 from deploypipe.serve.client import Client
-from deploypipe.serve.record import Server, default_folder, recorded, tokens_of
+from deploypipe.serve.record import started_here, tokens_of
+from deploypipe.serve.runners import ServingRunner, archive_runner, server_runner
+from deploypipe.signature import TensorSpec
 from deploypipe.train import TrainConfig
 
-PARITY_SCHEMA = "deploypipe.parity/1"
+PARITY_SCHEMA = "deploypipe.parity/2"
+REPRODUCTION = "reproduce.py"
+NOT_SERVED: Mapping[str, ServingRunner] = {}
 HTTP_IMAGES = 100
 AT_ONCE = 16
 HTTP_TOLERANCE = 1e-4
@@ -148,9 +154,13 @@ def export_run(run: Run, formats: Sequence[str], prepared: Plan) -> list[Written
 
 def run_of(folder: Path | None, artifact: Path | None) -> Run:
     """The run in `folder`; else the one that `artifact` lies in; else the newest."""
-    if folder is None and artifact is not None and (artifact.parent.parent / "run.json").is_file():
-        folder = artifact.parent.parent
-    return open_run(folder)
+    return open_run(folder or (_folder_of(artifact) if artifact else None))
+
+
+def _folder_of(artifact: Path) -> Path | None:
+    """The run that the artifact lies in."""
+    folder = artifact.parent.parent
+    return folder if (folder / "run.json").is_file() else None
 
 
 def verify_run(
@@ -159,50 +169,111 @@ def verify_run(
     data_dir: Path | None = None,
     device: str = "cpu",
     overrides: Overrides = NO_OVERRIDES,
+    served: Mapping[str, ServingRunner] = NOT_SERVED,
 ) -> list[Report]:
-    """Compare each artifact with the run's eager model and write the reports to the run's `parity.json`."""
-    if not artifacts:
+    """Compare each artifact, and each of `served`, with the run's eager model and write the reports to the run's
+    `parity.json`."""
+    if not artifacts and not served:
         raise UsageError(f"{run.folder} has no artifact to verify", "Write one: `deploypipe export --format onnx`.")
-    gate = plan_run(run, data_dir, overrides).gate
-    reports = [gate.examine(path, device) for path in artifacts]
-    write_parity(run.parity, reports, weights_sha256=run.document["weights_sha256"], dataset=run.document["dataset"])
+    reports = examine(plan_run(run, data_dir, overrides).gate, artifacts, device, served)
+    write_report(run.parity, reports, weights_sha256=run.document["weights_sha256"], dataset=run.document["dataset"])
     return reports
 
 
+def examine(
+    gate: Gate, artifacts: Sequence[Path], device: str = "cpu", served: Mapping[str, ServingRunner] = NOT_SERVED
+) -> list[Report]:
+    """A report on each artifact and on each of `served`, by its title. ServingError when a server does not answer."""
+    return [
+        *(gate.examine(path, device) for path in artifacts),
+        *(_examine_served(gate, title, runner) for title, runner in served.items()),
+    ]
+
+
+def _examine_served(gate: Gate, title: str, runner: ServingRunner) -> Report:
+    reasons = [runner.too_large(probe.inputs) for probe in gate.probes]
+    sent = tuple(probe for probe, reason in zip(gate.probes, reasons, strict=True) if not reason)
+    report = replace(gate, probes=sent).examine_runner(runner, title)
+    report = replace(report, evidence=None)  # which is for a script about a file
+    unsent = list(filter(None, reasons))
+    if not unsent:
+        return report
+    detail = f"{len(unsent)} of {len(reasons)} probes are not sent; of the first, {unsent[0]}"
+    return replace(report, findings=(*report.findings, Finding("request size", True, detail)))
+
+
+@contextmanager
+def serving(
+    archive: Path | None, url: str | None, name: str | None, device: str = "cpu", artifact: Path | None = None
+) -> Iterator[dict[str, ServingRunner]]:
+    """By title, what answers requests as an artifact would: the handler in `archive`, and the model `name` of the
+    server at `url`. Of a server that was not started here, `artifact` says what its model takes and returns."""
+    found: dict[str, ServingRunner] = {}
+    with ExitStack() as stack:
+        if archive is not None:
+            found[str(archive)] = stack.enter_context(archive_runner(archive, device))
+        if url is not None:
+            client = client_for(url, name)
+            like = read_runner(artifact).signature if artifact else None
+            found[f"{client.name} at {client.url}"] = stack.enter_context(server_runner(client, like))
+        yield found
+
+
+def inputs_of(artifact: Path) -> Sequence[TensorSpec]:
+    """What an artifact declares to take, whoever wrote it."""
+    known = read_runner(artifact).signature
+    return known.inputs if known else anatomy_of(artifact).inputs
+
+
 def gate_for(
-    module: nn.Module, example: tuple[Tensor, ...], artifact: Path, overrides: Overrides = NO_OVERRIDES
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    declared: Sequence[TensorSpec],
+    dynamic: Axes | None = None,
+    overrides: Overrides = NO_OVERRIDES,
 ) -> Gate:
-    """What the user's own artifact is held to, by the axes that it declares itself, whoever wrote it: the example,
-    values like it at other sizes, and inputs that take the module's other ways."""
-    names = argument_names(reference_copy(module), example)
-    signature = read_runner(artifact).signature
-    specs = signature.inputs if signature else ()
-    dynamic = {
-        name: {i: axis for i, axis in enumerate(spec.shape) if isinstance(axis, str)}
-        for name, spec in zip(names, specs, strict=False)
-    }
-    return plan(
-        capture(module, example, {name: axes for name, axes in dynamic.items() if axes}), overrides=overrides
-    ).gate
+    """What an artifact of the user's own module is held to, whoever wrote it: the example, values like it at other
+    sizes, and inputs that take the module's other ways. `dynamic` says which axes must be free; else those are that the
+    artifact declared."""
+    if dynamic is None:
+        named = zip(argument_names(reference_copy(module), example), declared, strict=False)
+        dynamic = {name: axes for name, spec in named if (axes := symbols_of(spec))}
+    prepared = plan(capture(module, example, dynamic), overrides=overrides)
+    return replace(prepared.gate, signature=prepared.captured.signature)
 
 
-def write_parity(path: Path, reports: Sequence[Report], **facts: Any) -> None:
-    """`parity.json`: the verdict over all artifacts, and every comparison."""
+def symbols_of(spec: TensorSpec) -> dict[int, str]:
+    return {i: axis for i, axis in enumerate(spec.shape) if isinstance(axis, str)}
+
+
+def write_report(path: Path, reports: Sequence[Report], **facts: Any) -> None:
+    """`parity.json`: the verdict over all artifacts, and every comparison; beside it `reproduce.py` for the first one
+    that failed, which shows the difference without deploypipe."""
     verdict = "passed" if all(report.passed for report in reports) else "failed"
     artifacts = [report.to_json() for report in reports]
     write_json(path, {"schema": PARITY_SCHEMA, "verdict": verdict, **facts, "artifacts": artifacts})
+    script = path.with_name(REPRODUCTION)
+    script.unlink(missing_ok=True)
+    for report in reports:
+        if report.evidence:
+            evidence = report.evidence
+            write_reproduction(
+                script, Path(report.artifact), evidence.probe.inputs, evidence.expected, evidence.names,
+                evidence.tolerances, report.culprit,
+            )  # fmt: skip
+            return
 
 
 def package(artifact: Path | None, folder: Path | None, name: str | None, version: str, store: Path) -> Archive:
-    """The archive of an artifact, or of the run's first one in the order of preference for serving."""
-    weights = None
-    if artifact is None or folder is not None:
-        opened = open_run(folder)
-        weights = opened.document["weights_sha256"]
+    """The archive of an artifact, or of the run's first one in the order of preference for serving. With a run, which
+    is the one that the artifact lies in unless `folder` says another, its weights must be that run's."""
+    opened = None
+    if artifact is None or folder is not None or _folder_of(artifact):
+        opened = run_of(folder, artifact)
         name = name or opened.model
         artifact = artifact or _preferred(opened)
     name = name or read_artifact(artifact, PackageError).provenance.get("model") or artifact.stem
-    return build_archive(artifact, name, version, store, weights_sha256=weights)
+    return build_archive(artifact, name, version, store, trained=opened)
 
 
 def _preferred(opened: Run) -> Path:
@@ -223,7 +294,7 @@ def facts_of(archive: Archive) -> dict[str, str]:
 def client_for(url: str, name: str | None = None) -> Client:
     """A client of the server at `url`. Of one that was started on this machine, the model's name and the token are
     known; UsageError when the name is not and was not given."""
-    here = _started_here(url)
+    here = started_here(url)
     names = sorted({archive.name for archive in here.archives}) if here else []
     if name is None:
         if len(names) != 1:
@@ -231,17 +302,6 @@ def client_for(url: str, name: str | None = None) -> Client:
             raise UsageError(f"which model of {url}? ({served})", "Name it with --name.")
         name = names[0]
     return Client(url, name, token=tokens_of(here).get("inference") if here else None)
-
-
-def _started_here(url: str) -> Server | None:
-    """The record of the server at `url`, if `serve` started it on this machine: another host's is not ours to know."""
-    try:
-        address = httpx.URL(url)
-        host, port = address.host, address.port
-    except (httpx.InvalidURL, ValueError) as cause:
-        raise UsageError(f"{url!r} is no address of a server: {first_line(cause)}") from cause
-    found = recorded(default_folder(port)) if port else None
-    return found if found and host in {found.host, "127.0.0.1", "localhost", "::1"} else None
 
 
 def predict(client: Client, files: Sequence[Path]) -> list[dict[str, Any]]:

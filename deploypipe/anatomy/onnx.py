@@ -75,7 +75,7 @@ class OnnxAnatomy(Anatomy):
                 Node(
                     name=self._names.fresh(proto.name or proto.op_type),
                     operator=proto.op_type,
-                    inputs=tuple(proto.input),
+                    inputs=(*proto.input, *_captured(proto)),
                     outputs=tuple(proto.output),
                     module=_module(properties.get(SCOPES, "")),
                     source=author_line(properties.get(TRACE, "")),
@@ -158,6 +158,19 @@ def _dense(sparse: onnx.SparseTensorProto) -> Tensor:
     else:
         dense[tuple(indices.T)] = values
     return dense
+
+
+def _captured(proto: onnx.NodeProto) -> list[str]:
+    """What the graphs inside a branch or a loop read from around it."""
+    found: dict[str, None] = {}
+    for attribute in proto.attribute:
+        for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            own = {value.name for value in (*body.input, *body.initializer)}
+            for node in body.node:
+                found |= dict.fromkeys(name for name in (*node.input, *_captured(node)) if name and name not in own)
+                own.update(node.output)
+            found |= dict.fromkeys(value.name for value in body.output if value.name not in own)
+    return list(found)
 
 
 def _module(scopes: str) -> str:

@@ -22,7 +22,7 @@ OPSET = 20  # the newest that torch's dynamo exporter writes without converting
 def write(capture: "Capture", path: Path, metadata: str, probes: Sequence[tuple[Tensor, ...]]) -> str:
     import onnx
 
-    from deploypipe.dynamic_to_static import to_onnx
+    from deploypipe.dynamic_to_static.onnx import to_onnx
 
     with errors_only("onnx_ir"), errors_only("onnxscript"):  # they tell what they did not optimise
         program = to_onnx(
@@ -61,7 +61,7 @@ class OnnxRunner(Runner):
 
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, optimisation)
-        options.log_severity_level = 3  # errors; its warnings are about initializers that it removes
+        options.log_severity_level = 4  # what it fails of is in its exceptions; the rest is of no use to the user
         if threads is not None:
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1

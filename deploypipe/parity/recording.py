@@ -79,13 +79,13 @@ def record(module: nn.Module, inputs: Sequence[Tensor]) -> Recording:
     return Recording(recorder.steps, outputs, origins)
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Keeps every tensor it has seen alive, so that an `id` stays the tensor's own."""
 
     supports_higher_order_operators = True
 
     def __init__(self, inputs: Sequence[Tensor] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self.running: list[str] = []
         """The submodules whose forwards are running, by their paths."""
@@ -175,7 +175,7 @@ def _following(module: nn.Module, running: list[str]) -> Iterator[None]:
 
 def _storage(tensor: Tensor) -> int:
     try:
-        return tensor.untyped_storage()._cdata
+        return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):  # a sparse tensor has none
         return -id(tensor)
 

@@ -48,6 +48,10 @@ class Prediction:
         return {"class": self.label, "probability": self.probability, "probabilities": list(self.probabilities)}
 
 
+class Refused(ServingError):
+    """The model's handler got the request and will not answer it."""
+
+
 class Client:
     """One model of one server. Usable from several threads, and as a context manager.
 
@@ -162,12 +166,20 @@ class Client:
         if status == 404:
             return ServingError(f"{self.url} serves no model {self._path.partition('/predictions/')[2]!r}: {text}")
         refused = "refuses " + what if what else "refuses the request"
-        return ServingError(f"{self.url} {refused} (HTTP {status}): {text}")
+        error = Refused if _by_handler(response) else ServingError
+        return error(f"{self.url} {refused} (HTTP {status}): {text}")
 
 
 def _passing(response: httpx.Response) -> bool:
     """A full queue, a worker not back yet, or one that died with the request in its hands."""
     return response.status_code == 503 or (response.status_code >= 500 and "Worker died" in response.text)
+
+
+def _by_handler(response: httpx.Response) -> bool:
+    try:
+        return "error" in response.json()
+    except (ValueError, TypeError):
+        return False
 
 
 def _message(response: httpx.Response) -> str:
