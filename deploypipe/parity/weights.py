@@ -46,14 +46,15 @@ def check_weights(module: nn.Module, constants: Mapping[str, Tensor]) -> Finding
         if other and _is_folded(module, name, weight, held[other]):
             folded.append(name)
         elif other:
-            changed.append(_difference(name, other, weight, held[other]))
+            changed.append((name, other))
         elif similar := _similar(weight, {key: value for key, value in held.items() if key not in used}):
-            changed.append(_difference(name, similar, weight, held[similar]))
+            changed.append((name, similar))
         else:
             absent.append(name)
     if changed:
         more = f"; and {len(changed) - 1} more weights of {len(weights)}" if len(changed) > 1 else ""
-        return Finding(CHECK, False, changed[0] + more)
+        name, other = changed[0]
+        return Finding(CHECK, False, _difference(name, other, weights[name], held[other]) + more)
     detail = f"{len(equal)} of {len(weights)} weights equal to the bit"
     if folded:
         detail += f", {len(folded)} as folding a batch normalisation into them gives"
@@ -210,7 +211,7 @@ def _difference(name: str, other: str, weight: Tensor, held: Tensor) -> str:
         apart = (candidate.to(wide) - weight.to(wide)).abs()
         return int((_bits(candidate) != _bits(weight)).sum()), float(apart.nansum())
 
-    best = min(candidates, key=distance)
+    best = candidates[0] if len(candidates) == 1 else min(candidates, key=distance)
     difference = (best.to(wide) - weight.to(wide)).abs().nan_to_num(nan=math.inf)
     wrong = (best != weight) & ~(best.isnan() & weight.isnan())
     if not wrong.any():  # 0.0 and -0.0, or other NaNs
