@@ -9,7 +9,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -40,8 +39,6 @@ class Node:
 class Anatomy(ABC):
     """One artifact, opened. Constants are no nodes; one that has an input's name is called `self.<name>` here."""
 
-    called_by_name: ClassVar[bool] = False
-    """Whether who runs the file feeds and fetches by the graph's own names, as with ONNX."""
     inputs: tuple[TensorSpec, ...]
     """As the graph itself declares them, symbols for symbolic axes; () where it declares nothing."""
     outputs: tuple[TensorSpec, ...]

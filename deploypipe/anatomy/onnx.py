@@ -22,8 +22,6 @@ RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLik
 
 
 class OnnxAnatomy(Anatomy):
-    called_by_name = True
-
     def __init__(self, path: Path) -> None:
         model = onnx.load(str(path), load_external_data=False)
         self.external = tuple(dict.fromkeys(_external_files(model.graph)))

@@ -21,7 +21,7 @@ from deploypipe.parity.provenance import check_provenance
 from deploypipe.parity.reference import Reference
 from deploypipe.parity.report import Evidence, Finding, Outcome, Report
 from deploypipe.parity.settings import representatives, settings
-from deploypipe.parity.structure import check_names, check_structure
+from deploypipe.parity.structure import check_structure
 from deploypipe.parity.task import check_task, test_set_probes
 from deploypipe.parity.tolerances import NO_OVERRIDES, Overrides
 from deploypipe.signature import Signature
@@ -59,8 +59,6 @@ class Gate:
             process = stack.enter_context(closing(FreshProcess(path, device, runner))) if fresh else None
             report = self.examine_runner(runner, title or str(path))
             found = check_structure(self.reference.module, anatomy, runner.signature or self.signature)
-            if runner.signature:
-                found.append(check_names(anatomy, runner.signature))
             found.append(check_provenance(path, runner, self.weights_sha256))
             report = _extended(report, findings=found)
             if report.passed:

@@ -23,22 +23,6 @@ def check_structure(module: nn.Module, anatomy: Anatomy, signature: Signature | 
     ]
 
 
-def check_names(anatomy: Anatomy, signature: Signature) -> Finding:
-    """Whether the graph calls its inputs and outputs what the artifact's own signature says."""
-    if not anatomy.called_by_name:
-        return Finding("names", True, "this format is called by position")
-    wrong = [
-        f"{what} {found.name!r} in the graph is {spec.name!r} in the signature"
-        for what, specs, there in (
-            ("input", signature.inputs, anatomy.inputs),
-            ("output", signature.outputs, anatomy.outputs),
-        )
-        for spec, found in zip(specs, there, strict=False)
-        if spec.name != found.name
-    ]
-    return Finding("names", not wrong, "; ".join(wrong) or "the graph's are the signature's")
-
-
 def _check_axes(anatomy: Anatomy, signature: Signature | None) -> Finding:
     """What is certain from declarations alone; a size baked into an operator shows when it runs."""
     check = "batch axis"

@@ -51,7 +51,7 @@ def test_the_whole_gate_passes_what_was_exported(written: Path) -> None:
     assert {"example", "drawn", "all zero", "rows alone", "same call again", "1 thread", "fresh process"} <= families
     assert ("optimisation off" in families) == (written.suffix == ".onnx")
     assert {finding.check for finding in report.findings} == {
-        "weights", "batch axis", "train mode", "external data", "device", "names", "provenance",
+        "weights", "batch axis", "train mode", "external data", "device", "provenance",
     }  # fmt: skip
     ruled = [outcome.distance for outcome in report.outcomes if outcome.family == "drawn"]
     assert all(distance.error >= 0 and distance.eager_error >= 0 for distance in ruled)
