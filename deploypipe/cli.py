@@ -29,7 +29,10 @@ from deploypipe.runs import ROOT, Run, open_run, run_of
 from deploypipe.serve import server
 from deploypipe.serve.client import client_for
 from deploypipe.serve.record import Server
-from deploypipe.train import TrainConfig
+from deploypipe.train import TrainConfig, configure
+from deploypipe.training.optim import RATES, SCHEDULES
+from deploypipe.training.recipes import DEFAULT as DEFAULT_RECIPE
+from deploypipe.training.recipes import RECIPES
 from deploypipe.usercode import load_example, load_module, parse_dynamic
 from deploypipe.verification import Subjects
 
@@ -117,11 +120,12 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Run directory. [default: runs/<model>-<dataset>]")] = None,
     format: Annotated[str, typer.Option(help="The format that is served; all of them are written.")] = "onnx",
     device: Device = DEFAULTS.device,
-    epochs: Annotated[int | None, typer.Option(help="[default: as the dataset needs]")] = None,
+    epochs: Annotated[float | None, typer.Option(help="[default: as the dataset needs]")] = None,
     model_store: StoreOption = STORE,
 ) -> Document:
     """Train, evaluate, export to every format, verify, package, serve and predict, in one go."""
-    config = TrainConfig(model=model, data=data, data_dir=_text(data_dir), device=device, epochs=epochs)
+    given = {"model": model, "data": data, "data_dir": _text(data_dir), "device": device, "epochs": epochs}
+    config = configure(options=given)
     with show.training_progress() as report:
         summary = pipeline.run(
             config, out, format=format, store=model_store, report=report, say=show.note, warn=show.warn
@@ -138,46 +142,110 @@ def run(
     return summary.to_json()
 
 
+def _setting(key: str, help: str = "") -> Any:
+    """An option that is one setting of a training; TrainConfig knows its default."""
+    default = functools.reduce(getattr, key.split("."), DEFAULTS)
+    shown = "" if default is None else f" [default: {default}]"
+    return typer.Option(help=f"{help}{shown}".strip())
+
+
+SETTINGS = {
+    # option: key, where it is another
+    "optimizer": "optimizer.name",
+    "learning_rate": "optimizer.lr",
+    "momentum": "optimizer.momentum",
+    "l2": "optimizer.weight_decay",
+    "schedule": "schedule.name",
+    "l1": "loss.l1",
+    "shift": "augment.shift",
+    "rotate": "augment.rotate",
+    "scale": "augment.scale",
+    "checkpoint_every_steps": "checkpoint.every_steps",
+    "checkpoint_every_seconds": "checkpoint.every_seconds",
+}
+"""`train`'s options in the configuration."""
+
+
 @verb
 def train(
-    model: Annotated[str, typer.Option(help="A network of the zoo: see `deploypipe models`.")] = DEFAULTS.model,
-    data: Annotated[str, typer.Option(help="A dataset: see `deploypipe datasets`.")] = DEFAULTS.data,
+    model: Annotated[str | None, _setting("model", "A network of the zoo: see `deploypipe models`.")] = None,
+    data: Annotated[str | None, _setting("data", "A dataset: see `deploypipe datasets`.")] = None,
     data_dir: DataDir = None,
-    epochs: Annotated[int | None, typer.Option(help="[default: as the dataset needs]")] = DEFAULTS.epochs,
-    batch_size: Annotated[int, typer.Option()] = DEFAULTS.batch_size,
+    recipe: Annotated[
+        str | None, typer.Option(help=f"A set of settings: {', '.join(RECIPES)}. [default: {DEFAULT_RECIPE}]")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file of settings, over the recipe's.")] = None,
+    set: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="One setting, over the file's: optimizer.lr=0.05.")
+    ] = None,
+    epochs: Annotated[float | None, _setting("epochs", "[default: as the dataset needs]")] = None,
+    batch_size: Annotated[int | None, _setting("batch_size")] = None,
     optimizer: Annotated[
-        str | None, typer.Option(help=f"{', '.join(training.OPTIMIZERS)}. [default: the model's own]")
-    ] = DEFAULTS.optimizer,
+        str | None, _setting("optimizer.name", f"{', '.join(RATES)}. [default: the model's own]")
+    ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="The schedule's peak. [default: the optimizer's own]")
-    ] = DEFAULTS.learning_rate,
-    momentum: Annotated[float, typer.Option(help="SGD only.")] = DEFAULTS.momentum,
-    schedule: Annotated[str, typer.Option(help=", ".join(training.SCHEDULES) + ".")] = DEFAULTS.schedule,
-    l1: Annotated[float, typer.Option(help="L1 regularisation.")] = DEFAULTS.l1,
-    l2: Annotated[float, typer.Option(help="L2 regularisation (weight decay).")] = DEFAULTS.l2,
-    dropout: Annotated[float | None, typer.Option(help="[default: the network's own]")] = DEFAULTS.dropout,
-    shift: Annotated[float, typer.Option(help="Augmentation: move by up to so many pixels.")] = DEFAULTS.shift,
-    rotate: Annotated[float, typer.Option(help="Augmentation: turn by up to so many degrees.")] = DEFAULTS.rotate,
-    scale: Annotated[float, typer.Option(help="Augmentation: resize by up to this fraction.")] = DEFAULTS.scale,
-    validation: Annotated[float, typer.Option(help="Fraction held back to validate on.")] = DEFAULTS.validation,
-    patience: Annotated[
-        int, typer.Option(help="Stop after so many epochs without a gain; 0: never.")
-    ] = DEFAULTS.patience,
-    seed: Annotated[int, typer.Option()] = DEFAULTS.seed,
-    device: Device = DEFAULTS.device,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, with its settings.")] = False,
+        float | None, _setting("optimizer.lr", "The schedule's peak. [default: the optimizer's own]")
+    ] = None,
+    momentum: Annotated[float | None, _setting("optimizer.momentum", "SGD only.")] = None,
+    schedule: Annotated[str | None, _setting("schedule.name", ", ".join(SCHEDULES) + ".")] = None,
+    l1: Annotated[float | None, _setting("loss.l1", "L1 regularisation.")] = None,
+    l2: Annotated[float | None, _setting("optimizer.weight_decay", "L2 regularisation (weight decay).")] = None,
+    dropout: Annotated[float | None, _setting("dropout", "[default: the network's own]")] = None,
+    shift: Annotated[float | None, _setting("augment.shift", "Augmentation: move by up to so many pixels.")] = None,
+    rotate: Annotated[float | None, _setting("augment.rotate", "Augmentation: turn by up to so many degrees.")] = None,
+    scale: Annotated[float | None, _setting("augment.scale", "Augmentation: resize by up to this fraction.")] = None,
+    validation: Annotated[float | None, _setting("validation", "Fraction held back to validate on.")] = None,
+    patience: Annotated[int | None, _setting("patience", "Stop after so many epochs without a gain; 0: never.")] = None,
+    checkpoint_every_steps: Annotated[
+        int | None, _setting("checkpoint.every_steps", "Write a checkpoint after so many steps. [default: by time]")
+    ] = None,
+    checkpoint_every_seconds: Annotated[
+        float | None, _setting("checkpoint.every_seconds", "Write a checkpoint after so many seconds.")
+    ] = None,
+    seed: Annotated[int | None, _setting("seed")] = None,
+    device: Annotated[str | None, _setting("device", "auto, cpu, cuda or mps.")] = None,
+    deterministic: Annotated[
+        bool | None, typer.Option("--deterministic", help="The same bits on a GPU too, at the cost of time.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory. [default: runs/<model>-<dataset>]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, with its settings.")] = False,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Repeat the run of this run.json. [--out: <its folder>-again]")
+    ] = None,
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Try learning rates and suggest one; nothing is trained.")
+    ] = False,
+    pictures: Annotated[bool, typer.Option(help="Curves, confusion matrix and worst mistakes.")] = True,
 ) -> Document:
     """Train a network into a run directory."""
     given = locals()
-    config = TrainConfig(**{field.name: given[field.name] for field in dataclasses.fields(TrainConfig)
-                            if field.name != "data_dir"}, data_dir=_text(data_dir))  # fmt: skip
+    given = {name: given[name] for name in given if name not in ("out", "resume", "from_", "find_lr", "pictures")}
+    for other, on in (("--resume", resume), ("--from", from_)):
+        if on:
+            _refuse(f"a new training, not with {other}", {f"--{name.replace('_', '-')}": given[name] for name in given})
+    if bool(resume) + bool(from_) + bool(find_lr) > 1:
+        raise UsageError("--resume, --from and --find-lr exclude each other")
+    options = {SETTINGS.get(name, name): value for name, value in given.items()
+               if name not in ("recipe", "config", "set", "data_dir")}  # fmt: skip
+    merged = configure(recipe, config, set or [], {**options, "data_dir": _text(data_dir)})
+    if find_lr:
+        found, picture = training.find_learning_rate(merged, out, warn=show.warn)
+        show.learning_rates(found, picture)
+        show.next_commands(["train", "--learning-rate", f"{found.suggestion:g}"])
+        return {"picture": str(picture), **found.to_json()}
+    repeated = {}
     with show.training_progress() as report:
-        done = training.train(config, out, resume=resume, report=report, warn=show.warn)
+        if from_:
+            done, same = training.repeat(from_, out, pictures=pictures, report=report, warn=show.warn)
+            repeated = {"repeats": str(from_), "same_weights": same}
+        else:
+            done = training.train(merged, out, resume=resume, pictures=pictures, report=report, warn=show.warn)
     show.run_summary(done)
+    if repeated.get("same_weights"):
+        show.note(f"The weights are those of {from_}, bit for bit.")
     trained = [["evaluate", *_at(done)]] if done.document["dataset"] else []
     show.next_commands(*trained, ["export", "--format", "onnx", *_at(done)])
-    return {"run": str(done.folder), **done.document}
+    return {"run": str(done.folder), **done.document, **repeated}
 
 
 @verb
