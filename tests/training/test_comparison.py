@@ -9,6 +9,8 @@ from types import ModuleType
 import pytest
 from support import PROJECT
 
+from deploypipe.data import load
+
 SCRIPT = PROJECT / "benchmarks" / "training" / "compare.py"
 
 
@@ -33,20 +35,29 @@ def test_a_trial_runs_and_goes_on_from_what_it_has(
         compare.main()
         return capsys.readouterr().out
 
+    assert "`deploypipe train` | 1 |" in run()
+    (before,) = json.loads(out.read_text())["results"]
     said = run("mlp")
     assert "`deploypipe train` | 1 |" in said and "mlp, Adam 0.001, batch 64 | 1 |" in said
-    before = json.loads(out.read_text())["results"]
-    assert [row["program"] for row in before] == ["deploypipe train", "mlp"]
-    assert all(0 < row["seconds"] < row["process_seconds"] for row in before)
-
-    assert "pytorch/examples | 1 |" in run("mlp", "pytorch-examples")
     document = json.loads(out.read_text())
-    assert document["results"][:2] == before and document["results"][2]["program"] == "pytorch-examples"
+    assert document["results"][0] == before and document["results"][1]["program"] == "mlp"
+    assert all(0 < row["seconds"] < row["process_seconds"] for row in document["results"])
 
     document["settings"]["cores"] = 1000
     out.write_text(json.dumps(document))
     with pytest.raises(SystemExit, match="measured with another cores"):
         run("mlp")
+
+
+@pytest.mark.parametrize("name", ["pytorch_examples", "simple_cnn", "cnn", "mlp"])
+def test_a_baseline_trains_and_tells_both_clocks(compare: ModuleType, name: str) -> None:
+    recipe = importlib.import_module(name).RECIPE
+    assert recipe.name in compare.BASELINES and compare.BASELINES[recipe.name][0] == f"{name}.py"
+    found = importlib.import_module("loop").measure(recipe, load("digits"), seed=0, epochs=2, limit=128)
+    first, second = found["epochs"]
+    assert 0 < first["seconds"] < first["seconds_with_evaluation"] < second["seconds_with_evaluation"]
+    assert second["seconds"] == found["seconds"] < found["seconds_with_evaluation"]
+    assert 0 < found["accuracy"] < 0.99 and not found["reached"]
 
 
 def row(program: str, seconds: float, accuracy: float) -> dict[str, object]:
