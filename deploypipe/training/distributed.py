@@ -1,0 +1,138 @@
+"""One training on several processes, which `torchrun` starts on one machine or on many.
+
+Every process holds the whole model and takes its share of every batch; DistributedDataParallel averages the gradients,
+so that all of them make the same step. One of them leads: it alone writes files and shows anything. All of them read
+the run's folder, which must lie where every machine sees it.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from deploypipe.errors import TrainingError, UsageError, first_line
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Share:
+    """One process's part of a batch."""
+
+    part: slice
+    weight: float
+    """Times the mean loss of the part: averaged over the processes, that is the mean loss of the batch."""
+    count: int
+    """Examples of the part that count: none of a part that only stands in where the batch has too few for all."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes of one training, seen by one of them. Alone, nothing here changes anything."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    """Among the processes of this machine."""
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def place(self, device: torch.device) -> torch.device:
+        """This process's own device. UsageError where the machine has fewer GPUs than processes."""
+        if self.size == 1 or device.type != "cuda":
+            return device
+        if self.local_rank >= torch.cuda.device_count():
+            raise UsageError(f"process {self.local_rank} of this machine has no GPU of its own: there are "
+                             f"{torch.cuda.device_count()}", "Lower --nproc-per-node.")  # fmt: skip
+        torch.cuda.set_device(self.local_rank)
+        return torch.device("cuda", self.local_rank)
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """`module` for the training's forward passes, after which every process has the same gradients."""
+        if self.size == 1:
+            return module
+        device = next(module.parameters()).device
+        if device.type == "cuda":
+            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
+
+    def share(self, count: int) -> Share:
+        """This process's part of a batch of `count` examples. Together the parts are the batch, none of it twice."""
+        start, stop = count * self.rank // self.size, count * (self.rank + 1) // self.size
+        if start == stop:
+            return Share(slice(0, 1), 0.0, 0)
+        return Share(slice(start, stop), (stop - start) * self.size / count, stop - start)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """`tensor` summed over the processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def from_leader(self, make: Callable[[], T]) -> T:
+        """What `make` returns in the leading process, in all of them; the others do not call it."""
+        if self.size == 1:
+            return make()
+        found: list[Any] = [make() if self.leads else None]
+        dist.broadcast_object_list(found)
+        result: T = found[0]
+        return result
+
+    @contextmanager
+    def one_before_the_others(self) -> Iterator[None]:
+        """The first process of each machine runs the block, then the others: what it downloads they find."""
+        if self.size > 1 and self.local_rank:
+            dist.barrier()
+        yield
+        if self.size > 1 and not self.local_rank:
+            dist.barrier()
+
+
+def launched() -> bool:
+    """Whether torchrun started this process."""
+    return dist.is_torchelastic_launched()
+
+
+def leads() -> bool:
+    """Whether this process shows and writes, which one that torchrun did not start always does."""
+    return not launched() or os.environ["RANK"] == "0"
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Group]:
+    """The group that torchrun put this process into, for the block; a group of one where it was not torchrun.
+
+    TrainingError where the others cannot be reached, or one of them was lost during the block.
+    """
+    if not launched():
+        yield Group()
+        return
+    rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    group = Group(rank, size, local_rank)
+    if size == 1:
+        yield group
+        return
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        yield group
+    except (dist.DistError, RuntimeError) as cause:
+        if not _lost(cause):
+            raise
+        raise TrainingError(f"process {rank} of {size} lost the others: {first_line(cause)}",
+                            "torchrun starts them again while --max-restarts lasts.") from cause  # fmt: skip
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _lost(cause: BaseException) -> bool:
+    """gloo has no error class of its own: its messages name the file they come from."""
+    return isinstance(cause, dist.DistError) or "gloo" in str(cause).lower()
