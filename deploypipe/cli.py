@@ -28,7 +28,10 @@ from deploypipe.parity import verify as verify_artifact
 from deploypipe.runs import ROOT, Run, open_run
 from deploypipe.serve import server
 from deploypipe.serve.record import Server
-from deploypipe.train import TrainConfig
+from deploypipe.train import TrainConfig, configure
+from deploypipe.training.optim import OPTIMIZERS, SCHEDULES
+from deploypipe.training.recipes import DEFAULT as DEFAULT_RECIPE
+from deploypipe.training.recipes import RECIPES
 from deploypipe.usercode import load_example, load_module, parse_dynamic
 
 app = typer.Typer(
@@ -119,7 +122,8 @@ def run(
     model_store: StoreOption = STORE,
 ) -> Document:
     """Train, evaluate, export to every format, verify, package, serve and predict, in one go."""
-    config = TrainConfig(model=model, data=data, data_dir=_text(data_dir), device=device, epochs=epochs)
+    given = {"model": model, "data": data, "data_dir": _text(data_dir), "device": device, "epochs": epochs}
+    config = configure(options=given)
     with show.training_progress() as report:
         summary = pipeline.run(
             config, out, format=format, store=model_store, report=report, say=show.note, warn=show.warn
@@ -136,42 +140,83 @@ def run(
     return summary.to_json()
 
 
+def _setting(key: str, help: str = "") -> Any:
+    """An option that is one setting of a training; TrainConfig knows its default."""
+    default = functools.reduce(getattr, key.split("."), DEFAULTS)
+    shown = "" if default is None else f" [default: {default}]"
+    return typer.Option(help=f"{help}{shown}".strip())
+
+
+SETTINGS = {
+    # option: key, where it is another
+    "optimizer": "optimizer.name",
+    "learning_rate": "optimizer.lr",
+    "momentum": "optimizer.momentum",
+    "l2": "optimizer.weight_decay",
+    "schedule": "schedule.name",
+    "l1": "loss.l1",
+    "shift": "augment.shift",
+    "rotate": "augment.rotate",
+    "scale": "augment.scale",
+    "checkpoint_every_steps": "checkpoint.every_steps",
+    "checkpoint_every_seconds": "checkpoint.every_seconds",
+}
+"""`train`'s options in the configuration."""
+
+
 @verb
 def train(
-    model: Annotated[str, typer.Option(help="A network of the zoo: see `deploypipe models`.")] = DEFAULTS.model,
-    data: Annotated[str, typer.Option(help="A dataset: see `deploypipe datasets`.")] = DEFAULTS.data,
+    model: Annotated[str | None, _setting("model", "A network of the zoo: see `deploypipe models`.")] = None,
+    data: Annotated[str | None, _setting("data", "A dataset: see `deploypipe datasets`.")] = None,
     data_dir: DataDir = None,
-    epochs: Annotated[int | None, typer.Option(help="[default: as the dataset needs]")] = DEFAULTS.epochs,
-    batch_size: Annotated[int, typer.Option()] = DEFAULTS.batch_size,
+    recipe: Annotated[
+        str | None, typer.Option(help=f"A set of settings: {', '.join(RECIPES)}. [default: {DEFAULT_RECIPE}]")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file of settings, over the recipe's.")] = None,
+    set: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="One setting, over the file's: optimizer.lr=0.05.")
+    ] = None,
+    epochs: Annotated[int | None, _setting("epochs", "[default: as the dataset needs]")] = None,
+    batch_size: Annotated[int | None, _setting("batch_size")] = None,
     optimizer: Annotated[
-        str | None, typer.Option(help=f"{', '.join(training.OPTIMIZERS)}. [default: the model's own]")
-    ] = DEFAULTS.optimizer,
+        str | None, _setting("optimizer.name", f"{', '.join(OPTIMIZERS)}. [default: the model's own]")
+    ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="The schedule's peak. [default: the optimizer's own]")
-    ] = DEFAULTS.learning_rate,
-    momentum: Annotated[float, typer.Option(help="SGD only.")] = DEFAULTS.momentum,
-    schedule: Annotated[str, typer.Option(help=", ".join(training.SCHEDULES) + ".")] = DEFAULTS.schedule,
-    l1: Annotated[float, typer.Option(help="L1 regularisation.")] = DEFAULTS.l1,
-    l2: Annotated[float, typer.Option(help="L2 regularisation (weight decay).")] = DEFAULTS.l2,
-    dropout: Annotated[float | None, typer.Option(help="[default: the network's own]")] = DEFAULTS.dropout,
-    shift: Annotated[float, typer.Option(help="Augmentation: move by up to so many pixels.")] = DEFAULTS.shift,
-    rotate: Annotated[float, typer.Option(help="Augmentation: turn by up to so many degrees.")] = DEFAULTS.rotate,
-    scale: Annotated[float, typer.Option(help="Augmentation: resize by up to this fraction.")] = DEFAULTS.scale,
-    validation: Annotated[float, typer.Option(help="Fraction held back to validate on.")] = DEFAULTS.validation,
-    patience: Annotated[
-        int, typer.Option(help="Stop after so many epochs without a gain; 0: never.")
-    ] = DEFAULTS.patience,
-    seed: Annotated[int, typer.Option()] = DEFAULTS.seed,
-    device: Device = DEFAULTS.device,
+        float | None, _setting("optimizer.lr", "The schedule's peak. [default: the optimizer's own]")
+    ] = None,
+    momentum: Annotated[float | None, _setting("optimizer.momentum", "SGD only.")] = None,
+    schedule: Annotated[str | None, _setting("schedule.name", ", ".join(SCHEDULES) + ".")] = None,
+    l1: Annotated[float | None, _setting("loss.l1", "L1 regularisation.")] = None,
+    l2: Annotated[float | None, _setting("optimizer.weight_decay", "L2 regularisation (weight decay).")] = None,
+    dropout: Annotated[float | None, _setting("dropout", "[default: the network's own]")] = None,
+    shift: Annotated[float | None, _setting("augment.shift", "Augmentation: move by up to so many pixels.")] = None,
+    rotate: Annotated[float | None, _setting("augment.rotate", "Augmentation: turn by up to so many degrees.")] = None,
+    scale: Annotated[float | None, _setting("augment.scale", "Augmentation: resize by up to this fraction.")] = None,
+    validation: Annotated[float | None, _setting("validation", "Fraction held back to validate on.")] = None,
+    patience: Annotated[int | None, _setting("patience", "Stop after so many epochs without a gain; 0: never.")] = None,
+    checkpoint_every_steps: Annotated[
+        int | None, _setting("checkpoint.every_steps", "Write a checkpoint after so many steps. [default: by time]")
+    ] = None,
+    checkpoint_every_seconds: Annotated[
+        float | None, _setting("checkpoint.every_seconds", "Write a checkpoint after so many seconds.")
+    ] = None,
+    seed: Annotated[int | None, _setting("seed")] = None,
+    device: Annotated[str | None, _setting("device", "auto, cpu, cuda or mps.")] = None,
+    deterministic: Annotated[
+        bool | None, typer.Option("--deterministic", help="The same bits on a GPU too, at the cost of time.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, with its settings.")] = False,
     out: Annotated[Path | None, typer.Option(help="Run directory. [default: runs/<model>-<dataset>]")] = None,
 ) -> Document:
     """Train a network into a run directory."""
-    given = locals()
-    config = TrainConfig(**{field.name: given[field.name] for field in dataclasses.fields(TrainConfig)
-                            if field.name != "data_dir"}, data_dir=_text(data_dir))  # fmt: skip
+    given = {name: value for name, value in locals().items() if name not in ("resume", "out")}
+    if resume:
+        _refuse("a new training, not with --resume", {f"--{name.replace('_', '-')}": given[name] for name in given})
+    options = {SETTINGS.get(name, name): value for name, value in given.items()
+               if name not in ("recipe", "config", "set", "data_dir")}  # fmt: skip
+    merged = configure(recipe, config, set or [], {**options, "data_dir": _text(data_dir)})
     with show.training_progress() as report:
-        done = training.train(config, out, resume=resume, report=report, warn=show.warn)
+        done = training.train(merged, out, resume=resume, report=report, warn=show.warn)
     show.run_summary(done)
     trained = [["evaluate", *_at(done)]] if done.document["dataset"] else []
     show.next_commands(*trained, ["export", "--format", "onnx", *_at(done)])

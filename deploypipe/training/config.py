@@ -1,0 +1,79 @@
+"""Everything that decides a training, and what goes before what."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deploypipe.models import DEFAULT
+from deploypipe.training import recipes, settings
+from deploypipe.training.augment import AugmentConfig
+from deploypipe.training.checkpoint import CheckpointConfig
+from deploypipe.training.optim import OptimizerConfig, ScheduleConfig
+from deploypipe.training.settings import check
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    l1: float = 0.0
+    """Times the sum of |w|, added to the loss."""
+
+    def __post_init__(self) -> None:
+        check(self.l1 >= 0, f"loss.l1 is {self.l1}, must not be negative")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides the weights, besides versions and hardware. Defaults live here and in its sections."""
+
+    model: str = DEFAULT
+    data: str = "auto"
+    """A dataset's name, "auto" for the model's own default."""
+    data_dir: str | None = None
+    epochs: int | None = None
+    """None: as many as the dataset needs (2 for MNIST)."""
+    batch_size: int = 128
+    dropout: float | None = None
+    """Replaces the network's own dropout probability."""
+    validation: float = 0.0
+    """Fraction of the training set that is held back to validate on after each epoch."""
+    patience: int = 0
+    """Stop after this many epochs without a better validation loss, and keep the best weights; 0: never."""
+    seed: int = 0
+    device: str = "auto"
+    deterministic: bool = False
+    """Only kernels that always give the same bits. The CPU's do anyway; on a GPU it costs time."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def __post_init__(self) -> None:
+        check(self.epochs is None or self.epochs >= 1, f"epochs is {self.epochs}, must be at least 1")
+        check(self.batch_size >= 1, f"batch_size is {self.batch_size}, must be at least 1")
+        check(self.dropout is None or 0 <= self.dropout < 1, f"dropout is {self.dropout}, must be in [0, 1)")
+        check(0 <= self.validation < 1, f"validation is {self.validation}, must be in [0, 1)")
+        check(0 <= self.seed < 2**31, f"seed is {self.seed}, must be in [0, 2**31)")
+        check(self.patience >= 0, f"patience is {self.patience}, must not be negative")
+        check(not self.patience or self.validation > 0, "patience needs a validation fraction")
+
+
+def configure(
+    recipe: str | None = None,
+    file: Path | None = None,
+    assignments: Iterable[str] = (),
+    options: Mapping[str, Any] = {},
+) -> TrainConfig:
+    """Defaults, below the recipe, below the TOML `file`, below the `assignments` (`section.key=value`), below
+    `options` (dotted keys; None is not given). Where no `recipe` is given, `recipe = "…"` in the file may name it.
+
+    UsageError for what cannot be read, is unknown or makes no sense.
+    """
+    given = settings.merge(
+        settings.read_toml(file) if file else {},
+        settings.nested(map(settings.assignment, assignments)),
+        settings.nested((key, value) for key, value in options.items() if value is not None),
+    )
+    named = given.pop("recipe", recipes.DEFAULT)
+    return settings.read(TrainConfig, settings.merge(recipes.settings_of(recipe or named), given))

@@ -1,0 +1,236 @@
+"""The state of a training, and one step of it.
+
+The data stays on the device as it is (`uint8`), batches are drawn by index and augmented as tensors: nothing runs in
+Python per image, and nothing waits for the device within an epoch unless it is asked.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deploypipe.data import Dataset, Split
+from deploypipe.errors import UsageError
+from deploypipe.evaluate import BATCH
+from deploypipe.models import entry_of
+from deploypipe.training import augment, optim, seeds
+from deploypipe.training.config import TrainConfig
+
+EXPLODED = 1e6
+"""A loss above this is no training any more."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training is, told a few times a second."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    """Of this epoch."""
+    loss: float
+    accuracy: float | None
+    """Both the mean over this epoch's examples so far, as each was trained on."""
+    images_per_second: float
+
+
+@dataclass
+class Exploded(Exception):
+    """The loss stopped being a number, or one of any use."""
+
+    loss: float
+    epoch: int
+    step: int
+    """Of the epoch; both from 1."""
+
+
+class Loop:
+    """`advance` until `done`; at every `at_epoch_end` there is `finish_epoch` to call first.
+
+    After any step, `state` is all that a new Loop of the same configuration and data needs to go on to the same bits.
+    """
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
+        assert config.epochs is not None
+        self.config, self.device = config, device
+        self.module = _build(config)
+        self.training, self.validation = _split(dataset.train, config)
+        if self.training.inputs.dtype == torch.uint8:
+            pixels = self.training.inputs.float()
+            self.module.mean.fill_(pixels.mean())  # type: ignore[operator]
+            self.module.std.fill_(pixels.std())  # type: ignore[operator]
+        self.module.to(device).to(memory_format=torch.channels_last)
+        self.inputs, self.targets = self.training.inputs.to(device), self.training.targets.to(device)
+        self.classify = not self.targets.is_floating_point()
+        self.augmented = bool(config.augment) and self.inputs.dtype == torch.uint8
+        self.optimizer = optim.build(config.optimizer, self.module)
+        self.schedule = optim.SCHEDULES[config.schedule.name]
+        self.generators = seeds.generators_of(device)
+        self.epochs = config.epochs
+        self.steps = math.ceil(len(self.training) / config.batch_size)
+        self.step = 0
+        """Done, of all epochs."""
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Tensor] | None = None
+        self.best_loss, self.epochs_without_gain = math.inf, 0
+        # One place a step: which one went wrong can be told afterwards, without waiting for any of them.
+        self.losses, self.hits = torch.zeros(self.steps, device=device), torch.zeros(self.steps, device=device)
+        sizes = [len(batch) for batch in torch.split(self.targets, config.batch_size)]
+        self.sizes = torch.tensor(sizes, dtype=torch.float64)
+        self._begin_epoch()
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that are finished."""
+        return len(self.history)
+
+    @property
+    def place(self) -> int:
+        """Steps done of the epoch that is not finished."""
+        return self.step - self.epoch * self.steps
+
+    @property
+    def at_epoch_end(self) -> bool:
+        return self.place == self.steps
+
+    @property
+    def done(self) -> bool:
+        patience = self.config.patience
+        return self.epoch == self.epochs or (bool(patience) and self.epochs_without_gain >= patience)
+
+    def advance(self) -> None:
+        """One step: the next batch of this epoch's order, its gradient, the optimizer's step."""
+        start = self.place * self.config.batch_size
+        index = self.order[start : start + self.config.batch_size]
+        for generator in self.generators:
+            generator.manual_seed(seeds.derived(self.config.seed, "step", self.step))
+        optim.set_rate(self.optimizer, self.schedule(self.step / (self.epochs * self.steps)))
+        inputs, targets = self.inputs[index], self.targets[index]
+        if self.augmented:
+            inputs = augment.augment(
+                inputs, self.config.augment, torch.rand(augment.NUMBERS, len(index), device=self.device)
+            )
+        outputs = self.module(inputs)
+        loss = self._loss(outputs, targets)
+        total = loss + self.config.loss.l1 * self._size() if self.config.loss.l1 else loss
+        self.optimizer.zero_grad()
+        torch.autograd.backward(total)
+        self.optimizer.step()
+        self.losses[self.place] = loss.detach()
+        if self.classify:
+            self.hits[self.place] = (outputs.detach().argmax(1) == targets).sum()
+        self.step += 1
+
+    def standing(self) -> tuple[float, float | None]:
+        """Loss and accuracy of this epoch's examples so far (waits for the device). Exploded where there are none."""
+        losses, hits = torch.stack([self.losses, self.hits])[:, : self.place].double().cpu()
+        bad = ~(losses < EXPLODED)
+        if bad.any():
+            step = int(bad.nonzero()[0])
+            raise Exploded(float(losses[step]), self.epoch + 1, step + 1)
+        sizes = self.sizes[: self.place]
+        seen = sizes.sum().clamp(min=1)
+        loss, accuracy = ((losses * sizes).sum() / seen).item(), (hits.sum() / seen).item()
+        return loss, accuracy if self.classify else None
+
+    @property
+    def seen(self) -> int:
+        """Examples of this epoch so far."""
+        return min(self.place * self.config.batch_size, len(self.training))
+
+    def finish_epoch(self) -> dict[str, Any]:
+        """The row that the history gets: the epoch, its loss and accuracy, and those on the validation split."""
+        loss, accuracy = self.standing()
+        row: dict[str, Any] = {"epoch": self.epoch + 1, "loss": loss}
+        if accuracy is not None:
+            row["accuracy"] = accuracy
+        row |= self._validate()
+        self.history.append(row)
+        if not self.done:
+            self._begin_epoch()
+        return row
+
+    def is_sound(self) -> bool:
+        """Whether every weight is a number: the last loss was computed before the last step changed them."""
+        return all(bool(tensor.isfinite().all()) for tensor in self.module.state_dict().values())
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "history": self.history,
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "losses": self.losses,
+            "hits": self.hits,
+            "best": self.best,
+            "best_loss": self.best_loss,
+            "epochs_without_gain": self.epochs_without_gain,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Back to `state`; whatever error the parts raise where it is not one of this configuration."""
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.history = state["step"], list(state["history"])
+        self.best, self.best_loss = state["best"], state["best_loss"]
+        self.epochs_without_gain = state["epochs_without_gain"]
+        if not self.done:
+            self._begin_epoch()
+            self.losses.copy_(state["losses"])
+            self.hits.copy_(state["hits"])
+
+    def _begin_epoch(self) -> None:
+        self.module.train()
+        self.order = seeds.permutation(len(self.training), self.config.seed, "order", self.epoch).to(self.device)
+        self.losses.zero_()
+        self.hits.zero_()
+
+    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets) if self.classify else F.mse_loss(outputs, targets)
+
+    def _size(self) -> Tensor:
+        return torch.stack([weight.abs().sum() for weight in self.module.parameters()]).sum()
+
+    def _validate(self) -> dict[str, float]:
+        if self.validation is None:
+            return {}
+        self.module.eval()
+        with torch.no_grad():
+            outputs = torch.cat(
+                [self.module(batch.to(self.device)).cpu() for batch in torch.split(self.validation.inputs, BATCH)]
+            )
+        loss = self._loss(outputs, self.validation.targets).item()
+        if loss < self.best_loss:
+            self.best_loss, self.epochs_without_gain = loss, 0
+            self.best = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
+        else:
+            self.epochs_without_gain += 1
+        found = {"validation_loss": loss}
+        if self.classify:
+            found["validation_accuracy"] = (outputs.argmax(1) == self.validation.targets).float().mean().item()
+        return found
+
+
+def _build(config: TrainConfig) -> nn.Module:
+    torch.manual_seed(seeds.derived(config.seed, "weights"))
+    module = entry_of(config.model).build()
+    for layer in module.modules():
+        if isinstance(layer, nn.Dropout) and config.dropout is not None:
+            layer.p = config.dropout
+    return module
+
+
+def _split(split: Split, config: TrainConfig) -> tuple[Split, Split | None]:
+    held = round(len(split) * config.validation)
+    if not held:
+        return split, None
+    if held == len(split):
+        raise UsageError(f"validation is {config.validation}: of {len(split):,} examples none is left to train on",
+                         "Hold back fewer.")  # fmt: skip
+    order = seeds.permutation(len(split), config.seed, "validation")
+    kept, back = order[held:], order[:held]
+    return Split(split.inputs[kept], split.targets[kept]), Split(split.inputs[back], split.targets[back])
