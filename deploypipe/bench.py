@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from deploypipe.errors import UsageError
-from deploypipe.evaluate import evaluate
+from deploypipe.evaluate import Metrics
 from deploypipe.runs import Run
 from deploypipe.train import Report, TrainConfig, train
-from deploypipe.training.loop import Loop
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,10 @@ class _Watch:
     target: float
     reached: float | None = None
 
-    def __call__(self, loop: Loop, seconds: float) -> None:
-        if not loop.classify:
-            raise UsageError(f"{loop.config.model} has no accuracy to reach", "Time a classifier.")
-        if self.reached is None and loop.accuracy_on_test() >= self.target:
+    def __call__(self, seconds: float, found: Metrics) -> None:
+        if found.accuracy is None:
+            raise UsageError("a regression has no accuracy to reach", "Time a classifier.")
+        if self.reached is None and found.accuracy >= self.target:
             self.reached = seconds
 
 
@@ -119,11 +119,9 @@ def _shares(runs: list[Run]) -> dict[str, float]:
 def _peak_memory(device: str) -> int:
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows
-        import psutil
-
+    if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

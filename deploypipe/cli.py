@@ -29,6 +29,7 @@ from deploypipe.runs import ROOT, Run, open_run
 from deploypipe.serve import server
 from deploypipe.serve.record import Server
 from deploypipe.train import TrainConfig, configure
+from deploypipe.training import distributed
 from deploypipe.training.optim import OPTIMIZERS, SCHEDULES
 from deploypipe.training.recipes import DEFAULT as DEFAULT_RECIPE
 from deploypipe.training.recipes import RECIPES
@@ -71,13 +72,14 @@ def verb(function: Callable[P, Document]) -> Callable[P, None]:
     @functools.wraps(function)
     def command(*args: P.args, **kwargs: P.kwargs) -> None:
         as_json = bool(kwargs.pop("as_json"))
-        show.out.quiet = as_json
+        # Of several processes of one training one speaks; errors are any one's.
+        show.out.quiet, show.err.quiet = as_json or not distributed.leads(), not distributed.leads()
         try:
             with show.results_alone():
                 document = function(*args, **kwargs)
         except BaseException as cause:
             _fail(cause, as_json)
-        if as_json:
+        if as_json and distributed.leads():
             print(json.dumps(document))
         if document.get("exit_code"):
             raise typer.Exit(document["exit_code"])
@@ -104,8 +106,9 @@ def _fail(cause: BaseException, as_json: bool) -> NoReturn:
     else:
         message = f"unforeseen {type(cause).__name__}: {first_line(cause)}"
         remedy, code = "This is a bug in deploypipe; DEPLOYPIPE_TRACEBACK=1 shows where.", 1
-    if as_json:
+    if as_json and distributed.leads():
         print(json.dumps({"error": message, "remedy": remedy, "exit_code": code}))
+    show.err.quiet = False
     show.err.print(f"error: {message}" + (f". {remedy}" if remedy else ""), style="red", markup=False)
     raise typer.Exit(code)
 
@@ -215,8 +218,8 @@ def train(
     options = {SETTINGS.get(name, name): value for name, value in given.items()
                if name not in ("recipe", "config", "set", "data_dir")}  # fmt: skip
     merged = configure(recipe, config, set or [], {**options, "data_dir": _text(data_dir)})
-    with show.training_progress() as report:
-        done = training.train(merged, out, resume=resume, report=report, warn=show.warn)
+    with distributed.joined() as group, show.training_progress() as report:
+        done = training.train(merged, out, resume=resume, report=report, warn=show.warn, group=group)
     show.run_summary(done)
     trained = [["evaluate", *_at(done)]] if done.document["dataset"] else []
     show.next_commands(*trained, ["export", "--format", "onnx", *_at(done)])

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from deploypipe import data, runs
 from deploypipe.data import Dataset
 from deploypipe.errors import Interrupted, TrainingError, UsageError, first_line
-from deploypipe.evaluate import evaluate
+from deploypipe.evaluate import Metrics, evaluate
 from deploypipe.files import make_folder
 from deploypipe.models import entry_of
 from deploypipe.runs import Run
@@ -26,6 +26,7 @@ from deploypipe.training import checkpoint, record, settings
 from deploypipe.training.clock import Clock
 from deploypipe.training.config import TrainConfig, configure
 from deploypipe.training.device import deterministic_kernels, resolve_device
+from deploypipe.training.distributed import ALONE, Group
 from deploypipe.training.loop import Exploded, Loop, Progress
 from deploypipe.training.stop import Stop, stop_requests
 
@@ -33,6 +34,10 @@ __all__ = ["Progress", "Report", "TrainConfig", "configure", "resolve_device", "
 
 Report = Callable[[Progress], None]
 Warn = Callable[[str], None]
+Watch = Callable[[float, Metrics], None]
+"""Seconds of training so far, and what the test set gives then; the clock of the training stands still meanwhile."""
+LOOKS = 10
+"""How many of these a training gets."""
 TOLD_EVERY = 0.25
 """Seconds between two reports; each one waits for the device."""
 
@@ -44,6 +49,8 @@ def train(
     resume: bool = False,
     report: Report = lambda progress: None,
     warn: Warn = lambda message: None,
+    watch: Watch | None = None,
+    group: Group = ALONE,
 ) -> Run:
     """Train `config.model` into the run directory `out` (`runs/<model>-<dataset>` unless given).
 
@@ -51,6 +58,10 @@ def train(
     it holds; a run that is complete is returned as it is. DataError for the data, UsageError for the configuration,
     TrainingError when the loss stops being a number, the checkpoint cannot be used or another training is at work in
     that directory, Interrupted on Ctrl-C or SIGTERM with a checkpoint of the last step.
+
+    Each process of a `group` calls this with the same arguments and gets the same run, which its leader writes. A group
+    that restarts what it lost goes on by itself where the directory holds a checkpoint of the same configuration and
+    data.
     """
     clock = Clock()
     saved = None
@@ -66,17 +77,66 @@ def train(
         config = dataclasses.replace(config, data_dir=str(Path(config.data_dir).resolve()))
     if not entry_of(config.model).datasets:
         return _untrained(config, out or runs.ROOT / config.model)
-    with clock.phase("load"):
+    with clock.phase("load"), group.one_before_the_others():
         dataset = _dataset(config, warn)
     config = _resolved(config, dataset)
     if saved and saved["dataset"]["sha256"] != dataset.sha256:
         raise TrainingError(f"the dataset {dataset.name} is not the one that {out}/{checkpoint.LAST} was trained on: "
                             "its sha256 differs", "Bring that one back, or start again without --resume.")  # fmt: skip
     folder = out or runs.ROOT / f"{config.model}-{dataset.name}"
-    make_folder(folder / "tensorboard")  # TensorBoard writes from a thread of its own, whose errors come late and long
-    device = resolve_device(config.device)
-    with _alone(folder), deterministic_kernels(config.deterministic):
-        return _Training(config, dataset, folder, device, clock, saved, warn).run(report)
+    if group.restarts and not saved and group.from_leader(lambda: _goes_on(folder, config, dataset)):
+        saved = checkpoint.load(folder, warn)[1]
+        complete = _completed(folder, saved)
+        if complete:
+            return complete
+        warn(f"going on with the training in {folder}, from step {saved['step']}")
+    device = group.place(resolve_device(config.device))
+    with deterministic_kernels(config.deterministic):
+        if not group.leads:
+            return _follow(config, dataset, folder, device, saved, group)
+        # TensorBoard writes from a thread of its own, whose errors come late and long.
+        make_folder(folder / "tensorboard")
+        with _alone(folder):
+            run = _Training(config, dataset, folder, device, clock, saved, warn, watch, group).run(report)
+    group.wait()
+    return run
+
+
+def _goes_on(folder: Path, config: TrainConfig, dataset: Dataset) -> bool:
+    try:
+        saved = checkpoint.load(folder, lambda message: None)[1]
+    except TrainingError:
+        return False
+    return bool(saved["config"] == dataclasses.asdict(config) and saved["dataset"]["sha256"] == dataset.sha256)
+
+
+def _follow(
+    config: TrainConfig,
+    dataset: Dataset,
+    folder: Path,
+    device: torch.device,
+    saved: dict[str, Any] | None,
+    group: Group,
+) -> Run:
+    """What the processes of a group do that do not lead: their share of each step."""
+    with stop_requests() as stop:
+        try:
+            loop = Loop(config, dataset, device, group)
+            if saved:
+                loop.restore(saved)
+            while not loop.done:
+                loop.advance()
+                if loop.at_epoch_end:
+                    loop.finish_epoch()
+            group.wait()
+        except Exploded as cause:
+            raise TrainingError(f"the loss became {cause.loss:g}") from None
+        except RuntimeError:
+            # The leader saves and leaves when it is asked to stop: only then is there nobody left.
+            if stop.asked:
+                raise Interrupted("training interrupted") from None
+            raise
+    return runs.open_run(folder)
 
 
 class _Training:
@@ -91,10 +151,13 @@ class _Training:
         clock: Clock,
         saved: dict[str, Any] | None,
         warn: Warn,
+        watch: Watch | None,
+        group: Group,
     ) -> None:
         self.config, self.dataset, self.folder, self.device, self.clock = config, dataset, folder, device, clock
+        self.watch = watch
         with clock.phase("setup"):
-            self.loop = Loop(config, dataset, device)
+            self.loop = Loop(config, dataset, device, group)
             if saved:
                 self._restore(saved, warn)
         self.saved_step, self.saved_at = self.loop.step, time.monotonic()
@@ -126,6 +189,7 @@ class _Training:
         from torch.utils.tensorboard import SummaryWriter
 
         loop, every = self.loop, self.config.checkpoint
+        look = max(loop.epochs * loop.steps // LOOKS, 1)
         with SummaryWriter(str(self.folder / "tensorboard"), purge_step=loop.epoch + 1) as curves:
             begun, told, before = time.monotonic(), time.monotonic(), loop.seen
             while not loop.done:
@@ -152,9 +216,20 @@ class _Training:
                 except KeyboardInterrupt:
                     self._save()
                     raise
+                if self.watch and loop.step % look == 0:
+                    self._look(self.watch)
                 due = every.every_steps and loop.step % every.every_steps == 0
                 if due or now - self.saved_at > every.every_seconds:
                     self._save()
+
+    def _look(self, watch: Watch) -> None:
+        with self.clock.phase("train"):
+            self.loop.standing()  # waits for the device
+        with self.clock.phase("watch"):
+            self.loop.module.eval()
+            found = evaluate(self.loop.module, self.dataset.test, self.device)
+            self.loop.module.train()
+        watch(self.clock.read("train"), found)
 
     def _save(self) -> None:
         loop = self.loop

@@ -31,6 +31,9 @@ class Share:
     count: int
     """Examples of the part that count: none of a part that only stands in where the batch has too few for all."""
 
+    def weigh(self, loss: Tensor) -> Tensor:
+        return loss if self.weight == 1 else loss * self.weight
+
 
 @dataclass(frozen=True)
 class Group:
@@ -40,6 +43,8 @@ class Group:
     size: int = 1
     local_rank: int = 0
     """Among the processes of this machine."""
+    restarts: bool = False
+    """Whether what is lost is started again, and goes on with what the run's folder holds."""
 
     @property
     def leads(self) -> bool:
@@ -61,7 +66,7 @@ class Group:
             return module
         device = next(module.parameters()).device
         if device.type == "cuda":
-            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
 
     def share(self, count: int) -> Share:
@@ -77,6 +82,15 @@ class Group:
             dist.all_reduce(tensor)
         return tensor
 
+    def mean(self, tensor: Tensor) -> Tensor:
+        """`tensor` averaged over the processes, in place."""
+        return self.sum(tensor).div_(self.size) if self.size > 1 else tensor
+
+    def wait(self) -> None:
+        """Until all of them are here."""
+        if self.size > 1:
+            dist.barrier()
+
     def from_leader(self, make: Callable[[], T]) -> T:
         """What `make` returns in the leading process, in all of them; the others do not call it."""
         if self.size == 1:
@@ -89,11 +103,14 @@ class Group:
     @contextmanager
     def one_before_the_others(self) -> Iterator[None]:
         """The first process of each machine runs the block, then the others: what it downloads they find."""
-        if self.size > 1 and self.local_rank:
-            dist.barrier()
+        if self.local_rank:
+            self.wait()
         yield
-        if self.size > 1 and not self.local_rank:
-            dist.barrier()
+        if not self.local_rank:
+            self.wait()
+
+
+ALONE = Group()
 
 
 def launched() -> bool:
@@ -107,30 +124,28 @@ def leads() -> bool:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Group]:
+def joined() -> Iterator[Group]:
     """The group that torchrun put this process into, for the block; a group of one where it was not torchrun.
 
     TrainingError where the others cannot be reached, or one of them was lost during the block.
     """
     if not launched():
-        yield Group()
+        yield ALONE
         return
     rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    group = Group(rank, size, local_rank)
+    group = Group(rank, size, local_rank, restarts=True)
     if size == 1:
         yield group
         return
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         yield group
-    except (dist.DistError, RuntimeError) as cause:
+    except RuntimeError as cause:
         if not _lost(cause):
             raise
         raise TrainingError(f"process {rank} of {size} lost the others: {first_line(cause)}",
                             "torchrun starts them again while --max-restarts lasts.") from cause  # fmt: skip
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    dist.destroy_process_group()
 
 
 def _lost(cause: BaseException) -> bool:

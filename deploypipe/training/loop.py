@@ -18,6 +18,7 @@ from deploypipe.evaluate import BATCH
 from deploypipe.models import entry_of
 from deploypipe.training import augment, optim, seeds
 from deploypipe.training.config import TrainConfig
+from deploypipe.training.distributed import ALONE, Group
 
 EXPLODED = 1e6
 """A loss above this is no training any more."""
@@ -52,11 +53,12 @@ class Loop:
     """`advance` until `done`; at every `at_epoch_end` there is `finish_epoch` to call first.
 
     After any step, `state` is all that a new Loop of the same configuration and data needs to go on to the same bits.
+    Each process of `group` has its own, all of them in the same state after each step.
     """
 
-    def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device, group: Group = ALONE) -> None:
         assert config.epochs is not None
-        self.config, self.device = config, device
+        self.config, self.device, self.group = config, device, group
         self.module = _build(config)
         self.training, self.validation = _split(dataset.train, config)
         if self.training.inputs.dtype == torch.uint8:
@@ -69,6 +71,7 @@ class Loop:
         self.augmented = bool(config.augment) and self.inputs.dtype == torch.uint8
         self.optimizer = optim.build(config.optimizer, self.module)
         self.schedule = optim.SCHEDULES[config.schedule.name]
+        self.forward = group.wrap(self.module)
         self.generators = seeds.generators_of(device)
         self.epochs = config.epochs
         self.steps = math.ceil(len(self.training) / config.batch_size)
@@ -106,23 +109,25 @@ class Loop:
         """One step: the next batch of this epoch's order, its gradient, the optimizer's step."""
         start = self.place * self.config.batch_size
         index = self.order[start : start + self.config.batch_size]
-        for generator in self.generators:
-            generator.manual_seed(seeds.derived(self.config.seed, "step", self.step))
+        share = self.group.share(len(index))
+        self._seed("step")
+        numbers = torch.rand(augment.NUMBERS, len(index), device=self.device) if self.augmented else None
+        if not self.group.leads:
+            self._seed(f"step of process {self.group.rank}")  # or each part would lose the same places to dropout
         optim.set_rate(self.optimizer, self.schedule(self.step / (self.epochs * self.steps)))
-        inputs, targets = self.inputs[index], self.targets[index]
-        if self.augmented:
-            inputs = augment.augment(
-                inputs, self.config.augment, torch.rand(augment.NUMBERS, len(index), device=self.device)
-            )
-        outputs = self.module(inputs)
-        loss = self._loss(outputs, targets)
+        inputs, targets = self.inputs[index[share.part]], self.targets[index[share.part]]
+        if numbers is not None:
+            inputs = augment.augment(inputs, self.config.augment, numbers[:, share.part])
+        outputs = self.forward(inputs)
+        loss = share.weigh(self._loss(outputs, targets))
         total = loss + self.config.loss.l1 * self._size() if self.config.loss.l1 else loss
         self.optimizer.zero_grad()
         torch.autograd.backward(total)
         self.optimizer.step()
-        self.losses[self.place] = loss.detach()
+        self.losses[self.place] = self.group.mean(loss.detach())
         if self.classify:
-            self.hits[self.place] = (outputs.detach().argmax(1) == targets).sum()
+            hits = (outputs.detach().argmax(1) == targets)[: share.count].sum()
+            self.hits[self.place] = self.group.sum(hits)
         self.step += 1
 
     def standing(self) -> tuple[float, float | None]:
@@ -148,7 +153,9 @@ class Loop:
         row: dict[str, Any] = {"epoch": self.epoch + 1, "loss": loss}
         if accuracy is not None:
             row["accuracy"] = accuracy
-        row |= self._validate()
+        if self.validation:
+            row |= self.group.from_leader(self._validated)
+            self._judge(row["validation_loss"])
         self.history.append(row)
         if not self.done:
             self._begin_epoch()
@@ -195,24 +202,29 @@ class Loop:
     def _size(self) -> Tensor:
         return torch.stack([weight.abs().sum() for weight in self.module.parameters()]).sum()
 
-    def _validate(self) -> dict[str, float]:
-        if self.validation is None:
-            return {}
+    def _validated(self) -> dict[str, float]:
+        assert self.validation
         self.module.eval()
         with torch.no_grad():
             outputs = torch.cat(
                 [self.module(batch.to(self.device)).cpu() for batch in torch.split(self.validation.inputs, BATCH)]
             )
-        loss = self._loss(outputs, self.validation.targets).item()
-        if loss < self.best_loss:
-            self.best_loss, self.epochs_without_gain = loss, 0
-            self.best = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
-        else:
-            self.epochs_without_gain += 1
-        found = {"validation_loss": loss}
+        found = {"validation_loss": self._loss(outputs, self.validation.targets).item()}
         if self.classify:
             found["validation_accuracy"] = (outputs.argmax(1) == self.validation.targets).float().mean().item()
         return found
+
+    def _judge(self, validation_loss: float) -> None:
+        """Keep the weights that are the best so far."""
+        if validation_loss < self.best_loss:
+            self.best_loss, self.epochs_without_gain = validation_loss, 0
+            self.best = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
+        else:
+            self.epochs_without_gain += 1
+
+    def _seed(self, purpose: str) -> None:
+        for generator in self.generators:
+            generator.manual_seed(seeds.derived(self.config.seed, purpose, self.step))
 
 
 def _build(config: TrainConfig) -> nn.Module:
