@@ -30,7 +30,7 @@ from deploypipe.serve import server
 from deploypipe.serve.record import Server
 from deploypipe.train import TrainConfig, configure
 from deploypipe.training import distributed
-from deploypipe.training.optim import OPTIMIZERS, SCHEDULES
+from deploypipe.training.optim import RATES, SCHEDULES
 from deploypipe.training.recipes import DEFAULT as DEFAULT_RECIPE
 from deploypipe.training.recipes import RECIPES
 from deploypipe.usercode import load_example, load_module, parse_dynamic
@@ -121,7 +121,7 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Run directory. [default: runs/<model>-<dataset>]")] = None,
     format: Annotated[str, typer.Option(help="The format that is served; all of them are written.")] = "onnx",
     device: Device = DEFAULTS.device,
-    epochs: Annotated[int | None, typer.Option(help="[default: as the dataset needs]")] = None,
+    epochs: Annotated[float | None, typer.Option(help="[default: as the dataset needs]")] = None,
     model_store: StoreOption = STORE,
 ) -> Document:
     """Train, evaluate, export to every format, verify, package, serve and predict, in one go."""
@@ -179,10 +179,10 @@ def train(
     set: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="One setting, over the file's: optimizer.lr=0.05.")
     ] = None,
-    epochs: Annotated[int | None, _setting("epochs", "[default: as the dataset needs]")] = None,
+    epochs: Annotated[float | None, _setting("epochs", "[default: as the dataset needs]")] = None,
     batch_size: Annotated[int | None, _setting("batch_size")] = None,
     optimizer: Annotated[
-        str | None, _setting("optimizer.name", f"{', '.join(OPTIMIZERS)}. [default: the model's own]")
+        str | None, _setting("optimizer.name", f"{', '.join(RATES)}. [default: the model's own]")
     ] = None,
     learning_rate: Annotated[
         float | None, _setting("optimizer.lr", "The schedule's peak. [default: the optimizer's own]")

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from torch.func import functional_call
 
 from deploypipe import data, runs
 from deploypipe.data import Dataset
@@ -25,7 +26,7 @@ from deploypipe.runs import Run
 from deploypipe.training import checkpoint, record, settings
 from deploypipe.training.clock import Clock
 from deploypipe.training.config import TrainConfig, configure
-from deploypipe.training.device import deterministic_kernels, resolve_device
+from deploypipe.training.device import deterministic_kernels, resolve_device, resolve_precision
 from deploypipe.training.distributed import ALONE, Group
 from deploypipe.training.loop import Exploded, Loop, Progress
 from deploypipe.training.stop import Stop, stop_requests
@@ -79,7 +80,8 @@ def train(
         return _untrained(config, out or runs.ROOT / config.model)
     with clock.phase("load"), group.one_before_the_others():
         dataset = _dataset(config, warn)
-    config = _resolved(config, dataset)
+    device = group.place(resolve_device(config.device))
+    config = _resolved(config, dataset, device)
     if saved and saved["dataset"]["sha256"] != dataset.sha256:
         raise TrainingError(f"the dataset {dataset.name} is not the one that {out}/{checkpoint.LAST} was trained on: "
                             "its sha256 differs", "Bring that one back, or start again without --resume.")  # fmt: skip
@@ -90,7 +92,6 @@ def train(
         if complete:
             return complete
         warn(f"going on with the training in {folder}, from step {saved['step']}")
-    device = group.place(resolve_device(config.device))
     with deterministic_kernels(config.deterministic):
         if not group.leads:
             return _follow(config, dataset, folder, device, saved, group)
@@ -189,17 +190,18 @@ class _Training:
         from torch.utils.tensorboard import SummaryWriter
 
         loop, every = self.loop, self.config.checkpoint
-        look = max(loop.epochs * loop.steps // LOOKS, 1)
+        look = max(loop.all_steps // LOOKS, 1)
         with SummaryWriter(str(self.folder / "tensorboard"), purge_step=loop.epoch + 1) as curves:
-            begun, told, before = time.monotonic(), time.monotonic(), loop.seen
+            begun, told, before = time.monotonic(), time.monotonic(), loop.examples
             while not loop.done:
                 with self.clock.phase("train"):
                     loop.advance()
                     now, ended = time.monotonic(), loop.at_epoch_end
                     progress = None
                     if ended or now - told > TOLD_EVERY:
-                        rate = (loop.seen - before) / (now - begun)
-                        progress = Progress(loop.epoch + 1, loop.epochs, loop.place, loop.steps, *loop.standing(), rate)
+                        rate = (loop.examples - before) / (now - begun)
+                        place = loop.epoch + 1, loop.epochs, loop.place, loop.steps_now
+                        progress = Progress(*place, *loop.standing(), rate)
                         told = now
                     if ended:
                         row = loop.finish_epoch()
@@ -207,7 +209,7 @@ class _Training:
                     for name, value in row.items():
                         if name != "epoch":
                             curves.add_scalar(name, value, loop.epoch)
-                    begun, before = time.monotonic(), 0
+                    begun, before = time.monotonic(), loop.examples
                 try:
                     if progress:
                         report(progress)
@@ -226,9 +228,9 @@ class _Training:
         with self.clock.phase("train"):
             self.loop.standing()  # waits for the device
         with self.clock.phase("watch"):
-            self.loop.module.eval()
-            found = evaluate(self.loop.module, self.dataset.test, self.device)
-            self.loop.module.train()
+            module, weights = self.loop.module.eval(), self.loop.weights()
+            found = evaluate(lambda batch: functional_call(module, weights, batch), self.dataset.test, self.device)
+            module.train()
         watch(self.clock.read("train"), found)
 
     def _save(self) -> None:
@@ -268,8 +270,7 @@ class _Training:
 
     def _finish(self) -> Run:
         loop = self.loop
-        if self.config.patience and loop.best:
-            loop.module.load_state_dict(loop.best)
+        loop.module.load_state_dict(loop.best if self.config.patience and loop.best else loop.weights())
         loop.module.eval()
         with self.clock.phase("evaluate"):
             metrics = evaluate(loop.module, self.dataset.test, self.device).to_json()
@@ -291,7 +292,7 @@ class _Training:
             "device": str(self.device),
             "threads": torch.get_num_threads(),
             "seconds": round(seconds, 3),
-            "images_per_second": round(loop.epoch * len(loop.training) / seconds),
+            "images_per_second": round(loop.examples / seconds),
             "phases": {name: round(value, 3) for name, value in self.clock.seconds.items()},
         }
         return record.write_run(self.folder, self.config, digest, facts)
@@ -320,13 +321,14 @@ def _dataset(config: TrainConfig, warn: Warn) -> Dataset:
     return data.load(wanted, Path(config.data_dir) if config.data_dir else None, warn)
 
 
-def _resolved(config: TrainConfig, dataset: Dataset) -> TrainConfig:
+def _resolved(config: TrainConfig, dataset: Dataset, device: torch.device) -> TrainConfig:
     """The configuration as it is really used: nothing left to the model or the dataset."""
     optimizer = config.optimizer.name or entry_of(config.model).optimizer
     return dataclasses.replace(
         config,
         data=dataset.name,
-        epochs=config.epochs or data.source_of(dataset.name).epochs,
+        epochs=float(config.epochs or data.source_of(dataset.name).epochs),
+        precision=resolve_precision(config.precision, device),
         optimizer=dataclasses.replace(config.optimizer, name=optimizer),
     )
 

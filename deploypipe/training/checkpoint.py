@@ -32,6 +32,7 @@ SHAPE = {
     "optimizer": dict,
     "losses": torch.Tensor,
     "hits": torch.Tensor,
+    "average": dict | None,
     "best": dict | None,
     "best_loss": float,
     "epochs_without_gain": int,

@@ -12,13 +12,18 @@ from deploypipe.training.checkpoint import CheckpointConfig
 from deploypipe.training.optim import OptimizerConfig, ScheduleConfig
 from deploypipe.training.settings import check
 
+PRECISIONS = ("auto", "float32", "bfloat16")
+
 
 @dataclass(frozen=True)
 class LossConfig:
     l1: float = 0.0
     """Times the sum of |w|, added to the loss."""
+    label_smoothing: float = 0.0
+    """How much of the right class's probability is wanted for all classes alike."""
 
     def __post_init__(self) -> None:
+        check(0 <= self.label_smoothing < 1, f"loss.label_smoothing is {self.label_smoothing}, must be in [0, 1)")
         check(self.l1 >= 0, f"loss.l1 is {self.l1}, must not be negative")
 
 
@@ -30,15 +35,22 @@ class TrainConfig:
     data: str = "auto"
     """A dataset's name, "auto" for the model's own default."""
     data_dir: str | None = None
-    epochs: int | None = None
-    """None: as many as the dataset needs (2 for MNIST)."""
+    epochs: float | None = None
+    """Whole or not. None: as many as the dataset needs (2 for MNIST)."""
     batch_size: int = 128
+    """An epoch's last batch may be smaller, down to half of it."""
     dropout: float | None = None
     """Replaces the network's own dropout probability."""
     validation: float = 0.0
     """Fraction of the training set that is held back to validate on after each epoch."""
     patience: int = 0
     """Stop after this many epochs without a better validation loss, and keep the best weights; 0: never."""
+    average: float = 0.0
+    """Decay of a mean of the weights over the steps (0.998: over the last 500 or so), which is then what is validated
+    and kept; 0: the last weights."""
+    precision: str = "float32"
+    """Of the forward and backward pass: "bfloat16" under autocast (weights, loss and evaluation stay float32), "auto"
+    where the device has it in hardware."""
     seed: int = 0
     device: str = "auto"
     deterministic: bool = False
@@ -50,7 +62,9 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
-        check(self.epochs is None or self.epochs >= 1, f"epochs is {self.epochs}, must be at least 1")
+        check(self.epochs is None or self.epochs > 0, f"epochs is {self.epochs}, must be > 0")
+        check(0 <= self.average < 1, f"average is {self.average}, must be in [0, 1)")
+        check(self.precision in PRECISIONS, f"precision is {self.precision!r}, must be one of {', '.join(PRECISIONS)}")
         check(self.batch_size >= 1, f"batch_size is {self.batch_size}, must be at least 1")
         check(self.dropout is None or 0 <= self.dropout < 1, f"dropout is {self.dropout}, must be in [0, 1)")
         check(0 <= self.validation < 1, f"validation is {self.validation}, must be in [0, 1)")

@@ -28,6 +28,17 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def resolve_precision(name: str, device: torch.device) -> str:
+    """ "auto" is bfloat16 where the device computes it in hardware."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        there = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        there = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return "bfloat16" if there else "float32"
+
+
 @contextmanager
 def deterministic_kernels(wanted: bool) -> Iterator[None]:
     """https://docs.pytorch.org/docs/stable/notes/randomness.html: within the block an operation without a

@@ -28,8 +28,6 @@ class Share:
     part: slice
     weight: float
     """Times the mean loss of the part: averaged over the processes, that is the mean loss of the batch."""
-    count: int
-    """Examples of the part that count: none of a part that only stands in where the batch has too few for all."""
 
     def weigh(self, loss: Tensor) -> Tensor:
         return loss if self.weight == 1 else loss * self.weight
@@ -64,17 +62,19 @@ class Group:
         """`module` for the training's forward passes, after which every process has the same gradients."""
         if self.size == 1:
             return module
-        device = next(module.parameters()).device
-        if device.type == "cuda":
-            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-        return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
+        for layer in module.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.__class__ = _SyncedBatchNorm
+        # Every process has the same buffers anyway: none is drawn, and those of batch normalisation are the batch's.
+        return DistributedDataParallel(module, broadcast_buffers=False)
 
     def share(self, count: int) -> Share:
-        """This process's part of a batch of `count` examples. Together the parts are the batch, none of it twice."""
+        """This process's part of a batch of `count` examples. Together the parts are the batch, none of it twice.
+        UsageError where there are too few for all."""
+        if count < self.size:
+            raise UsageError(f"a batch of {count} is too small for {self.size} processes", "Raise --batch-size.")
         start, stop = count * self.rank // self.size, count * (self.rank + 1) // self.size
-        if start == stop:
-            return Share(slice(0, 1), 0.0, 0)
-        return Share(slice(start, stop), (stop - start) * self.size / count, stop - start)
+        return Share(slice(start, stop), (stop - start) * self.size / count)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """`tensor` summed over the processes, in place."""
@@ -151,3 +151,50 @@ def joined() -> Iterator[Group]:
 def _lost(cause: BaseException) -> bool:
     """gloo has no error class of its own: its messages name the file they come from."""
     return isinstance(cause, dist.DistError) or "gloo" in str(cause).lower()
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over the processes, of whose gradient each of them has a part."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
+class _SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation by the whole batch's mean and variance, not by those of this process's part. PyTorch's own
+    SyncBatchNorm does so on GPUs only."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        axes, channels = [0, *range(2, input.dim())], input.shape[1]
+        values = input.float()
+        size = torch.tensor([values.numel() / channels], dtype=torch.float64, device=input.device)
+        sums = [part.sum(axes, dtype=torch.float64) for part in (values, values.square())]
+        total, squares, count = _Sum.apply(torch.cat([*sums, size])).split([channels, channels, 1])
+        mean, variance = (total / count).float(), (squares / count - (total / count) ** 2).float()
+        with torch.no_grad():
+            assert self.running_mean is not None and self.running_var is not None
+            assert self.num_batches_tracked is not None and self.momentum is not None
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)).float(), self.momentum)
+        scale = (variance + self.eps).rsqrt()
+        shift = -mean * scale
+        if self.affine:
+            scale, shift = scale * self.weight, shift * self.weight + self.bias
+        shape = [1, channels, *[1] * (input.dim() - 2)]
+        normalised: Tensor = values * scale.reshape(shape) + shift.reshape(shape)
+        return normalised.to(input.dtype)

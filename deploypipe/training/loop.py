@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from deploypipe.data import Dataset, Split
@@ -17,6 +18,7 @@ from deploypipe.errors import UsageError
 from deploypipe.evaluate import BATCH
 from deploypipe.models import entry_of
 from deploypipe.training import augment, optim, seeds
+from deploypipe.training.average import Average
 from deploypipe.training.config import TrainConfig
 from deploypipe.training.distributed import ALONE, Group
 
@@ -70,19 +72,23 @@ class Loop:
         self.classify = not self.targets.is_floating_point()
         self.augmented = bool(config.augment) and self.inputs.dtype == torch.uint8
         self.optimizer = optim.build(config.optimizer, self.module)
-        self.schedule = optim.SCHEDULES[config.schedule.name]
+        self.average = Average(self.module, config.average) if config.average else None
         self.forward = group.wrap(self.module)
         self.generators = seeds.generators_of(device)
-        self.epochs = config.epochs
-        self.steps = math.ceil(len(self.training) / config.batch_size)
+        whole, rest = divmod(len(self.training), config.batch_size)
+        self.steps = whole + (2 * rest >= config.batch_size) or 1
+        """An epoch's. What is left of its examples, less than half a batch, has its turn in another epoch."""
+        self.all_steps = round(config.epochs * self.steps) or 1
+        self.epochs = math.ceil(self.all_steps / self.steps)
+        """Of which the last may end early."""
         self.step = 0
-        """Done, of all epochs."""
+        """Done, of all."""
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Tensor] | None = None
         self.best_loss, self.epochs_without_gain = math.inf, 0
         # One place a step: which one went wrong can be told afterwards, without waiting for any of them.
         self.losses, self.hits = torch.zeros(self.steps, device=device), torch.zeros(self.steps, device=device)
-        sizes = [len(batch) for batch in torch.split(self.targets, config.batch_size)]
+        sizes = [len(batch) for batch in torch.split(self.targets, config.batch_size)][: self.steps]
         self.sizes = torch.tensor(sizes, dtype=torch.float64)
         self._begin_epoch()
 
@@ -98,7 +104,18 @@ class Loop:
 
     @property
     def at_epoch_end(self) -> bool:
-        return self.place == self.steps
+        return self.place == self.steps_now
+
+    @property
+    def steps_now(self) -> int:
+        """Of the epoch that is not finished."""
+        return min(self.steps, self.all_steps - self.epoch * self.steps)
+
+    @property
+    def examples(self) -> int:
+        """Trained on so far, in all."""
+        epochs, place = divmod(self.step, self.steps)
+        return int(epochs * self.sizes.sum() + self.sizes[:place].sum())
 
     @property
     def done(self) -> bool:
@@ -114,21 +131,23 @@ class Loop:
         numbers = torch.rand(augment.NUMBERS, len(index), device=self.device) if self.augmented else None
         if not self.group.leads:
             self._seed(f"step of process {self.group.rank}")  # or each part would lose the same places to dropout
-        optim.set_rate(self.optimizer, self.schedule(self.step / (self.epochs * self.steps)))
+        self.optimizer.set_rate(self.config.schedule.share(self.step / self.all_steps))
         inputs, targets = self.inputs[index[share.part]], self.targets[index[share.part]]
         if numbers is not None:
             inputs = augment.augment(inputs, self.config.augment, numbers[:, share.part])
-        outputs = self.forward(inputs)
-        loss = share.weigh(self._loss(outputs, targets))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            outputs = self.forward(inputs)
+        loss = share.weigh(self._loss(outputs.float(), targets, self.config.loss.label_smoothing))
         total = loss + self.config.loss.l1 * self._size() if self.config.loss.l1 else loss
         self.optimizer.zero_grad()
         torch.autograd.backward(total)
         self.optimizer.step()
         self.losses[self.place] = self.group.mean(loss.detach())
         if self.classify:
-            hits = (outputs.detach().argmax(1) == targets)[: share.count].sum()
-            self.hits[self.place] = self.group.sum(hits)
+            self.hits[self.place] = self.group.sum((outputs.detach().argmax(1) == targets).sum())
         self.step += 1
+        if self.average:
+            self.average.update(self.step)
 
     def standing(self) -> tuple[float, float | None]:
         """Loss and accuracy of this epoch's examples so far (waits for the device). Exploded where there are none."""
@@ -141,11 +160,6 @@ class Loop:
         seen = sizes.sum().clamp(min=1)
         loss, accuracy = ((losses * sizes).sum() / seen).item(), (hits.sum() / seen).item()
         return loss, accuracy if self.classify else None
-
-    @property
-    def seen(self) -> int:
-        """Examples of this epoch so far."""
-        return min(self.place * self.config.batch_size, len(self.training))
 
     def finish_epoch(self) -> dict[str, Any]:
         """The row that the history gets: the epoch, its loss and accuracy, and those on the validation split."""
@@ -161,6 +175,10 @@ class Loop:
             self._begin_epoch()
         return row
 
+    def weights(self) -> dict[str, Tensor]:
+        """What this training has come to: the module's state, or its mean over the steps."""
+        return self.module.state_dict() | (self.average.weights if self.average else {})
+
     def is_sound(self) -> bool:
         """Whether every weight is a number: the last loss was computed before the last step changed them."""
         return all(bool(tensor.isfinite().all()) for tensor in self.module.state_dict().values())
@@ -173,6 +191,7 @@ class Loop:
             "optimizer": self.optimizer.state_dict(),
             "losses": self.losses,
             "hits": self.hits,
+            "average": self.average.weights if self.average else None,
             "best": self.best,
             "best_loss": self.best_loss,
             "epochs_without_gain": self.epochs_without_gain,
@@ -182,6 +201,8 @@ class Loop:
         """Back to `state`; whatever error the parts raise where it is not one of this configuration."""
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.restore(state["average"])
         self.step, self.history = state["step"], list(state["history"])
         self.best, self.best_loss = state["best"], state["best_loss"]
         self.epochs_without_gain = state["epochs_without_gain"]
@@ -196,8 +217,10 @@ class Loop:
         self.losses.zero_()
         self.hits.zero_()
 
-    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(outputs, targets) if self.classify else F.mse_loss(outputs, targets)
+    def _loss(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+        if self.classify:
+            return F.cross_entropy(outputs, targets, label_smoothing=smoothing)
+        return F.mse_loss(outputs, targets)
 
     def _size(self) -> Tensor:
         return torch.stack([weight.abs().sum() for weight in self.module.parameters()]).sum()
@@ -205,10 +228,12 @@ class Loop:
     def _validated(self) -> dict[str, float]:
         assert self.validation
         self.module.eval()
+        weights = self.weights()
         with torch.no_grad():
             outputs = torch.cat(
-                [self.module(batch.to(self.device)).cpu() for batch in torch.split(self.validation.inputs, BATCH)]
-            )
+                [functional_call(self.module, weights, batch.to(self.device)).cpu()
+                 for batch in torch.split(self.validation.inputs, BATCH)]
+            )  # fmt: skip
         found = {"validation_loss": self._loss(outputs, self.validation.targets).item()}
         if self.classify:
             found["validation_accuracy"] = (outputs.argmax(1) == self.validation.targets).float().mean().item()
@@ -218,7 +243,7 @@ class Loop:
         """Keep the weights that are the best so far."""
         if validation_loss < self.best_loss:
             self.best_loss, self.epochs_without_gain = validation_loss, 0
-            self.best = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
+            self.best = {name: tensor.detach().clone() for name, tensor in self.weights().items()}
         else:
             self.epochs_without_gain += 1
 

@@ -5,12 +5,15 @@ from typing import Any
 
 from deploypipe.train import TrainConfig, configure
 
-SMALL = {"model": "mlp", "data": "digits", "epochs": 2, "device": "cpu"}
+SMALL = {"model": "mlp", "data": "digits", "epochs": 2, "batch_size": 120, "device": "cpu", "precision": "float32",
+         "optimizer.name": "adam", "optimizer.lr": 2e-3, "schedule.name": "one-cycle"}  # fmt: skip
+"""Twelve steps an epoch, whatever the defaults are."""
 
 
 def small(**settings: Any) -> TrainConfig:
     """`optimizer__lr=1` is optimizer.lr."""
-    return configure(options=SMALL | {key.replace("__", "."): value for key, value in settings.items()})
+    options = SMALL | {key.replace("__", "."): value for key, value in settings.items()}
+    return configure(options=options)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support import clean_environment
+from torch import nn
 
+from deploypipe.errors import UsageError
 from deploypipe.runs import open_run
 from deploypipe.train import configure, train
 from deploypipe.training.distributed import Group, joined
 
-# 1,438 digits: the last of these batches has one example, fewer than there are processes.
-SMALL = {"model": "mlp", "data": "digits", "device": "cpu", "epochs": 3, "batch_size": 479, "augment.shift": 2.0}
-LONG = SMALL | {"epochs": 60, "batch_size": 240, "checkpoint.every_steps": 10}
+# Of 1,438 digits: no batch has as many examples for each of the processes.
+SMALL = {"model": "mlp", "data": "digits", "device": "cpu", "epochs": 3, "batch_size": 301, "augment.shift": 2.0}
+LONG = SMALL | {"epochs": 80, "checkpoint.every_steps": 10}
 
 
 def options(settings: dict[str, Any], out: Path) -> list[str]:
@@ -86,46 +88,88 @@ def assert_the_same_training(folder: Path, settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 8])
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 64])
+@pytest.mark.parametrize("count", [8, 9, 13, 64])
 def test_shares_are_the_batch_and_their_mean_is_its_mean(size: int, count: int) -> None:
     batch = torch.randn(count, dtype=torch.float64)
     shares = [Group(rank, size).share(count) for rank in range(size)]
-    own = [batch[share.part] for share in shares if share.count]
-    assert torch.equal(torch.cat(own), batch) and sum(share.count for share in shares) == count
+    assert torch.equal(torch.cat([batch[share.part] for share in shares]), batch)
     mean = sum(batch[share.part].mean() * share.weight for share in shares) / size
     assert mean == pytest.approx(batch.mean().item())
-    assert max(share.count for share in shares) - min(share.count for share in shares) <= 1
+    sizes = [share.part.stop - share.part.start for share in shares]
+    assert max(sizes) - min(sizes) <= 1
 
 
-def member(rank: int, size: int, port: int, settings: dict[str, Any], out: Path) -> None:
-    """One process as torchrun starts it."""
-    os.environ |= {"TORCHELASTIC_RUN_ID": "test", "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank),
-                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
-    torch.set_num_threads(1)
-    with joined() as group:
-        train(configure(options=settings), out, group=group)
+def test_a_batch_must_do_for_all_processes() -> None:
+    with pytest.raises(UsageError, match="a batch of 3 is too small for 4 processes"):
+        Group(1, 4).share(3)
 
 
-@pytest.mark.parametrize("size", [2, 4])
-@pytest.mark.parametrize(
-    "settings",
-    [SMALL, SMALL | {"model": "simple-cnn", "batch_size": 100, "validation": 0.2, "patience": 2, "loss.l1": 1e-5}],
-    ids=["fewer examples than processes", "validated"],
-)
-def test_the_same_losses_as_one_process(tmp_path: Path, size: int, settings: dict[str, Any]) -> None:
-    # Forked from a process that has imported all of it, which takes longer than the training.
+def together(size: int, function: Callable[..., None], *arguments: object) -> None:
+    """`function(group, *arguments)` in `size` processes as torchrun starts them."""
+    # Forked from a process that has imported all of it, which takes longer than the work.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["deploypipe.train", "onnxruntime", "sklearn.datasets", "torch.utils.tensorboard"])
     port = free_port()
-    members = [context.Process(target=member, args=(rank, size, port, settings, tmp_path / "run"))
-               for rank in range(size)]  # fmt: skip
+    members = [
+        context.Process(target=_member, args=(rank, size, port, function, arguments), daemon=True)
+        for rank in range(size)
+    ]
     for process in members:
         process.start()
     for process in members:
         process.join(timeout=120)
         process.kill()
     assert [process.exitcode for process in members] == [0] * size
+
+
+def _member(rank: int, size: int, port: int, function: Callable[..., None], arguments: tuple[object, ...]) -> None:
+    os.environ |= {"TORCHELASTIC_RUN_ID": "test", "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank),
+                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
+    torch.set_num_threads(1)
+    with joined() as group:
+        function(group, *arguments)
+
+
+def train_in(group: Group, settings: dict[str, Any], out: Path) -> None:
+    train(configure(options=settings), out, group=group)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize(
+    "settings",
+    [SMALL, SMALL | {"model": "simple-cnn", "batch_size": 101, "validation": 0.2, "patience": 2, "loss.l1": 1e-5}],
+    ids=["augmented", "validated"],
+)
+def test_the_same_losses_as_one_process(tmp_path: Path, size: int, settings: dict[str, Any]) -> None:
+    together(size, train_in, settings, tmp_path / "run")
     assert_the_same_training(tmp_path, settings)
+
+
+def normalising() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 6),
+                         nn.BatchNorm1d(6, affine=False))  # fmt: skip
+
+
+def normalise(group: Group, out: Path) -> None:
+    """Two steps on a batch of 7, and what the module is then, in a file."""
+    module, images = normalising(), torch.randn(7, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 3 + 5
+    forward, optimizer = group.wrap(module), torch.optim.SGD(module.parameters(), lr=0.1)
+    share = group.share(len(images))
+    for _ in range(2):
+        loss = share.weigh((forward(images[share.part]) - 1).abs().pow(1.5).mean())
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    torch.save(module.state_dict() | {"loss": group.mean(loss.detach())}, out / f"{group.rank}-of-{group.size}.pt")
+
+
+def test_batch_normalisation_is_by_the_whole_batch(tmp_path: Path) -> None:
+    together(3, normalise, tmp_path)
+    normalise(Group(), tmp_path)
+    expected = torch.load(tmp_path / "0-of-1.pt")
+    for rank in range(3):
+        torch.testing.assert_close(torch.load(tmp_path / f"{rank}-of-3.pt"), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.soak

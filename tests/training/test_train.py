@@ -11,7 +11,7 @@ from small import small
 from deploypipe.errors import TrainingError, UsageError
 from deploypipe.runs import open_run
 from deploypipe.train import Progress, TrainConfig, train
-from deploypipe.training.optim import OPTIMIZERS, SCHEDULES
+from deploypipe.training.optim import RATES, SCHEDULES
 
 SMALL = small()
 
@@ -43,14 +43,26 @@ def test_a_run_directory_says_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("optimizer__name", name) for name in OPTIMIZERS]
+    [("optimizer__name", name) for name in RATES]
     + [("schedule__name", name) for name in SCHEDULES]
     + [("loss__l1", 1e-5), ("optimizer__weight_decay", 1e-4)]
+    + [("loss__label_smoothing", 0.1), ("average", 0.9), ("precision", "bfloat16"), ("epochs", 1.5)]
     + [("augment__shift", 2.0), ("augment__rotate", 10.0), ("augment__scale", 0.1), ("deterministic", True)],
 )
 def test_every_option_trains(tmp_path: Path, option: str, value: object) -> None:
-    run = train(small(**{option: value}), tmp_path)
+    run = train(small(**{"optimizer__lr": None, option: value}), tmp_path)
     assert run.document["metrics"]["accuracy"] > 0.3
+
+
+def test_epochs_need_not_be_whole(tmp_path: Path) -> None:
+    """Of 1,438 examples in batches of 300 the last 238 are a step; of batches of 500, the last 438; of 1,000, none."""
+    for batch_size, epochs, steps in ((300, 1.5, [5, 3]), (500, 0.6, [2]), (1000, 2.0, [1, 1]), (2000, 0.1, [1])):
+        seen: list[Progress] = []
+        config = small(batch_size=batch_size, epochs=epochs)
+        run = train(config, tmp_path / str(batch_size), report=seen.append)
+        ends = [progress for progress in seen if progress.step == progress.steps]
+        assert [progress.steps for progress in ends] == steps
+        assert [row["epoch"] for row in run.document["epochs"]] == list(range(1, len(steps) + 1))
 
 
 def test_l1_and_l2_shrink_weights(tmp_path: Path) -> None:

@@ -43,15 +43,16 @@ def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Loop, "advance", interrupted)
 
 
-MOVED = {"model": "simple-cnn", "optimizer.name": "sgd", "augment.shift": 1.0, "validation": 0.1, "batch_size": 120}
+MOVED = {"model": "simple-cnn", "optimizer.name": "sgd", "augment.shift": 1.0, "validation": 0.1}
 
 
 @pytest.mark.parametrize(
     ("settings", "step"),
-    [({}, step) for step in (1, 5, 12, 13, 24)]
+    [({"optimizer.name": "muon", "average": 0.9, "precision": "bfloat16", "epochs": 1.5}, 7)]
+    + [({}, step) for step in (1, 5, 12, 13, 24)]
     + [(MOVED, step) for step in (5, 11, 22)]
     + [({"model": "cnn", "epochs": 1, "batch_size": 400}, 2)],
-    ids=lambda value: value.get("model", "mlp") if isinstance(value, dict) else str(value),
+    ids=lambda value: " ".join(map(str, value.values())) if isinstance(value, dict) else str(value),
 )
 def test_resume_equals_not_stopping(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], step: int

@@ -10,8 +10,11 @@ from torch.optim import lr_scheduler
 from deploypipe.errors import UsageError
 from deploypipe.training import optim, seeds
 from deploypipe.training.augment import AugmentConfig, augment
+from deploypipe.training.average import Average
 from deploypipe.training.clock import Clock
-from deploypipe.training.device import deterministic_kernels, resolve_device
+from deploypipe.training.device import deterministic_kernels, resolve_device, resolve_precision
+from deploypipe.training.muon import orthogonal
+from deploypipe.training.optim import SCHEDULES, OptimizerConfig, ScheduleConfig
 
 
 def test_augmentation_moves_what_it_should() -> None:
@@ -36,20 +39,46 @@ def test_augmentation_moves_what_it_should() -> None:
 def test_one_cycle_is_torchs() -> None:
     weight = nn.Parameter(torch.zeros(1))
     reference = torch.optim.SGD([weight], lr=1.0)
-    steps = 100
+    steps = 1000
     schedule = lr_scheduler.OneCycleLR(reference, 1.0, total_steps=steps, cycle_momentum=False)
     for step in range(steps):
         # torch's reaches its ends one step earlier.
-        assert reference.param_groups[0]["lr"] == pytest.approx(optim.one_cycle(step / steps), abs=0.04)
+        assert reference.param_groups[0]["lr"] == pytest.approx(ScheduleConfig().share(step / steps), abs=0.006)
         reference.step()
         schedule.step()
 
 
-@pytest.mark.parametrize("name", optim.SCHEDULES)
-def test_schedules_stay_within_the_peak(name: str) -> None:
-    shares = [optim.SCHEDULES[name](step / 1000) for step in range(1000)]
-    assert max(shares) == pytest.approx(1, abs=1e-5) and min(shares) > 0
-    assert shares[-1] <= max(shares)
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_go_from_their_start_to_their_peak_and_their_end(name: str) -> None:
+    own = [ScheduleConfig(name).share(step / 1000) for step in range(1000)]
+    assert max(own) == pytest.approx(1, abs=1e-5) and min(own) > 0
+    told = [ScheduleConfig(name, warmup=0.2, start=0.5, final=0.1).share(step / 1000) for step in range(1000)]
+    assert told[0] == 0.5 and told[200] == 1.0 and told[:201] == sorted(told[:201])
+    assert told[200:] == sorted(told[200:], reverse=True)
+    assert told[-1] == pytest.approx({"constant": 1.0, "step": 0.109}.get(name, 0.1), abs=0.01)
+
+
+def test_muon_makes_steps_orthogonal_and_leaves_the_rest_to_adam() -> None:
+    module = nn.Sequential(nn.Conv2d(2, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 4), nn.Linear(4, 3))
+    muon, adam = optim.build(OptimizerConfig("muon", lr=0.5, momentum=0.6, adam_lr=0.25), module).param_groups
+    assert [weight.ndim for weight in muon["params"]] == [4, 2] and len(adam["params"]) == 6
+    assert (muon["peak"], adam["peak"]) == (0.5, 0.25)
+    step = orthogonal(torch.randn(8, 18), steps=5)
+    assert ((torch.linalg.svdvals(step) > 0.6) & (torch.linalg.svdvals(step) < 1.3)).all()
+    assert torch.allclose(orthogonal(step.T, 5), orthogonal(step, 5).T, atol=1e-5)
+
+
+def test_the_average_follows_the_weights() -> None:
+    module = nn.BatchNorm1d(2)
+    average = Average(module, decay=0.9)
+    assert set(average.weights) == {"weight", "bias", "running_mean", "running_var"}
+    with torch.no_grad():
+        module.weight.fill_(3.0)
+    average.update(1)
+    assert torch.allclose(average.weights["weight"], torch.tensor(1 + 2 * (1 - 2 / 11)))
+    for step in range(1000, 1100):
+        average.update(step)
+    assert torch.allclose(average.weights["weight"], torch.tensor(3.0), atol=1e-3)
 
 
 def test_seeds_are_far_apart_and_always_the_same() -> None:
@@ -90,3 +119,11 @@ def test_deterministic_kernels_are_asked_for_and_given_back() -> None:
         with deterministic_kernels(wanted):
             assert torch.are_deterministic_algorithms_enabled() is wanted
         assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_automatic_precision_is_what_the_device_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    for there, name in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda there=there: there)
+        assert resolve_precision("auto", torch.device("cpu")) == name
+    assert resolve_precision("bfloat16", torch.device("cpu")) == "bfloat16"
+    assert resolve_precision("auto", torch.device("mps")) == "float32"
