@@ -16,7 +16,7 @@ import torch
 from deploypipe.errors import UsageError
 from deploypipe.evaluate import Metrics
 from deploypipe.runs import Run
-from deploypipe.train import Report, TrainConfig, train
+from deploypipe.train import TrainConfig, train
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,14 @@ class TrainingTimes:
         """Seconds of the seeds that reached it, in order of size."""
         return sorted(found.seconds_to_target for found in self.seeds if found.seconds_to_target is not None)
 
-    def to_json(self) -> dict[str, Any]:
+    @property
+    def spread(self) -> dict[str, float] | None:
+        """Of `to_target`; None where no seed reached it."""
         times = self.to_target
-        spread = {"median": statistics.median(times), "min": times[0], "max": times[-1]} if times else None
-        return asdict(self) | {"seconds_to_target": spread}
+        return {"median": statistics.median(times), "min": times[0], "max": times[-1]} if times else None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"seconds_to_target": self.spread}
 
 
 def time_training(
@@ -61,7 +65,7 @@ def time_training(
     *,
     seeds: int = 5,
     target: float = 0.99,
-    report: Report = lambda progress: None,
+    report: Callable[[SeedTime], None] = lambda done: None,
     warn: Callable[[str], None] = lambda message: None,
 ) -> TrainingTimes:
     """Train `config` with `seeds` seeds, from its own on, into folders that are removed again.
@@ -71,17 +75,20 @@ def time_training(
     """
     if seeds < 1:
         raise UsageError(f"{seeds} seeds are none to train with")
+    if not 0 < target <= 1:
+        raise UsageError(f"an accuracy of {target} is none to reach", "It is a fraction of 1: 0.99.")
     timed, runs = [], []
     for seed in range(config.seed, config.seed + seeds):
         watch = _Watch(target)
         with tempfile.TemporaryDirectory(prefix="deploypipe-bench-") as scratch:
-            run = train(
-                dataclasses.replace(config, seed=seed), Path(scratch) / "run", report=report, warn=warn, watch=watch
-            )
+            run = train(dataclasses.replace(config, seed=seed), Path(scratch) / "run", warn=warn, watch=watch)
         if not run.document["dataset"]:
             raise UsageError(f"{config.model} is not trained: there is nothing to time")
+        if "accuracy" not in run.document["metrics"]:
+            raise UsageError(f"{config.model} has no accuracy to reach", "Time a classifier.")
         runs.append(run)
         timed.append(SeedTime(seed, run.document["metrics"]["accuracy"], run.document["seconds"], watch.reached))
+        report(timed[-1])
     first = runs[0].document
     return TrainingTimes(
         model=runs[0].model,
@@ -104,9 +111,7 @@ class _Watch:
     reached: float | None = None
 
     def __call__(self, seconds: float, found: Metrics) -> None:
-        if found.accuracy is None:
-            raise UsageError("a regression has no accuracy to reach", "Time a classifier.")
-        if self.reached is None and found.accuracy >= self.target:
+        if self.reached is None and (found.accuracy or 0.0) >= self.target:
             self.reached = seconds
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn, ParamSpec
 
 import typer
 
-from deploypipe import data, doctor, pipeline, show
+from deploypipe import bench, data, doctor, pipeline, show
 from deploypipe import train as training
 from deploypipe.artifact import read_runner
 from deploypipe.capture import capture
@@ -58,6 +58,13 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 UserModel = Annotated[str | None, typer.Option("--model", help="Your own module instead of a run's: file.py:Name.")]
 UserExample = Annotated[str | None, typer.Option("--example", help="Its example inputs: file.py:name.")]
 UserAxes = Annotated[list[str] | None, typer.Option("--dynamic", help="An axis that stays dynamic: x:0=batch.")]
+RecipeOption = Annotated[
+    str | None, typer.Option(help=f"A set of settings: {', '.join(RECIPES)}. [default: {DEFAULT_RECIPE}]")
+]
+ConfigOption = Annotated[Path | None, typer.Option(help="A TOML file of settings, over the recipe's.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="One setting, over the file's: optimizer.lr=0.05.")
+]
 StoreOption = Annotated[Path, typer.Option(help="Folder of the archives.")]
 PortOption = Annotated[int, typer.Option(help="Port of the predictions.")]
 STORE = Path("model_store")
@@ -65,7 +72,11 @@ CommandLineError: Any = typer.BadParameter.__mro__[2]
 """What typer raises when it cannot parse the command line (click's ClickException, which typer does not export)."""
 
 
-def verb(function: Callable[P, Document]) -> Callable[P, None]:
+benches = typer.Typer(help="What is fast, and how fast.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(benches, name="bench")
+
+
+def verb(function: Callable[P, Document], within: typer.Typer = app, name: str | None = None) -> Callable[P, None]:
     """A command whose function shows its result and returns it as a JSON-able object, which `--json` prints instead;
     errors are printed here and nowhere else, and decide the exit code."""
 
@@ -90,7 +101,7 @@ def verb(function: Callable[P, Document]) -> Callable[P, None]:
     command.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*signature.parameters.values(), parameter], return_annotation=None
     )
-    app.command(function.__name__.rstrip("_"))(command)
+    within.command(name or function.__name__.rstrip("_"))(command)
     return command
 
 
@@ -172,13 +183,9 @@ def train(
     model: Annotated[str | None, _setting("model", "A network of the zoo: see `deploypipe models`.")] = None,
     data: Annotated[str | None, _setting("data", "A dataset: see `deploypipe datasets`.")] = None,
     data_dir: DataDir = None,
-    recipe: Annotated[
-        str | None, typer.Option(help=f"A set of settings: {', '.join(RECIPES)}. [default: {DEFAULT_RECIPE}]")
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="A TOML file of settings, over the recipe's.")] = None,
-    set: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="One setting, over the file's: optimizer.lr=0.05.")
-    ] = None,
+    recipe: RecipeOption = None,
+    config: ConfigOption = None,
+    set: SetOption = None,
     epochs: Annotated[float | None, _setting("epochs", "[default: as the dataset needs]")] = None,
     batch_size: Annotated[int | None, _setting("batch_size")] = None,
     optimizer: Annotated[
@@ -407,6 +414,27 @@ def predict(
     found = [{"file": str(file), **answer} for file, answer in zip(files, answers, strict=True)]
     show.predictions(found)
     return {"predictions": found, "exit_code": next((a["exit_code"] for a in answers if "exit_code" in a), 0)}
+
+
+@functools.partial(verb, within=benches, name="train")
+def bench_train(
+    model: Annotated[str | None, _setting("model", "A network of the zoo: see `deploypipe models`.")] = None,
+    data: Annotated[str | None, _setting("data", "A dataset: see `deploypipe datasets`.")] = None,
+    data_dir: DataDir = None,
+    recipe: RecipeOption = None,
+    config: ConfigOption = None,
+    set: SetOption = None,
+    seeds: Annotated[int, typer.Option(help="How many trainings, each with its own.")] = 5,
+    target: Annotated[float, typer.Option(help="Test accuracy whose time is taken.")] = 0.99,
+    device: Annotated[str | None, _setting("device", "auto, cpu, cuda or mps.")] = None,
+) -> Document:
+    """Time to 99 % over several seeds, images a second, peak memory, and where the time goes."""
+    given = {"model": model, "data": data, "data_dir": _text(data_dir), "device": device}
+    found = bench.time_training(
+        configure(recipe, config, set or [], given), seeds=seeds, target=target, report=show.seed_done, warn=show.warn
+    )
+    show.training_times(found)
+    return found.to_json()
 
 
 @verb
