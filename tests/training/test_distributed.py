@@ -25,7 +25,7 @@ from deploypipe.training.distributed import Group, joined
 
 # Of 1,438 digits: no batch has as many examples for each of the processes.
 SMALL = {"model": "mlp", "data": "digits", "device": "cpu", "epochs": 3, "batch_size": 301, "augment.shift": 2.0}
-LONG = SMALL | {"epochs": 80, "checkpoint.every_steps": 10}
+LONG = SMALL | {"epochs": 40, "checkpoint.every_steps": 10}
 
 
 def options(settings: dict[str, Any], out: Path) -> list[str]:
@@ -82,7 +82,10 @@ def assert_the_same_training(folder: Path, settings: dict[str, Any]) -> None:
     alone = train(configure(options=settings), folder / "alone")
     assert len(found.document["epochs"]) == settings["epochs"]
     for row, expected in zip(found.document["epochs"], alone.document["epochs"], strict=True):
-        assert row == pytest.approx(expected, rel=1e-3, abs=1e-3)
+        assert row.keys() == expected.keys()
+        for name, value in row.items():
+            # Of 1,438 examples a few are at the border between two classes.
+            assert value == pytest.approx(expected[name], rel=2e-3, abs=5e-3 if "accuracy" in name else 0), row
     weights, expected = (load_file(run.folder / "weights.safetensors") for run in (found, alone))
     torch.testing.assert_close(weights, expected, rtol=1e-2, atol=1e-3)
 
