@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn, ParamSpec
 
 import typer
 
-from deploypipe import data, doctor, pipeline, show, verification
+from deploypipe import bench, data, doctor, pipeline, show, verification
 from deploypipe import train as training
 from deploypipe.artifact import read_runner
 from deploypipe.capture import capture
@@ -30,6 +30,7 @@ from deploypipe.serve import server
 from deploypipe.serve.client import client_for
 from deploypipe.serve.record import Server
 from deploypipe.train import TrainConfig, configure
+from deploypipe.training import distributed
 from deploypipe.training.optim import RATES, SCHEDULES
 from deploypipe.training.recipes import DEFAULT as DEFAULT_RECIPE
 from deploypipe.training.recipes import RECIPES
@@ -59,6 +60,13 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 UserModel = Annotated[str | None, typer.Option("--model", help="Your own module instead of a run's: file.py:Name.")]
 UserExample = Annotated[str | None, typer.Option("--example", help="Its example inputs: file.py:name.")]
 UserAxes = Annotated[list[str] | None, typer.Option("--dynamic", help="An axis that stays dynamic: x:0=batch.")]
+RecipeOption = Annotated[
+    str | None, typer.Option(help=f"A set of settings: {', '.join(RECIPES)}. [default: {DEFAULT_RECIPE}]")
+]
+ConfigOption = Annotated[Path | None, typer.Option(help="A TOML file of settings, over the recipe's.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="One setting, over the file's: optimizer.lr=0.05.")
+]
 StoreOption = Annotated[Path, typer.Option(help="Folder of the archives.")]
 PortOption = Annotated[int, typer.Option(help="Port of the predictions.")]
 STORE = Path("model_store")
@@ -66,20 +74,25 @@ CommandLineError: Any = typer.BadParameter.__mro__[2]
 """What typer raises when it cannot parse the command line (click's ClickException, which typer does not export)."""
 
 
-def verb(function: Callable[P, Document]) -> Callable[P, None]:
+benches = typer.Typer(help="What is fast, and how fast.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(benches, name="bench")
+
+
+def verb(function: Callable[P, Document], within: typer.Typer = app, name: str | None = None) -> Callable[P, None]:
     """A command whose function shows its result and returns it as a JSON-able object, which `--json` prints instead;
     errors are printed here and nowhere else, and decide the exit code."""
 
     @functools.wraps(function)
     def command(*args: P.args, **kwargs: P.kwargs) -> None:
         as_json = bool(kwargs.pop("as_json"))
-        show.out.quiet = as_json
+        # Of several processes of one training one speaks; errors are any one's.
+        show.out.quiet, show.err.quiet = as_json or not distributed.leads(), not distributed.leads()
         try:
             with show.results_alone():
                 document = function(*args, **kwargs)
         except BaseException as cause:
             _fail(cause, as_json)
-        if as_json:
+        if as_json and distributed.leads():
             print(json.dumps(document))
         if document.get("exit_code"):
             raise typer.Exit(document["exit_code"])
@@ -90,7 +103,7 @@ def verb(function: Callable[P, Document]) -> Callable[P, None]:
     command.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*signature.parameters.values(), parameter], return_annotation=None
     )
-    app.command(function.__name__.rstrip("_"))(command)
+    within.command(name or function.__name__.rstrip("_"))(command)
     return command
 
 
@@ -106,8 +119,9 @@ def _fail(cause: BaseException, as_json: bool) -> NoReturn:
     else:
         message = f"unforeseen {type(cause).__name__}: {first_line(cause)}"
         remedy, code = "This is a bug in deploypipe; DEPLOYPIPE_TRACEBACK=1 shows where.", 1
-    if as_json:
+    if as_json and distributed.leads():
         print(json.dumps({"error": message, "remedy": remedy, "exit_code": code}))
+    show.err.quiet = False
     show.err.print(f"error: {message}" + (f". {remedy}" if remedy else ""), style="red", markup=False)
     raise typer.Exit(code)
 
@@ -171,13 +185,9 @@ def train(
     model: Annotated[str | None, _setting("model", "A network of the zoo: see `deploypipe models`.")] = None,
     data: Annotated[str | None, _setting("data", "A dataset: see `deploypipe datasets`.")] = None,
     data_dir: DataDir = None,
-    recipe: Annotated[
-        str | None, typer.Option(help=f"A set of settings: {', '.join(RECIPES)}. [default: {DEFAULT_RECIPE}]")
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="A TOML file of settings, over the recipe's.")] = None,
-    set: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="One setting, over the file's: optimizer.lr=0.05.")
-    ] = None,
+    recipe: RecipeOption = None,
+    config: ConfigOption = None,
+    set: SetOption = None,
     epochs: Annotated[float | None, _setting("epochs", "[default: as the dataset needs]")] = None,
     batch_size: Annotated[int | None, _setting("batch_size")] = None,
     optimizer: Annotated[
@@ -234,12 +244,14 @@ def train(
         show.next_commands(["train", "--learning-rate", f"{found.suggestion:g}"])
         return {"picture": str(picture), **found.to_json()}
     repeated = {}
-    with show.training_progress() as report:
+    with distributed.joined() as group, show.training_progress() as report:
         if from_:
-            done, same = training.repeat(from_, out, pictures=pictures, report=report, warn=show.warn)
+            done, same = training.repeat(from_, out, pictures=pictures, report=report, warn=show.warn, group=group)
             repeated = {"repeats": str(from_), "same_weights": same}
         else:
-            done = training.train(merged, out, resume=resume, pictures=pictures, report=report, warn=show.warn)
+            done = training.train(
+                merged, out, resume=resume, pictures=pictures, report=report, warn=show.warn, group=group
+            )
     show.run_summary(done)
     if repeated.get("same_weights"):
         show.note(f"The weights are those of {from_}, bit for bit.")
@@ -442,6 +454,27 @@ def predict(
     found = [{"file": str(file), **answer} for file, answer in zip(files, answers, strict=True)]
     show.predictions(found)
     return {"predictions": found, "exit_code": next((a["exit_code"] for a in answers if "exit_code" in a), 0)}
+
+
+@functools.partial(verb, within=benches, name="train")
+def bench_train(
+    model: Annotated[str | None, _setting("model", "A network of the zoo: see `deploypipe models`.")] = None,
+    data: Annotated[str | None, _setting("data", "A dataset: see `deploypipe datasets`.")] = None,
+    data_dir: DataDir = None,
+    recipe: RecipeOption = None,
+    config: ConfigOption = None,
+    set: SetOption = None,
+    seeds: Annotated[int, typer.Option(help="How many trainings, each with its own.")] = 5,
+    target: Annotated[float, typer.Option(help="Test accuracy whose time is taken.")] = 0.99,
+    device: Annotated[str | None, _setting("device", "auto, cpu, cuda or mps.")] = None,
+) -> Document:
+    """Time to 99 % over several seeds, images a second, peak memory, and where the time goes."""
+    given = {"model": model, "data": data, "data_dir": _text(data_dir), "device": device}
+    found = bench.time_training(
+        configure(recipe, config, set or [], given), seeds=seeds, target=target, report=show.seed_done, warn=show.warn
+    )
+    show.training_times(found)
+    return found.to_json()
 
 
 @verb

@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -16,6 +17,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from deploypipe.bench import SeedTime, TrainingTimes
 from deploypipe.evaluate import Metrics
 from deploypipe.export import Plan, Written
 from deploypipe.parity import Distance, Report
@@ -135,6 +137,26 @@ def learning_rates(found: Finding, picture: Path) -> None:
     note(f"Picture: {picture}")
 
 
+def seed_done(found: SeedTime) -> None:
+    note(f"seed {found.seed}: accuracy {found.accuracy:.2%}, {found.seconds:.2f} s of training")
+
+
+def training_times(found: TrainingTimes) -> None:
+    spread, shares = found.spread, sorted(found.phases.items(), key=lambda item: -item[1])
+    accuracies = [done.accuracy for done in found.seeds]
+    rows = [
+        (f"seconds to {found.target:.1%}",
+         "not reached" if spread is None else "{median:.2f} ({min:.2f} to {max:.2f})".format(**spread)),
+        ("seeds that reached it", f"{len(found.to_target)} of {len(found.seeds)}"),
+        ("test accuracy", f"{sum(accuracies) / len(accuracies):.2%} ({min(accuracies):.2%} to {max(accuracies):.2%})"),
+        ("seconds of training", f"{statistics.median(done.seconds for done in found.seeds):.2f}"),
+        ("images per second", f"{found.images_per_second:,.0f}"),
+        ("peak memory", size_of(found.peak_memory)),
+        ("share of the time", ", ".join(f"{name} {share:.0%}" for name, share in shares)),
+    ]  # fmt: skip
+    listing((f"{found.model} on {found.data}", f"{found.device}, {found.threads} threads"), rows)
+
+
 def result_of(metrics: Mapping[str, Any]) -> str:
     if "accuracy" in metrics:
         return f"accuracy {metrics['accuracy']:.2%}"
@@ -221,7 +243,11 @@ def _difference(value: float) -> str:
 
 
 def size(path: Path) -> str:
-    count = float(path.stat().st_size)
+    return size_of(path.stat().st_size)
+
+
+def size_of(count: float) -> str:
+    """Of so many bytes."""
     for unit in ("B", "KB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
+from torch.func import functional_call
 
 from deploypipe import data, runs
 from deploypipe.data import Dataset
 from deploypipe.errors import Interrupted, TrainingError, UsageError, first_line
-from deploypipe.evaluate import Metrics, measure, outputs_of
+from deploypipe.evaluate import Metrics, evaluate, measure, outputs_of
 from deploypipe.files import make_folder
 from deploypipe.models import entry_of
 from deploypipe.runs import Run
@@ -28,6 +29,7 @@ from deploypipe.training import pictures as drawing
 from deploypipe.training.clock import Clock
 from deploypipe.training.config import TrainConfig, configure
 from deploypipe.training.device import deterministic_kernels, resolve_device, resolve_precision
+from deploypipe.training.distributed import ALONE, Group
 from deploypipe.training.loop import Exploded, Loop, Progress
 from deploypipe.training.lr_finder import Finding
 from deploypipe.training.memory import batch_that_fits, is_out_of_memory
@@ -40,6 +42,10 @@ __all__ = [
 
 Report = Callable[[Progress], None]
 Warn = Callable[[str], None]
+Watch = Callable[[float, Metrics], None]
+"""Seconds of training so far, and what the test set gives then; the clock of the training stands still meanwhile."""
+LOOKS = 10
+"""How many of these a training gets."""
 PICTURES = CURVES, CONFUSION, MISTAKES = "curves.png", "confusion.png", "mistakes.png"
 TOLD_EVERY = 0.25
 """Seconds between two reports; each one waits for the device."""
@@ -53,6 +59,8 @@ def train(
     pictures: bool = False,
     report: Report = lambda progress: None,
     warn: Warn = lambda message: None,
+    watch: Watch | None = None,
+    group: Group = ALONE,
 ) -> Run:
     """Train `config.model` into the run directory `out` (`runs/<model>-<dataset>` unless given).
 
@@ -62,6 +70,10 @@ def train(
     DataError for the data, UsageError for the configuration, TrainingError when the loss stops being a number, the
     memory is not enough, the checkpoint cannot be used or another training is at work in that directory, Interrupted on
     Ctrl-C or SIGTERM with a checkpoint of the last step.
+
+    Each process of a `group` calls this with the same arguments and gets the same run, which its leader writes. A group
+    that restarts what it lost goes on by itself where the directory holds a checkpoint of the same configuration and
+    data.
     """
     clock = Clock()
     saved = None
@@ -74,15 +86,28 @@ def train(
             return complete
     if not entry_of(config.model).datasets:
         return _untrained(config, out or runs.ROOT / config.model)
-    with clock.phase("load"):
+    with clock.phase("load"), group.one_before_the_others():
         config, dataset, device = _prepared(config, warn)
+    device = group.place(device)
     if saved and saved["dataset"]["sha256"] != dataset.sha256:
         raise TrainingError(f"the dataset {dataset.name} is not the one that {out}/{checkpoint.LAST} was trained on: "
                             "its sha256 differs", "Bring that one back, or start again without --resume.")  # fmt: skip
     folder = out or _folder(config)
-    make_folder(folder / "tensorboard")  # TensorBoard writes from a thread of its own, whose errors come late and long
-    with _alone(folder), deterministic_kernels(config.deterministic):
-        return _Training(config, dataset, folder, device, clock, saved, warn).run(report, pictures)
+    if group.restarts and not saved and group.from_leader(lambda: _goes_on(folder, config, dataset)):
+        saved = checkpoint.load(folder, warn)[1]
+        complete = _completed(folder, saved)
+        if complete:
+            return complete
+        warn(f"going on with the training in {folder}, from step {saved['step']}")
+    with deterministic_kernels(config.deterministic):
+        if not group.leads:
+            return _follow(config, dataset, folder, device, saved, group)
+        # TensorBoard writes from a thread of its own, whose errors come late and long.
+        make_folder(folder / "tensorboard")
+        with _alone(folder):
+            run = _Training(config, dataset, folder, device, clock, saved, warn, watch, group).run(report, pictures)
+    group.wait()
+    return run
 
 
 def find_learning_rate(
@@ -103,6 +128,7 @@ def repeat(
     pictures: bool = False,
     report: Report = lambda progress: None,
     warn: Warn = lambda message: None,
+    group: Group = ALONE,
 ) -> tuple[Run, bool]:
     """The run of this run.json (or its folder) again, into `out` (`<its folder>-again` unless given); and whether the
     weights are the same to the bit, what may be the reason for others said through `warn`.
@@ -119,7 +145,7 @@ def repeat(
         raise UsageError(f"{first.folder}/run.json is another version's: {cause.message}", cause.remedy) from cause
     first.dataset()
     config = dataclasses.replace(config, device=first.document["device"])
-    second = train(config, folder, pictures=pictures, report=report, warn=warn)
+    second = train(config, folder, pictures=pictures, report=report, warn=warn, group=group)
     same = first.document["weights_sha256"] == second.document["weights_sha256"]
     if not same:
         kept = ("versions", "threads", "device", "git_commit")
@@ -127,6 +153,43 @@ def repeat(
         warn(f"the weights are not those of {first.folder}: " + (f"other {', '.join(others)}" if others else
              "nothing that run.json knows is different, the processor or GPU may be"))  # fmt: skip
     return second, same
+
+
+def _goes_on(folder: Path, config: TrainConfig, dataset: Dataset) -> bool:
+    try:
+        saved = checkpoint.load(folder, lambda message: None)[1]
+    except TrainingError:
+        return False
+    return bool(saved["config"] == dataclasses.asdict(config) and saved["dataset"]["sha256"] == dataset.sha256)
+
+
+def _follow(
+    config: TrainConfig,
+    dataset: Dataset,
+    folder: Path,
+    device: torch.device,
+    saved: dict[str, Any] | None,
+    group: Group,
+) -> Run:
+    """What the processes of a group do that do not lead: their share of each step."""
+    with stop_requests() as stop:
+        try:
+            loop = Loop(config, dataset, device, group)
+            if saved:
+                loop.restore(saved)
+            while not loop.done:
+                loop.advance()
+                if loop.at_epoch_end:
+                    loop.finish_epoch()
+            group.wait()
+        except Exploded as cause:
+            raise TrainingError(f"the loss became {cause.loss:g}") from None
+        except RuntimeError:
+            # The leader saves and leaves when it is asked to stop: only then is there nobody left.
+            if stop.asked:
+                raise Interrupted("training interrupted") from None
+            raise
+    return runs.open_run(folder)
 
 
 class _Training:
@@ -141,10 +204,13 @@ class _Training:
         clock: Clock,
         saved: dict[str, Any] | None,
         warn: Warn,
+        watch: Watch | None,
+        group: Group,
     ) -> None:
         self.config, self.dataset, self.folder, self.device, self.clock = config, dataset, folder, device, clock
+        self.watch = watch
         with clock.phase("setup"):
-            self.loop = Loop(config, dataset, device)
+            self.loop = Loop(config, dataset, device, group)
             if saved:
                 self._restore(saved, warn)
         self.saved_step, self.saved_at = self.loop.step, time.monotonic()
@@ -172,7 +238,8 @@ class _Training:
                 f"Go on with `deploypipe train --resume --out {self.folder}`.",
             ) from None
         except (RuntimeError, MemoryError) as cause:
-            if not is_out_of_memory(cause):
+            # In a group no process can try a batch without the others.
+            if not is_out_of_memory(cause) or self.loop.group.size > 1:
                 raise
         # Not in the handler: what the error's frames held is free by now.
         fitting = batch_that_fits(self.loop)
@@ -185,6 +252,7 @@ class _Training:
         from torch.utils.tensorboard import SummaryWriter
 
         loop, every = self.loop, self.config.checkpoint
+        look = max(loop.all_steps // LOOKS, 1)
         with SummaryWriter(str(self.folder / "tensorboard"), purge_step=loop.step + 1) as curves:
             begun, told, before = time.monotonic(), time.monotonic(), loop.examples
             while not loop.done:
@@ -213,9 +281,20 @@ class _Training:
                 except KeyboardInterrupt:
                     self._save()
                     raise
+                if self.watch and loop.step % look == 0:
+                    self._look(self.watch)
                 due = every.every_steps and loop.step % every.every_steps == 0
                 if due or now - self.saved_at > every.every_seconds:
                     self._save()
+
+    def _look(self, watch: Watch) -> None:
+        with self.clock.phase("train"):
+            self.loop.standing()  # waits for the device
+        with self.clock.phase("watch"):
+            module, weights = self.loop.module.eval(), self.loop.weights()
+            found = evaluate(lambda batch: functional_call(module, weights, batch), self.dataset.test, self.device)
+            module.train()
+        watch(self.clock.read("train"), found)
 
     def _save(self) -> None:
         loop = self.loop

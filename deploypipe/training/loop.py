@@ -20,6 +20,7 @@ from deploypipe.models import entry_of
 from deploypipe.training import augment, optim, seeds
 from deploypipe.training.average import Average
 from deploypipe.training.config import TrainConfig
+from deploypipe.training.distributed import ALONE, Group
 
 EXPLODED = 1e6
 """A loss above this is no training any more."""
@@ -54,11 +55,12 @@ class Loop:
     """`advance` until `done`; at every `at_epoch_end` there is `finish_epoch` to call first.
 
     After any step, `state` is all that a new Loop of the same configuration and data needs to go on to the same bits.
+    Each process of `group` has its own, all of them in the same state after each step.
     """
 
-    def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device, group: Group = ALONE) -> None:
         assert config.epochs is not None
-        self.config, self.device = config, device
+        self.config, self.device, self.group = config, device, group
         self.module = _build(config)
         self.training, self.validation = _split(dataset.train, config)
         if self.training.inputs.dtype == torch.uint8:
@@ -71,6 +73,7 @@ class Loop:
         self.augmented = bool(config.augment) and self.inputs.dtype == torch.uint8
         self.optimizer = optim.build(config.optimizer, self.module)
         self.average = Average(self.module, config.average) if config.average else None
+        self.forward = group.wrap(self.module)
         self.generators = seeds.generators_of(device)
         whole, rest = divmod(len(self.training), config.batch_size)
         self.steps = whole + (2 * rest >= config.batch_size) or 1
@@ -136,22 +139,24 @@ class Loop:
     def learn(self, index: Tensor, share: float) -> tuple[Tensor, Tensor]:
         """A step on these examples, with this share of the peak learning rate: their mean loss, and how many of them
         were classified correctly. Neither is waited for."""
-        for generator in self.generators:
-            generator.manual_seed(seeds.derived(self.config.seed, "step", self.step))
+        own = self.group.share(len(index))
+        self._seed("step")
+        numbers = torch.rand(augment.NUMBERS, len(index), device=self.device) if self.augmented else None
+        if not self.group.leads:
+            self._seed(f"step of process {self.group.rank}")  # or each part would lose the same places to dropout
         self.optimizer.set_rate(share)
-        inputs, targets = self.inputs[index], self.targets[index]
-        if self.augmented:
-            numbers = torch.rand(augment.NUMBERS, len(index), device=self.device)
-            inputs = augment.augment(inputs, self.config.augment, numbers)
+        inputs, targets = self.inputs[index[own.part]], self.targets[index[own.part]]
+        if numbers is not None:
+            inputs = augment.augment(inputs, self.config.augment, numbers[:, own.part])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            outputs = self.module(inputs)
-        loss = self._loss(outputs.float(), targets, self.config.loss.label_smoothing)
+            outputs = self.forward(inputs)
+        loss = own.weigh(self._loss(outputs.float(), targets, self.config.loss.label_smoothing))
         total = loss + self.config.loss.l1 * self._size() if self.config.loss.l1 else loss
         self.optimizer.zero_grad()
         torch.autograd.backward(total)
         self.optimizer.step()
         hits = (outputs.detach().argmax(1) == targets).sum() if self.classify else torch.zeros(())
-        return loss.detach(), hits
+        return self.group.mean(loss.detach()), self.group.sum(hits)
 
     def standing(self) -> tuple[float, float | None]:
         """Loss and accuracy of this epoch's examples so far (waits for the device). Exploded where there are none."""
@@ -177,7 +182,9 @@ class Loop:
         row: dict[str, Any] = {"epoch": self.epoch + 1, "loss": loss}
         if accuracy is not None:
             row["accuracy"] = accuracy
-        row |= self._validate()
+        if self.validation:
+            row |= self.group.from_leader(self._validated)
+            self._judge(row["validation_loss"])
         self.history.append(row)
         if not self.done:
             self._begin_epoch()
@@ -231,9 +238,8 @@ class Loop:
     def _size(self) -> Tensor:
         return torch.stack([weight.abs().sum() for weight in self.module.parameters()]).sum()
 
-    def _validate(self) -> dict[str, float]:
-        if self.validation is None:
-            return {}
+    def _validated(self) -> dict[str, float]:
+        assert self.validation
         self.module.eval()
         weights = self.weights()
         with torch.no_grad():
@@ -241,16 +247,22 @@ class Loop:
                 [functional_call(self.module, weights, batch.to(self.device)).cpu()
                  for batch in torch.split(self.validation.inputs, BATCH)]
             )  # fmt: skip
-        loss = self._loss(outputs, self.validation.targets).item()
-        if loss < self.best_loss:
-            self.best_loss, self.epochs_without_gain = loss, 0
-            self.best = {name: tensor.detach().clone() for name, tensor in weights.items()}
-        else:
-            self.epochs_without_gain += 1
-        found = {"validation_loss": loss}
+        found = {"validation_loss": self._loss(outputs, self.validation.targets).item()}
         if self.classify:
             found["validation_accuracy"] = (outputs.argmax(1) == self.validation.targets).float().mean().item()
         return found
+
+    def _judge(self, validation_loss: float) -> None:
+        """Keep the weights that are the best so far."""
+        if validation_loss < self.best_loss:
+            self.best_loss, self.epochs_without_gain = validation_loss, 0
+            self.best = {name: tensor.detach().clone() for name, tensor in self.weights().items()}
+        else:
+            self.epochs_without_gain += 1
+
+    def _seed(self, purpose: str) -> None:
+        for generator in self.generators:
+            generator.manual_seed(seeds.derived(self.config.seed, purpose, self.step))
 
 
 def _build(config: TrainConfig) -> nn.Module:
