@@ -30,7 +30,6 @@ from deploypipe.serve import server
 from deploypipe.serve.record import Server
 from deploypipe.train import TrainConfig, configure
 from deploypipe.training.optim import RATES, SCHEDULES
-from deploypipe.training.recipes import DEFAULT as DEFAULT_RECIPE
 from deploypipe.training.recipes import RECIPES
 from deploypipe.usercode import load_example, load_module, parse_dynamic
 
@@ -170,7 +169,7 @@ def train(
     data: Annotated[str | None, _setting("data", "A dataset: see `deploypipe datasets`.")] = None,
     data_dir: DataDir = None,
     recipe: Annotated[
-        str | None, typer.Option(help=f"A set of settings: {', '.join(RECIPES)}. [default: {DEFAULT_RECIPE}]")
+        str | None, typer.Option(help=f"A set of settings: {', '.join(RECIPES)}. [default: the model's]")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings, over the recipe's.")] = None,
     set: Annotated[

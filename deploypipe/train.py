@@ -248,10 +248,11 @@ def _dataset(config: TrainConfig, warn: Warn) -> Dataset:
 def _resolved(config: TrainConfig, dataset: Dataset, device: torch.device) -> TrainConfig:
     """The configuration as it is really used: nothing left to the model or the dataset."""
     optimizer = config.optimizer.name or entry_of(config.model).optimizer
+    wanted = config.examples / len(dataset.train) if config.examples else data.source_of(dataset.name).epochs
     return dataclasses.replace(
         config,
         data=dataset.name,
-        epochs=float(config.epochs or data.source_of(dataset.name).epochs),
+        epochs=float(config.epochs or wanted),
         precision=resolve_precision(config.precision, device),
         optimizer=dataclasses.replace(config.optimizer, name=optimizer),
     )
