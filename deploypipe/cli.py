@@ -204,22 +204,45 @@ def train(
     deterministic: Annotated[
         bool | None, typer.Option("--deterministic", help="The same bits on a GPU too, at the cost of time.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, with its settings.")] = False,
     out: Annotated[Path | None, typer.Option(help="Run directory. [default: runs/<model>-<dataset>]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, with its settings.")] = False,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Repeat the run of this run.json. [--out: <its folder>-again]")
+    ] = None,
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Try learning rates and suggest one; nothing is trained.")
+    ] = False,
+    pictures: Annotated[bool, typer.Option(help="Curves, confusion matrix and worst mistakes.")] = True,
 ) -> Document:
     """Train a network into a run directory."""
-    given = {name: value for name, value in locals().items() if name not in ("resume", "out")}
-    if resume:
-        _refuse("a new training, not with --resume", {f"--{name.replace('_', '-')}": given[name] for name in given})
+    given = locals()
+    given = {name: given[name] for name in given if name not in ("out", "resume", "from_", "find_lr", "pictures")}
+    for other, on in (("--resume", resume), ("--from", from_)):
+        if on:
+            _refuse(f"a new training, not with {other}", {f"--{name.replace('_', '-')}": given[name] for name in given})
+    if bool(resume) + bool(from_) + bool(find_lr) > 1:
+        raise UsageError("--resume, --from and --find-lr exclude each other")
     options = {SETTINGS.get(name, name): value for name, value in given.items()
                if name not in ("recipe", "config", "set", "data_dir")}  # fmt: skip
     merged = configure(recipe, config, set or [], {**options, "data_dir": _text(data_dir)})
+    if find_lr:
+        found, picture = training.find_learning_rate(merged, out, warn=show.warn)
+        show.learning_rates(found, picture)
+        show.next_commands(["train", "--learning-rate", f"{found.suggestion:g}"])
+        return {"picture": str(picture), **found.to_json()}
+    repeated = {}
     with show.training_progress() as report:
-        done = training.train(merged, out, resume=resume, report=report, warn=show.warn)
+        if from_:
+            done, same = training.repeat(from_, out, pictures=pictures, report=report, warn=show.warn)
+            repeated = {"repeats": str(from_), "same_weights": same}
+        else:
+            done = training.train(merged, out, resume=resume, pictures=pictures, report=report, warn=show.warn)
     show.run_summary(done)
+    if repeated.get("same_weights"):
+        show.note(f"The weights are those of {from_}, bit for bit.")
     trained = [["evaluate", *_at(done)]] if done.document["dataset"] else []
     show.next_commands(*trained, ["export", "--format", "onnx", *_at(done)])
-    return {"run": str(done.folder), **done.document}
+    return {"run": str(done.folder), **done.document, **repeated}
 
 
 @verb

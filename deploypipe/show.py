@@ -23,7 +23,7 @@ from deploypipe.pipeline import Summary
 from deploypipe.runs import Run
 from deploypipe.serve.record import Server
 from deploypipe.serve.server import Status
-from deploypipe.train import Progress
+from deploypipe.train import Finding, Progress
 from deploypipe.train import Report as Listener
 
 # Where nobody looks at a terminal there is no width to fit into, and a wrapped path is hard to copy.
@@ -117,6 +117,22 @@ def run_summary(run: Run) -> None:
         result_of(document["metrics"]),
     )
     out.print(table)
+    recall = document["metrics"].get("recall")
+    if recall:
+        classes = _table("class", "recall", title="of each class's test images, those found")
+        for name, share in zip(dataset["classes"], recall, strict=True):
+            classes.add_row(name, f"{share:.2%}")
+        out.print(classes)
+
+
+def learning_rates(found: Finding, picture: Path) -> None:
+    """A row for every tenth rate, and the suggestion."""
+    table = _table("learning rate", "loss")
+    for rate, loss in list(zip(found.rates, found.losses, strict=True))[::10]:
+        table.add_row(f"{rate:.1e}", f"{loss:.4f}")
+    out.print(table)
+    out.print(f"The loss falls fastest at a learning rate of {found.suggestion:g}.")
+    note(f"Picture: {picture}")
 
 
 def result_of(metrics: Mapping[str, Any]) -> str:

@@ -14,25 +14,33 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from torch import Tensor
 
 from deploypipe import data, runs
 from deploypipe.data import Dataset
 from deploypipe.errors import Interrupted, TrainingError, UsageError, first_line
-from deploypipe.evaluate import evaluate
+from deploypipe.evaluate import Metrics, measure, outputs_of
 from deploypipe.files import make_folder
 from deploypipe.models import entry_of
 from deploypipe.runs import Run
-from deploypipe.training import checkpoint, record, settings
+from deploypipe.training import checkpoint, lr_finder, record, settings
+from deploypipe.training import pictures as drawing
 from deploypipe.training.clock import Clock
 from deploypipe.training.config import TrainConfig, configure
 from deploypipe.training.device import deterministic_kernels, resolve_device, resolve_precision
 from deploypipe.training.loop import Exploded, Loop, Progress
+from deploypipe.training.lr_finder import Finding
+from deploypipe.training.memory import batch_that_fits, is_out_of_memory
 from deploypipe.training.stop import Stop, stop_requests
 
-__all__ = ["Progress", "Report", "TrainConfig", "configure", "resolve_device", "train"]
+__all__ = [
+    "Finding", "Progress", "Report", "TrainConfig", "configure", "find_learning_rate", "repeat", "resolve_device",
+    "train",
+]  # fmt: skip
 
 Report = Callable[[Progress], None]
 Warn = Callable[[str], None]
+PICTURES = CURVES, CONFUSION, MISTAKES = "curves.png", "confusion.png", "mistakes.png"
 TOLD_EVERY = 0.25
 """Seconds between two reports; each one waits for the device."""
 
@@ -42,15 +50,18 @@ def train(
     out: Path | None = None,
     *,
     resume: bool = False,
+    pictures: bool = False,
     report: Report = lambda progress: None,
     warn: Warn = lambda message: None,
 ) -> Run:
     """Train `config.model` into the run directory `out` (`runs/<model>-<dataset>` unless given).
 
     `resume` goes on from that directory's checkpoint (without `out`: the newest below `runs/`), with the configuration
-    it holds; a run that is complete is returned as it is. DataError for the data, UsageError for the configuration,
-    TrainingError when the loss stops being a number, the checkpoint cannot be used or another training is at work in
-    that directory, Interrupted on Ctrl-C or SIGTERM with a checkpoint of the last step.
+    it holds; a run that is complete is returned as it is. `pictures` draws curves, confusion matrix and worst mistakes.
+
+    DataError for the data, UsageError for the configuration, TrainingError when the loss stops being a number, the
+    memory is not enough, the checkpoint cannot be used or another training is at work in that directory, Interrupted on
+    Ctrl-C or SIGTERM with a checkpoint of the last step.
     """
     clock = Clock()
     saved = None
@@ -61,22 +72,61 @@ def train(
         complete = _completed(out, saved)
         if complete:
             return complete
-    if config.data_dir:
-        # Later verbs may run in another folder.
-        config = dataclasses.replace(config, data_dir=str(Path(config.data_dir).resolve()))
     if not entry_of(config.model).datasets:
         return _untrained(config, out or runs.ROOT / config.model)
     with clock.phase("load"):
-        dataset = _dataset(config, warn)
-    device = resolve_device(config.device)
-    config = _resolved(config, dataset, device)
+        config, dataset, device = _prepared(config, warn)
     if saved and saved["dataset"]["sha256"] != dataset.sha256:
         raise TrainingError(f"the dataset {dataset.name} is not the one that {out}/{checkpoint.LAST} was trained on: "
                             "its sha256 differs", "Bring that one back, or start again without --resume.")  # fmt: skip
-    folder = out or runs.ROOT / f"{config.model}-{dataset.name}"
+    folder = out or _folder(config)
     make_folder(folder / "tensorboard")  # TensorBoard writes from a thread of its own, whose errors come late and long
     with _alone(folder), deterministic_kernels(config.deterministic):
-        return _Training(config, dataset, folder, device, clock, saved, warn).run(report)
+        return _Training(config, dataset, folder, device, clock, saved, warn).run(report, pictures)
+
+
+def find_learning_rate(
+    config: TrainConfig, out: Path | None = None, *, warn: Warn = lambda message: None
+) -> tuple[Finding, Path]:
+    """A range test of `config`, and its picture in `out` (`runs/<model>-<dataset>` unless given). Leaves no run."""
+    if not entry_of(config.model).datasets:
+        raise UsageError(f"{config.model} is not trained: it has no learning rate")
+    config, dataset, device = _prepared(config, warn)
+    found = lr_finder.find_learning_rate(config, dataset, device)
+    return found, drawing.rates((out or _folder(config)) / "learning-rates.png", found)
+
+
+def repeat(
+    path: Path,
+    out: Path | None = None,
+    *,
+    pictures: bool = False,
+    report: Report = lambda progress: None,
+    warn: Warn = lambda message: None,
+) -> tuple[Run, bool]:
+    """The run of this run.json (or its folder) again, into `out` (`<its folder>-again` unless given); and whether the
+    weights are the same to the bit, what may be the reason for others said through `warn`.
+
+    UsageError where that is no run of this version or `out` is its folder, DataError where the data are others.
+    """
+    first = runs.open_run(path if path.is_dir() else path.parent)
+    folder = out or first.folder.with_name(f"{first.folder.resolve().name}-again")
+    if folder.resolve() == first.folder.resolve():
+        raise UsageError(f"{folder} is the run that is to be repeated", "Give another --out.")
+    try:
+        config = settings.read(TrainConfig, first.document["config"], whole=True)
+    except UsageError as cause:
+        raise UsageError(f"{first.folder}/run.json is another version's: {cause.message}", cause.remedy) from cause
+    first.dataset()
+    config = dataclasses.replace(config, device=first.document["device"])
+    second = train(config, folder, pictures=pictures, report=report, warn=warn)
+    same = first.document["weights_sha256"] == second.document["weights_sha256"]
+    if not same:
+        kept = ("versions", "threads", "device", "git_commit")
+        others = [name for name in kept if first.document.get(name) != second.document.get(name)]
+        warn(f"the weights are not those of {first.folder}: " + (f"other {', '.join(others)}" if others else
+             "nothing that run.json knows is different, the processor or GPU may be"))  # fmt: skip
+    return second, same
 
 
 class _Training:
@@ -104,13 +154,13 @@ class _Training:
             shutil.rmtree(folder / "tensorboard")
             self._save()
 
-    def run(self, report: Report) -> Run:
+    def run(self, report: Report, pictures: bool) -> Run:
         try:
             with stop_requests() as stop:
                 self._train(report, stop)
             if self.saved_step != self.loop.step:
                 self._save()
-            return self._finish()
+            return self._finish(pictures)
         except Exploded as cause:
             raise TrainingError(
                 f"the loss became {cause.loss:g} in epoch {cause.epoch}, step {cause.step} of {self.loop.steps}",
@@ -121,12 +171,21 @@ class _Training:
                 f"training interrupted; {self._kept()}",
                 f"Go on with `deploypipe train --resume --out {self.folder}`.",
             ) from None
+        except (RuntimeError, MemoryError) as cause:
+            if not is_out_of_memory(cause):
+                raise
+        # Not in the handler: what the error's frames held is free by now.
+        fitting = batch_that_fits(self.loop)
+        raise TrainingError(
+            f"a batch of {self.config.batch_size} does not fit into the memory ({self.device})",
+            f"--batch-size {fitting} does." if fitting else "Nothing does: take a smaller network.",
+        )
 
     def _train(self, report: Report, stop: Stop) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         loop, every = self.loop, self.config.checkpoint
-        with SummaryWriter(str(self.folder / "tensorboard"), purge_step=loop.epoch + 1) as curves:
+        with SummaryWriter(str(self.folder / "tensorboard"), purge_step=loop.step + 1) as curves:
             begun, told, before = time.monotonic(), time.monotonic(), loop.examples
             while not loop.done:
                 with self.clock.phase("train"):
@@ -140,10 +199,11 @@ class _Training:
                         told = now
                     if ended:
                         row = loop.finish_epoch()
+                if progress:
+                    curves.add_scalar("loss so far in this epoch", progress.loss, loop.step)
                 if ended:
                     for name, value in row.items():
-                        if name != "epoch":
-                            curves.add_scalar(name, value, loop.epoch)
+                        curves.add_scalar(name, value, loop.step)
                     begun, before = time.monotonic(), loop.examples
                 try:
                     if progress:
@@ -192,15 +252,21 @@ class _Training:
         epoch, step = divmod(self.saved_step, self.loop.steps)
         return f"{self.folder}/{checkpoint.LAST} has epoch {epoch + 1}, step {step} of {self.loop.steps}"
 
-    def _finish(self) -> Run:
+    def _finish(self, pictures: bool) -> Run:
         loop = self.loop
         loop.module.load_state_dict(loop.best if self.config.patience and loop.best else loop.weights())
         loop.module.eval()
         with self.clock.phase("evaluate"):
-            metrics = evaluate(loop.module, self.dataset.test, self.device).to_json()
+            outputs = outputs_of(loop.module, self.dataset.test, self.device)
+            metrics = measure(outputs, self.dataset.test)
         with self.clock.phase("write"):
             record.write_samples(self.dataset, self.folder / "samples")
             digest = record.write_weights(self.folder, loop.module)
+        with self.clock.phase("pictures"):
+            for name in PICTURES:
+                (self.folder / name).unlink(missing_ok=True)
+            if pictures:
+                self._draw(outputs, metrics)
         seconds = self.clock.read("train")
         facts = {
             "dataset": {
@@ -212,7 +278,7 @@ class _Training:
                 "classes": list(self.dataset.classes),
             },
             "epochs": loop.history,
-            "metrics": metrics,
+            "metrics": metrics.to_json(),
             "device": str(self.device),
             "threads": torch.get_num_threads(),
             "seconds": round(seconds, 3),
@@ -220,6 +286,15 @@ class _Training:
             "phases": {name: round(value, 3) for name, value in self.clock.seconds.items()},
         }
         return record.write_run(self.folder, self.config, digest, facts)
+
+    def _draw(self, outputs: Tensor, metrics: Metrics) -> None:
+        loop, test, classes = self.loop, self.dataset.test, self.dataset.classes
+        drawn = [drawing.curves(self.folder / CURVES, loop.by_step(), loop.steps, loop.history)]
+        if metrics.confusion:
+            drawn.append(drawing.confusion(self.folder / CONFUSION, metrics.confusion, classes))
+        if test.inputs.dtype == torch.uint8:
+            drawn.append(drawing.mistakes(self.folder / MISTAKES, test, outputs, classes))
+        drawing.to_tensorboard(self.folder / "tensorboard", drawn, loop.step)
 
 
 @contextmanager
@@ -237,25 +312,30 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _dataset(config: TrainConfig, warn: Warn) -> Dataset:
-    trains_on = entry_of(config.model).datasets
-    wanted = trains_on[0] if config.data == "auto" else config.data
-    if wanted not in trains_on:
-        raise UsageError(f"{config.model} does not train on {wanted!r}", f"It trains on: {', '.join(trains_on)}.")
-    return data.load(wanted, Path(config.data_dir) if config.data_dir else None, warn)
-
-
-def _resolved(config: TrainConfig, dataset: Dataset, device: torch.device) -> TrainConfig:
-    """The configuration as it is really used: nothing left to the model or the dataset."""
-    optimizer = config.optimizer.name or entry_of(config.model).optimizer
-    wanted = config.examples / len(dataset.train) if config.examples else data.source_of(dataset.name).epochs
-    return dataclasses.replace(
+def _prepared(config: TrainConfig, warn: Warn) -> tuple[TrainConfig, Dataset, torch.device]:
+    """The data, the device, and the configuration as it is really used: nothing left to the model or the data."""
+    entry = entry_of(config.model)
+    wanted = entry.datasets[0] if config.data == "auto" else config.data
+    if wanted not in entry.datasets:
+        raise UsageError(f"{config.model} does not train on {wanted!r}", f"It trains on: {', '.join(entry.datasets)}.")
+    device = resolve_device(config.device)
+    # Later verbs may run in another folder.
+    folder = Path(config.data_dir).resolve() if config.data_dir else None
+    dataset = data.load(wanted, folder, warn)
+    epochs = config.examples / len(dataset.train) if config.examples else data.source_of(dataset.name).epochs
+    config = dataclasses.replace(
         config,
         data=dataset.name,
-        epochs=float(config.epochs or wanted),
+        data_dir=str(folder) if folder else None,
+        epochs=float(config.epochs or epochs),
         precision=resolve_precision(config.precision, device),
-        optimizer=dataclasses.replace(config.optimizer, name=optimizer),
+        optimizer=dataclasses.replace(config.optimizer, name=config.optimizer.name or entry.optimizer),
     )
+    return config, dataset, device
+
+
+def _folder(config: TrainConfig) -> Path:
+    return runs.ROOT / f"{config.model}-{config.data}"
 
 
 def _untrained(config: TrainConfig, folder: Path) -> Run:
@@ -272,11 +352,9 @@ def _untrained(config: TrainConfig, folder: Path) -> Run:
 def _config_of(saved: dict[str, Any], folder: Path) -> TrainConfig:
     path = folder / checkpoint.LAST
     try:
-        config = settings.read(TrainConfig, saved["config"])
-        if dataclasses.asdict(config) != saved["config"]:
-            raise ValueError("its configuration is another version's")
+        config = settings.read(TrainConfig, saved["config"], whole=True)
         entry_of(config.model)
-    except (ValueError, UsageError) as cause:
+    except UsageError as cause:
         raise TrainingError(f"{path} cannot be resumed: {first_line(cause)}", checkpoint.AGAIN) from cause
     return config
 

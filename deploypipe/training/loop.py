@@ -84,7 +84,8 @@ class Loop:
         self.best: dict[str, Tensor] | None = None
         self.best_loss, self.epochs_without_gain = math.inf, 0
         # One place a step: which one went wrong can be told afterwards, without waiting for any of them.
-        self.losses, self.hits = torch.zeros(self.steps, device=device), torch.zeros(self.steps, device=device)
+        self.losses = torch.zeros(self.all_steps, device=device)
+        self.hits = torch.zeros(self.all_steps, device=device)
         sizes = [len(batch) for batch in torch.split(self.targets, config.batch_size)][: self.steps]
         self.sizes = torch.tensor(sizes, dtype=torch.float64)
         self._begin_epoch()
@@ -97,7 +98,7 @@ class Loop:
     @property
     def place(self) -> int:
         """Steps done of the epoch that is not finished."""
-        return self.step - self.epoch * self.steps
+        return max(self.step - self.epoch * self.steps, 0)
 
     @property
     def at_epoch_end(self) -> bool:
@@ -121,16 +122,27 @@ class Loop:
 
     def advance(self) -> None:
         """One step: the next batch of this epoch's order, its gradient, the optimizer's step."""
-        start = self.place * self.config.batch_size
-        index = self.order[start : start + self.config.batch_size]
+        share = self.config.schedule.share(self.step / self.all_steps)
+        self.losses[self.step], self.hits[self.step] = self.learn(self.batch(self.place), share)
+        self.step += 1
+        if self.average:
+            self.average.update(self.step)
+
+    def batch(self, place: int) -> Tensor:
+        """The examples of the step at this place of this epoch; from its beginning again where its order ends."""
+        start = place % self.steps * self.config.batch_size
+        return self.order[start : start + self.config.batch_size]
+
+    def learn(self, index: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        """A step on these examples, with this share of the peak learning rate: their mean loss, and how many of them
+        were classified correctly. Neither is waited for."""
         for generator in self.generators:
             generator.manual_seed(seeds.derived(self.config.seed, "step", self.step))
-        self.optimizer.set_rate(self.config.schedule.share(self.step / self.all_steps))
+        self.optimizer.set_rate(share)
         inputs, targets = self.inputs[index], self.targets[index]
         if self.augmented:
-            inputs = augment.augment(
-                inputs, self.config.augment, torch.rand(augment.NUMBERS, len(index), device=self.device)
-            )
+            numbers = torch.rand(augment.NUMBERS, len(index), device=self.device)
+            inputs = augment.augment(inputs, self.config.augment, numbers)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
             outputs = self.module(inputs)
         loss = self._loss(outputs.float(), targets, self.config.loss.label_smoothing)
@@ -138,16 +150,12 @@ class Loop:
         self.optimizer.zero_grad()
         torch.autograd.backward(total)
         self.optimizer.step()
-        self.losses[self.place] = loss.detach()
-        if self.classify:
-            self.hits[self.place] = (outputs.detach().argmax(1) == targets).sum()
-        self.step += 1
-        if self.average:
-            self.average.update(self.step)
+        hits = (outputs.detach().argmax(1) == targets).sum() if self.classify else torch.zeros(())
+        return loss.detach(), hits
 
     def standing(self) -> tuple[float, float | None]:
         """Loss and accuracy of this epoch's examples so far (waits for the device). Exploded where there are none."""
-        losses, hits = torch.stack([self.losses, self.hits])[:, : self.place].double().cpu()
+        losses, hits = torch.stack([self.losses, self.hits])[:, self.step - self.place : self.step].double().cpu()
         bad = ~(losses < EXPLODED)
         if bad.any():
             step = int(bad.nonzero()[0])
@@ -156,6 +164,12 @@ class Loop:
         seen = sizes.sum().clamp(min=1)
         loss, accuracy = ((losses * sizes).sum() / seen).item(), (hits.sum() / seen).item()
         return loss, accuracy if self.classify else None
+
+    def by_step(self) -> dict[str, Tensor]:
+        """Loss, and accuracy of a classifier, of the examples of every step so far, on the CPU."""
+        sizes = self.sizes.repeat(self.epochs)[: self.step]
+        found = {"loss": self.losses[: self.step].cpu()}
+        return found | {"accuracy": self.hits[: self.step].cpu() / sizes} if self.classify else found
 
     def finish_epoch(self) -> dict[str, Any]:
         """The row that the history gets: the epoch, its loss and accuracy, and those on the validation split."""
@@ -198,18 +212,16 @@ class Loop:
         if self.average:
             self.average.restore(state["average"])
         self.step, self.history = state["step"], list(state["history"])
+        self.losses.copy_(state["losses"])
+        self.hits.copy_(state["hits"])
         self.best, self.best_loss = state["best"], state["best_loss"]
         self.epochs_without_gain = state["epochs_without_gain"]
         if not self.done:
             self._begin_epoch()
-            self.losses.copy_(state["losses"])
-            self.hits.copy_(state["hits"])
 
     def _begin_epoch(self) -> None:
         self.module.train()
         self.order = seeds.permutation(len(self.training), self.config.seed, "order", self.epoch).to(self.device)
-        self.losses.zero_()
-        self.hits.zero_()
 
     def _loss(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
         if self.classify:

@@ -34,10 +34,22 @@ def keys(kind: type[Any], section: str = "") -> Iterator[str]:
             yield section + name
 
 
-def read(kind: type[T], settings: Settings) -> T:
-    """`settings` as the dataclass `kind`; what they leave out has its default. UsageError for an unknown key, with the
-    one that was probably meant, and for a value of the wrong type."""
-    return _read(kind, settings, "", list(keys(kind)))
+def read(kind: type[T], settings: Settings, *, whole: bool = False) -> T:
+    """`settings` as the dataclass `kind`; what they leave out has its default, or is an error with `whole`. UsageError
+    for an unknown key, with the one that was probably meant, and for a value of the wrong type."""
+    known = list(keys(kind))
+    if whole and (lacking := set(known) - set(flat(settings))):
+        raise UsageError(f"the configuration has no {', '.join(sorted(lacking))}")
+    return _read(kind, settings, "", known)
+
+
+def flat(settings: Settings, section: str = "") -> Iterator[str]:
+    """The dotted keys that have a value."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{section}{name}.")
+        else:
+            yield section + name
 
 
 def _read(kind: type[T], settings: Settings, section: str, known: list[str]) -> T:
