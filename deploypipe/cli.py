@@ -32,7 +32,6 @@ from deploypipe.serve.record import Server
 from deploypipe.train import TrainConfig, configure
 from deploypipe.training import distributed
 from deploypipe.training.optim import RATES, SCHEDULES
-from deploypipe.training.recipes import DEFAULT as DEFAULT_RECIPE
 from deploypipe.training.recipes import RECIPES
 from deploypipe.usercode import load_example, load_module, parse_dynamic
 from deploypipe.verification import Subjects
@@ -61,7 +60,7 @@ UserModel = Annotated[str | None, typer.Option("--model", help="Your own module 
 UserExample = Annotated[str | None, typer.Option("--example", help="Its example inputs: file.py:name.")]
 UserAxes = Annotated[list[str] | None, typer.Option("--dynamic", help="An axis that stays dynamic: x:0=batch.")]
 RecipeOption = Annotated[
-    str | None, typer.Option(help=f"A set of settings: {', '.join(RECIPES)}. [default: {DEFAULT_RECIPE}]")
+    str | None, typer.Option(help=f"A set of settings: {', '.join(RECIPES)}. [default: the model's]")
 ]
 ConfigOption = Annotated[Path | None, typer.Option(help="A TOML file of settings, over the recipe's.")]
 SetOption = Annotated[
