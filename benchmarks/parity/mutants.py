@@ -5,7 +5,8 @@
     python benchmarks/parity/mutants.py --name batch   # those whose kind or name matches
 
 Trains `simple-cnn` on the digits for two epochs, then makes each mutant and asks the gate. A mutant is rejected when
-the gate fails it, and named when the gate's reason says what is wrong with it. Exits with 1 when any passes.
+the gate fails it, named when the gate's reason says what is wrong with it, and located when bisection ends where the
+fault was put. Exits with 1 when any passes.
 """
 
 import argparse
@@ -40,8 +41,9 @@ def judge(subjects: Subjects, kind: str, mutant: Mutant, format: str) -> Row:
         found = mutant.judge(subjects[mutant.subject], path)
     reason = found.reason.replace(str(path), path.name) if found else ""
     named = bool(found and re.search(mutant.reason, reason, re.IGNORECASE))
+    located = re.search(mutant.culprit, found.culprit) is not None if found and found.culprit else False
     return {"kind": kind, "mutant": mutant.name, "format": format, "rejected": bool(found), "named": named,
-            "reason": reason}  # fmt: skip
+            "in one place": bool(mutant.culprit), "located": located, "reason": reason}  # fmt: skip
 
 
 def table(rows: list[Row]) -> str:
@@ -89,9 +91,12 @@ def main() -> None:
     print(f"torch {torch.__version__}, rejected of tried:\n")
     print(table(rows))
     rejected, named = (sum(bool(row[key]) for row in rows) for key in ("rejected", "named"))
+    placed = [row for row in rows if row["in one place"]]
+    located = sum(bool(row["located"]) for row in placed)
     print(
         f"\n{len(chosen)} mutants, {len(rows)} artifacts: {rejected} rejected, {named} with the reason that names it."
     )
+    print(f"Of the {len(placed)} with a fault in one operator or weight, bisection ends there in {located}.")
     if options.json:
         document = {"schema": "deploypipe.mutants/1", "torch": torch.__version__, "results": rows}
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

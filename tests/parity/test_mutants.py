@@ -41,8 +41,8 @@ def check_rejected(subjects: Subjects, mutant: Mutant, format: str, folder: Path
     rejection = mutant.judge(subject, path)
     assert rejection is not None, f"{mutant.name}, as {format}, passes"
     assert re.search(mutant.reason, rejection.reason, re.IGNORECASE)
-    if mutant.culprit and rejection.culprit:
-        assert re.search(mutant.culprit, rejection.culprit)
+    # A weight may be off by too little for any value to depart; then its name must do.
+    assert re.search(mutant.culprit, rejection.culprit or rejection.reason)
 
 
 @pytest.mark.parametrize(("mutant", "format"), TURNS, ids=named(TURNS))

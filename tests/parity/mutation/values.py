@@ -364,9 +364,10 @@ def other(subject: str, operator: str, name: str, value: Any, culprit: str = "",
 
 ATTRIBUTES = [
     other("colours", "Conv", "pads", [0, 0, 2, 2], "conv"),
-    other("digits", "Conv", "strides", [1, 2], "network.0", "logits|onnx"),
+    # The layer behind these fails, and nothing is left to bisect.
+    Mutant("Conv strides [1, 2]", "digits", attribute("Conv", "strides", [1, 2]), "logits.*fails", ONNX),
+    Mutant("MaxPool ceil_mode 0", "colours", attribute("MaxPool", "ceil_mode", 0), "logits.*fails", ONNX),
     other("digits", "MaxPool", "pads", [1, 1, 0, 0], "network.1"),
-    other("colours", "MaxPool", "ceil_mode", 0, "largest", "logits|onnx"),
     other("colours", "AveragePool", "count_include_pad", 1, "mean"),
     other("colours", "LeakyRelu", "alpha", 0.01, "slope"),
     other("colours", "LayerNormalization", "epsilon", 1e-3, "scale"),
