@@ -4,6 +4,7 @@ import copy
 import inspect
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from deploypipe import dynamic_to_static
+from deploypipe.deadline import deadline
 from deploypipe.errors import ExportError, UsageError, first_line
 from deploypipe.signature import Signature, Structure, TensorSpec, dtype_name, flatten, leaf_names
 
@@ -111,10 +113,13 @@ def reference_copy(module: nn.Module) -> nn.Module:
         ) from cause
 
 
-def eager_outputs(reference: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[list[Tensor], Structure]:
-    """What eager returns, flat, and its nesting. UsageError when eager itself fails on these inputs."""
+def eager_outputs(
+    reference: nn.Module, inputs: tuple[Tensor, ...], patience: float | None = None
+) -> tuple[list[Tensor], Structure]:
+    """What eager returns, flat, and its nesting. UsageError when eager itself fails on these inputs, or takes longer
+    than `patience` seconds."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), deadline(patience) if patience else nullcontext():
             # Inputs of its own: a forward that works in place must not change the caller's.
             outputs = reference(*(tensor.clone() for tensor in inputs))
     except Exception as cause:

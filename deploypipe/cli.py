@@ -24,7 +24,7 @@ from deploypipe.evaluate import evaluate as evaluate_split
 from deploypipe.export import plan, suffix_of, write_each
 from deploypipe.formats import FORMATS
 from deploypipe.models import MODELS
-from deploypipe.parity import verify as verify_artifact
+from deploypipe.parity import parse_overrides
 from deploypipe.runs import ROOT, Run, open_run
 from deploypipe.serve import server
 from deploypipe.serve.record import Server
@@ -335,22 +335,25 @@ def verify(
     example: UserExample = None,
     data_dir: DataDir = None,
     device: Annotated[str, typer.Option(help="Where the artifact runs: cpu or cuda.")] = "cpu",
+    atol: Annotated[list[str] | None, typer.Option(help="Absolute tolerance: 1e-5, or logits:1e-5 for one.")] = None,
+    rtol: Annotated[list[str] | None, typer.Option(help="Relative tolerance, likewise.")] = None,
 ) -> Document:
     """Compare artifacts with the eager model; exit 6 on a difference."""
+    overrides = parse_overrides(atol or [], rtol or [])
     if model is None:
         _refuse("an own --model", {"--example": example})
         opened = pipeline.run_of(run, artifact)
         then = ["package", *_at(opened)]
-        reports = pipeline.verify_run(opened, [artifact] if artifact else opened.artifacts(), data_dir, device)
+        chosen = [artifact] if artifact else opened.artifacts()
+        reports = pipeline.verify_run(opened, chosen, data_dir, device, overrides)
         written = opened.parity
     else:
         _refuse("a run, not with --model", {"--run": run, "--data-dir": data_dir})
         if artifact is None or example is None:
             raise UsageError("--model needs --artifact FILE and --example file.py:name")
         then = ["package", "--artifact", str(artifact)]
-        module, inputs = load_module(model), load_example(example)
-        probes = pipeline.probes_for(module, inputs, artifact)
-        reports = [verify_artifact(module, artifact, probes, device=device)]
+        gate = pipeline.gate_for(load_module(model), load_example(example), artifact, overrides)
+        reports = [gate.examine(artifact, device)]
         written = artifact.with_name(f"{artifact.name}.parity.json")
         pipeline.write_parity(written, reports)
     show.reports(reports)

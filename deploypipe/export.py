@@ -13,12 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from deploypipe.artifact import TENSORS, Artifact, ControlFlow, read_runner, sidecar_of
-from deploypipe.capture import Axes, Capture, capture, eager_outputs
+from deploypipe.capture import Axes, Capture, capture
 from deploypipe.coverage import cover
+from deploypipe.data import Split
 from deploypipe.errors import DeploypipeError, ExportError, ParityError, UsageError, first_line
 from deploypipe.files import scratch_folder, sha256_file
 from deploypipe.formats import FORMATS
-from deploypipe.parity import DRAWN, Probe, Report, as_probe, compare, drawn_probes
+from deploypipe.formats.base import Format, digest_of
+from deploypipe.parity import NO_OVERRIDES, Gate, Overrides, Probe, Reference, Report, drawn_probes, usable
+from deploypipe.parity.probes import row_probes
 from deploypipe.runs import git_commit, versions
 from deploypipe.signature import Sample, flatten
 
@@ -31,7 +34,7 @@ class Plan:
     """A captured model, and all that each artifact of it must prove and say."""
 
     captured: Capture
-    probes: tuple[Probe, ...]
+    gate: Gate
     control_flow: tuple[ControlFlow, ...]
     provenance: Mapping[str, Any]
     task: str
@@ -65,41 +68,33 @@ def plan(
     probes: Iterable[Probe | tuple[Tensor, ...]] | None = None,
     provenance: Mapping[str, Any] | None = None,
     task: str = TENSORS,
+    *,
+    test: Split | None = None,
+    overrides: Overrides = NO_OVERRIDES,
 ) -> Plan:
-    """Decide on what the artifacts of `captured` are compared: `probes`, else the example and values like it; and
-    more inputs where those leave a way through the model's control flow untaken and search finds any."""
-    untried: list[str] = []
+    """Decide on what the artifacts of `captured` are compared: `probes`, else the example and values like it; the rows
+    of a batch, each alone; more inputs where those leave a way through the model's control flow untaken and search
+    finds any; and every image of `test`."""
+    reference = Reference(captured.module)
     if probes is None:
-        drawn = drawn_probes(captured.signature, captured.example_inputs)
-        given = [probe for probe in drawn if _eager_takes(captured.module, probe, untried)]
-    else:
-        given = [as_probe(probe) for probe in probes]
+        probes = drawn_probes(captured.signature, captured.example_inputs)
+    given, untried = usable(reference, probes)
+    given += usable(reference, row_probes(given, captured.signature))[0]
     for probe in given[:3]:
-        _refuse_randomness(captured.module, probe)
+        _refuse_randomness(reference, probe)
     covering, control_flow = cover(captured, given)
     if provenance is None:
         provenance = own_provenance(captured.module)
-    return Plan(captured, tuple(covering), control_flow, dict(provenance), task, tuple(untried))
+    gate = Gate(reference, tuple(covering), test, overrides)
+    return Plan(captured, gate, control_flow, dict(provenance), task, tuple(untried))
 
 
-def _eager_takes(module: nn.Module, probe: Probe, untried: list[str]) -> bool:
-    """A drawn probe may be outside of what the model is for (too long a sequence): then it proves nothing."""
-    try:
-        eager_outputs(module, probe.inputs)
-    except UsageError as cause:
-        if probe.family != DRAWN:
-            raise
-        untried.append(f"not proven for inputs [{probe.shapes}]: {cause.message}")
-        return False
-    return True
-
-
-def _refuse_randomness(module: nn.Module, probe: Probe) -> None:
-    first, second = (eager_outputs(module, probe.inputs)[0] for _ in range(2))
-    for a, b in zip(first, second, strict=True):
+def _refuse_randomness(reference: Reference, probe: Probe) -> None:
+    title = type(reference.module).__name__
+    for a, b in zip(reference.answer(probe).leaves, reference.outputs(probe.inputs), strict=True):
         if not torch.allclose(a.double(), b.double(), rtol=1e-6, atol=1e-6, equal_nan=True):
             raise ExportError(
-                f"{type(module).__name__}.forward draws random numbers: eager itself differs between two calls",
+                f"{title}.forward draws random numbers: eager itself differs between two calls",
                 "Draw them outside and pass them in, or switch the randomness off in eval mode.",
             )
 
@@ -160,7 +155,7 @@ def write_proven(prepared: Plan, format: str, path: Path) -> tuple[Artifact, Rep
     with scratch_folder(path) as folder:
         written = folder / path.name
         try:
-            how = entry.write(captured, written, metadata, [probe.inputs for probe in prepared.probes])
+            how = entry.write(captured, written, metadata, [probe.inputs for probe in prepared.gate.probes])
         except DeploypipeError:
             raise
         except Exception as cause:
@@ -169,12 +164,13 @@ def write_proven(prepared: Plan, format: str, path: Path) -> tuple[Artifact, Rep
                 "Another format may carry it: `deploypipe formats` lists them.",
             ) from cause
         try:
-            runner = read_runner(written)
+            report = prepared.gate.examine(written, title=str(path), fresh=False)
         except ParityError as cause:
             reason = first_line(_root(cause)).replace(str(written), path.name)
             raise ExportError(f"{type(captured.module).__name__} cannot be run as {format}: {reason}",
                               "Another format may carry it: `deploypipe formats` lists them.") from cause  # fmt: skip
-        report = compare(captured.module, runner, str(path), prepared.probes)
+        if report.passed:
+            _seal(entry, written, report, prepared.gate.probes[0])
         artifact = Artifact(
             path=path,
             format=format,
@@ -182,7 +178,7 @@ def write_proven(prepared: Plan, format: str, path: Path) -> tuple[Artifact, Rep
             sha256=sha256_file(written),
             provenance={**prepared.provenance, **({"how": how} if how else {})},
             parity=report.summary(),
-            samples=_sample(captured.module, prepared.probes),
+            samples=_sample(captured.module, prepared.gate.probes),
             control_flow=prepared.control_flow,
             task=prepared.task,
         )
@@ -192,6 +188,22 @@ def write_proven(prepared: Plan, format: str, path: Path) -> tuple[Artifact, Rep
             written.replace(path)
             artifact.write_sidecar()
     return artifact, report
+
+
+def _seal(entry: Format, path: Path, report: Report, probe: Probe) -> None:
+    """Write into the proven file that it is proven: its own answer must not change by that."""
+    before = read_runner(path)(*probe.inputs)
+    seal = {"verdict": report.verdict, "sha256": digest_of(report.summary())}
+    entry.seal(path, json.dumps(seal))
+    sealed = read_runner(path)
+    same = _equal(flatten(before)[0], flatten(sealed(*probe.inputs))[0])
+    if sealed.seal != seal or not same:
+        raise ExportError(f"{path.name} is no longer what was proven once its verdict is in it", "This is a bug.")
+
+
+def _equal(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
+    pairs = zip(first, second, strict=True)
+    return all(torch.allclose(a.double(), b.double(), rtol=0, atol=0, equal_nan=True) for a, b in pairs)
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from deploypipe import train as training
 from deploypipe.artifact import IMAGE_CLASSIFICATION, Artifact, read_artifact, read_runner
-from deploypipe.capture import capture
+from deploypipe.capture import argument_names, capture, reference_copy
 from deploypipe.errors import DeploypipeError, PackageError, ParityError, UsageError, first_line
 from deploypipe.export import Plan, Written, plan, suffix_of, write_each
 from deploypipe.files import write_json
 from deploypipe.formats import FORMATS
 from deploypipe.models import entry_of
-from deploypipe.parity import Probe, Report, compare, image_probes
+from deploypipe.parity import NO_OVERRIDES, Gate, Overrides, Report, image_probes
 from deploypipe.runs import Run, open_run
 from deploypipe.serve import server
 from deploypipe.serve.archive import Archive
@@ -130,19 +130,15 @@ def run(
     return Summary(done, tuple(zip(artifacts, reports, strict=True)), archive, http)
 
 
-def plan_run(run: Run, data_dir: Path | None = None) -> Plan:
+def plan_run(run: Run, data_dir: Path | None = None, overrides: Overrides = NO_OVERRIDES) -> Plan:
     """What the artifacts of a run's model must prove: an image classifier on test images and random pixels, any other
     on its example, values like it, and inputs that take its other ways."""
     entry = run.entry
     captured = capture(run.load_module(), entry.example(), entry.dynamic, entry.outputs)
-    return plan(captured, _test_images(run, data_dir), run.provenance(), entry.task)
-
-
-def _test_images(run: Run, data_dir: Path | None) -> list[Probe] | None:
     dataset = run.dataset(data_dir)
-    if dataset is None or run.entry.task != IMAGE_CLASSIFICATION:
-        return None
-    return image_probes(dataset.test.inputs)
+    test = dataset.test if dataset and entry.task == IMAGE_CLASSIFICATION else None
+    probes = image_probes(test.inputs) if test else None
+    return plan(captured, probes, run.provenance(), entry.task, test=test, overrides=overrides)
 
 
 def export_run(run: Run, formats: Sequence[str], prepared: Plan) -> list[Written]:
@@ -157,27 +153,37 @@ def run_of(folder: Path | None, artifact: Path | None) -> Run:
     return open_run(folder)
 
 
-def verify_run(run: Run, artifacts: Sequence[Path], data_dir: Path | None = None, device: str = "cpu") -> list[Report]:
+def verify_run(
+    run: Run,
+    artifacts: Sequence[Path],
+    data_dir: Path | None = None,
+    device: str = "cpu",
+    overrides: Overrides = NO_OVERRIDES,
+) -> list[Report]:
     """Compare each artifact with the run's eager model and write the reports to the run's `parity.json`."""
     if not artifacts:
         raise UsageError(f"{run.folder} has no artifact to verify", "Write one: `deploypipe export --format onnx`.")
-    module = run.load_module()
-    runners = [read_runner(path, device) for path in artifacts]
-    probes = _test_images(run, data_dir) or plan_run(run, data_dir).probes
-    reports = [compare(module, runner, str(path), probes) for runner, path in zip(runners, artifacts, strict=True)]
+    gate = plan_run(run, data_dir, overrides).gate
+    reports = [gate.examine(path, device) for path in artifacts]
     write_parity(run.parity, reports, weights_sha256=run.document["weights_sha256"], dataset=run.document["dataset"])
     return reports
 
 
-def probes_for(module: nn.Module, example: tuple[Tensor, ...], artifact: Path) -> Sequence[Probe]:
-    """What the user's own artifact is compared on, by its own signature: the example, values like it at other sizes,
-    and inputs that take the module's other ways. Of an artifact that deploypipe did not write, the example alone."""
+def gate_for(
+    module: nn.Module, example: tuple[Tensor, ...], artifact: Path, overrides: Overrides = NO_OVERRIDES
+) -> Gate:
+    """What the user's own artifact is held to, by the axes that it declares itself, whoever wrote it: the example,
+    values like it at other sizes, and inputs that take the module's other ways."""
+    names = argument_names(reference_copy(module), example)
     signature = read_runner(artifact).signature
-    if signature is None:
-        return [Probe("example", example)]
-    dynamic = {spec.name: {i: axis for i, axis in enumerate(spec.shape) if isinstance(axis, str)}
-               for spec in signature.inputs}  # fmt: skip
-    return plan(capture(module, example, {name: axes for name, axes in dynamic.items() if axes})).probes
+    specs = signature.inputs if signature else ()
+    dynamic = {
+        name: {i: axis for i, axis in enumerate(spec.shape) if isinstance(axis, str)}
+        for name, spec in zip(names, specs, strict=False)
+    }
+    return plan(
+        capture(module, example, {name: axes for name, axes in dynamic.items() if axes}), overrides=overrides
+    ).gate
 
 
 def write_parity(path: Path, reports: Sequence[Report], **facts: Any) -> None:

@@ -5,7 +5,7 @@ import math
 import shlex
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from rich.text import Text
 from deploypipe.bench import SeedTime, TrainingTimes
 from deploypipe.evaluate import Metrics
 from deploypipe.export import Plan, Written
-from deploypipe.parity import Report
+from deploypipe.parity import Distance, Report
 from deploypipe.pipeline import Summary
 from deploypipe.runs import Run
 from deploypipe.serve.record import Server
@@ -206,21 +206,32 @@ def control_flow(prepared: Plan) -> None:
 
 
 def reports(found: Sequence[Report]) -> None:
-    table = _table("artifact", "runs on", "probes", "output", "comparisons", "largest difference", "verdict")
+    """A table an artifact: a line per output and probe family, with the worst of its comparisons; then the checks."""
     for report in found:
-        for family, output in dict.fromkeys((outcome.family, outcome.output) for outcome in report.outcomes):
+        title = f"{report.artifact} on {report.provider}"
+        table = _table("output", "probes", "n", "largest", "mean", "99 %", "ULPs", "cosine", "classes", "", title=title)
+        for output, family in dict.fromkeys((outcome.output, outcome.family) for outcome in report.outcomes):
             rows = [row for row in report.outcomes if (row.family, row.output) == (family, output)]
-            differences = [row.max_difference for row in rows]
-            table.add_row(
-                Path(report.artifact).name,
-                report.provider,
-                family,
-                output,
-                str(len(rows)),
-                _difference(math.nan if any(map(math.isnan, differences)) else max(differences)),
-                verdict(all(row.passed for row in rows)),
-            )
-    out.print(table)
+            distances = [row.distance for row in rows]
+            table.add_row(output, family, str(len(rows)), *_worst(distances), verdict(all(row.passed for row in rows)))
+        out.print(table)
+        for finding in report.findings:
+            out.print(Text.assemble(f"{finding.check}: {finding.detail}  ", verdict(finding.passed)))
+        if ruled := [o.distance for o in report.outcomes if not math.isnan(o.distance.error)]:
+            error, own = max(d.error for d in ruled), max(d.eager_error for d in ruled)
+            out.print(f"largest distance from float64: {error:.1e}, eager's own {own:.1e}")
+
+
+def _worst(distances: Sequence[Distance]) -> list[str]:
+    def worst(pick: Callable[[list[float]], float], name: str, form: str) -> str:
+        values = [getattr(distance, name) for distance in distances]
+        known = [value for value in values if not math.isnan(value)]
+        return format(pick(known), form) if known else "–"
+
+    return [
+        worst(max, "largest", ".1e"), worst(max, "mean", ".1e"), worst(max, "p99", ".1e"), worst(max, "ulps", ".3g"),
+        worst(min, "cosine", ".6f"), worst(min, "agreement", ".2%"),
+    ]  # fmt: skip
 
 
 def verdict(passed: bool) -> Text:

@@ -134,7 +134,7 @@ OWN = ("--model", "net.py:Net", "--example", "net.py:inputs")
         (None, ["verify", *OWN, "--data-dir", "."], 2, "--data-dir is for a run, not with --model"),
         (None, ["predict", "net.py", "--url", "http://h:abc"], 2, "'http://h:abc' is no address of a server"),
         (no_exports, ["verify"], 2, "has no artifact to verify"),
-        (other_weights, ["verify", *RUN], 6, "model.onnx differs from the eager model on 12 of 12 comparisons"),
+        (other_weights, ["verify", *RUN], 6, "model.onnx differs from the eager model: differs on"),
         (damage_artifact, ["verify"], 6, "model.onnx cannot be loaded"),
         (None, ["verify", "--model", "net.py:Net"], 2, "--model needs --artifact"),
         (no_exports, ["package"], 7, "has no artifact to package"),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deploypipe.deadline import deadline
 from deploypipe.dynamic_to_static.capture import Capture
 from deploypipe.dynamic_to_static.copies import rewrite_forwards, working_copy
 from deploypipe.dynamic_to_static.runtime.context import Context, active
@@ -15,6 +16,9 @@ from deploypipe.dynamic_to_static.sites import AT_LEAST_ONCE, Site
 
 Probe = tuple[Any, ...]
 Coverage = dict[Site, frozenset[str]]
+
+PATIENCE = 5.0
+"""Seconds for one input that the search makes up: a loop of the model may have no end on it."""
 
 BRANCHES = frozenset({"true", "false"})
 LOOPS = frozenset({"0", "1", "many"})
@@ -83,7 +87,7 @@ def find_inputs(
         if not any(lacking.values()) or number >= attempts:
             break
         context = Context(capturing=False)
-        with torch.no_grad(), active(context):
+        with torch.no_grad(), active(context), deadline(PATIENCE):
             try:
                 copy(*(t.clone() if isinstance(t, Tensor) else t for t in candidate))
             except Exception:

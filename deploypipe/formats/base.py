@@ -1,6 +1,9 @@
 """What a format is. This file travels inside archives, like each format's reader."""
 
+import hashlib
+import json
 import logging
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,10 +17,18 @@ from torch import Tensor
 from ..signature import Signature, TensorSpec, dtype_name, flatten, unflatten
 
 if TYPE_CHECKING:
+    from ..anatomy import Anatomy
     from ..capture import Capture
 
 METADATA = "deploypipe.json"
 """The name under which an artifact carries its own description (signature, provenance) inside the file."""
+SEAL = "deploypipe.parity.json"
+"""The name of the entry that is added once the artifact is proven: the verdict, and the digest of what was proven."""
+
+
+def digest_of(parity: Mapping[str, Any]) -> str:
+    """sha256 over a sidecar's parity summary, by which a seal names it."""
+    return hashlib.sha256(json.dumps(parity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 class DeviceUnavailable(ValueError):
@@ -32,10 +43,12 @@ class Runner(ABC):
     provider: str
     """Where it really runs: "cpu", "cuda:0", "CPUExecutionProvider", …"""
 
-    def __init__(self, metadata: Mapping[str, Any], device: str) -> None:
-        self.metadata = metadata
+    def __init__(self, metadata: str, seal: str, device: str) -> None:
+        self.metadata: Mapping[str, Any] = json.loads(metadata or "{}")
+        self.seal: Mapping[str, Any] = json.loads(seal or "{}")
+        """{"verdict", "sha256"}: that it was proven, and the digest of its sidecar's parity; empty when it was not."""
         self.device = device
-        self.signature = Signature.from_json(metadata["signature"]) if metadata else None
+        self.signature = Signature.from_json(self.metadata["signature"]) if self.metadata else None
         """None for a file that deploypipe did not write."""
 
     def __call__(self, *inputs: Tensor) -> Any:
@@ -53,17 +66,18 @@ class Runner(ABC):
 
 
 class TorchRunner(Runner):
-    """An artifact that PyTorch itself runs, as `module` on `device`."""
+    """An artifact that PyTorch itself runs, as `module` on `device`, with at most `threads` CPU threads."""
 
     runtime = "torch"
     module: Callable[..., Any]
+    threads: int | None
 
     @property
     def provider(self) -> str:  # type: ignore[override]
         return self.device
 
     def run(self, *inputs: Tensor) -> list[Tensor]:
-        with inference():
+        with inference(), cpu_threads(self.threads):
             outputs = self.module(*(tensor.to(self.device) for tensor in inputs))
         return [leaf.cpu() for leaf in flatten(outputs)[0]]
 
@@ -76,6 +90,9 @@ class Format:
     of several ways to write it, it takes one that agrees with eager on the probes.
     `read(path, device, threads)` gives a Runner; `threads` bounds the CPU threads of one call, where it can.
     `carries` says in a line what it can hold.
+    `seal(path, text)` adds the entry `SEAL` to a written file and changes nothing else.
+    `variants(path, device)` names circumstances of this format alone under which its artifacts must do the same.
+    `inspect(path)` opens the file for the parity gate; it imports what it needs when called, for that does not travel.
     """
 
     name: str
@@ -83,6 +100,17 @@ class Format:
     carries: str
     write: Callable[["Capture", Path, str, Sequence[tuple[Tensor, ...]]], str]
     read: Callable[[Path, str, int | None], Runner]
+    seal: Callable[[Path, str], None]
+    variants: Callable[[Path, str], Mapping[str, Callable[[], Runner]]] = lambda path, device: {}
+    inspect: Callable[[Path], "Anatomy"] | None = None
+
+
+def seal_zip(path: Path, text: str) -> None:
+    """`SEAL` in a file as torch writes them: a zip with one folder, whose `extra/` is for its users."""
+    with zipfile.ZipFile(path, "a") as file:
+        root = file.namelist()[0].partition("/")[0]
+        entry = zipfile.ZipInfo(f"{root}/extra/{SEAL}", (1980, 1, 1, 0, 0, 0))
+        file.writestr(entry, text)
 
 
 def mismatches(specs: Sequence[TensorSpec], tensors: Sequence[Tensor]) -> list[str]:
@@ -117,6 +145,20 @@ def inference() -> Iterator[None]:
     """No gradients; and on a GPU no TF32, whose 10 bits of mantissa are another answer than float32's."""
     with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield
+
+
+@contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """At most `count` threads for an operator; None leaves it as it is."""
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -1,18 +1,19 @@
 """ONNX: one file, symbolic axes, run by ONNX Runtime."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from .base import METADATA, DeviceUnavailable, Format, Runner, errors_only
+from .base import METADATA, SEAL, DeviceUnavailable, Format, Runner, errors_only
 
 if TYPE_CHECKING:
     import onnx
 
+    from ..anatomy import Anatomy
     from ..capture import Capture
 
 OPSET = 20  # the newest that torch's dynamo exporter writes without converting
@@ -55,10 +56,11 @@ def _name_axes(graph: "onnx.GraphProto", names: Mapping[str, str]) -> None:
 class OnnxRunner(Runner):
     runtime = "onnxruntime"
 
-    def __init__(self, path: Path, device: str, threads: int | None) -> None:
+    def __init__(self, path: Path, device: str, threads: int | None, optimisation: str = "ORT_ENABLE_ALL") -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, optimisation)
         options.log_severity_level = 3  # errors; its warnings are about initializers that it removes
         if threads is not None:
             options.intra_op_num_threads = threads
@@ -78,12 +80,32 @@ class OnnxRunner(Runner):
         if kind == "cuda" and self.provider != "CUDAExecutionProvider":
             raise DeviceUnavailable(f"ONNX Runtime fell back to {self.provider} though {device!r} was asked for")
         properties = self.session.get_modelmeta().custom_metadata_map
-        super().__init__(json.loads(properties.get(METADATA, "{}")), device)
+        super().__init__(properties.get(METADATA, ""), properties.get(SEAL, ""), device)
 
     def run(self, *inputs: Tensor) -> list[Tensor]:
         names = [node.name for node in self.session.get_inputs()]
         feed = {name: tensor.detach().cpu().numpy() for name, tensor in zip(names, inputs, strict=True)}
         return [torch.from_numpy(output) for output in self.session.run(None, feed)]
+
+
+def seal(path: Path, text: str) -> None:
+    import onnx
+
+    proto = onnx.load_model(str(path))
+    proto.metadata_props.add(key=SEAL, value=text)
+    onnx.save_model(proto, str(path))
+
+
+def variants(path: Path, device: str) -> dict[str, Callable[[], Runner]]:
+    """Each level of graph optimisation but the usual one: levels have differed, and a server may choose its own."""
+    levels = {"off": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "extended": "ORT_ENABLE_EXTENDED"}
+    return {f"optimisation {name}": partial(OnnxRunner, path, device, None, level) for name, level in levels.items()}
+
+
+def inspect(path: Path) -> "Anatomy":
+    from deploypipe.anatomy.onnx import OnnxAnatomy
+
+    return OnnxAnatomy(path)
 
 
 FORMAT = Format(
@@ -92,4 +114,7 @@ FORMAT = Format(
     carries="any captured program; runs wherever ONNX Runtime does",
     write=write,
     read=OnnxRunner,
+    seal=seal,
+    variants=variants,
+    inspect=inspect,
 )

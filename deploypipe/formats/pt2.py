@@ -1,6 +1,5 @@
 """pt2: a saved `torch.export` program, run by PyTorch."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,9 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .base import METADATA, Format, TorchRunner, as_torch_device, errors_only
+from .base import METADATA, SEAL, Format, TorchRunner, as_torch_device, errors_only, seal_zip
 
 if TYPE_CHECKING:
+    from ..anatomy import Anatomy
     from ..capture import Capture
 
 SERIALIZER = "torch._export.serde.serialize"
@@ -26,7 +26,7 @@ def write(capture: "Capture", path: Path, metadata: str, probes: Sequence[tuple[
 class Pt2Runner(TorchRunner):
     def __init__(self, path: Path, device: str, threads: int | None) -> None:
         where = as_torch_device(device)
-        extra = {METADATA: ""}
+        extra = {METADATA: "", SEAL: ""}
         with errors_only(SERIALIZER):
             self.program = torch.export.load(path, extra_files=extra)
         if where.type != "cpu":
@@ -34,7 +34,14 @@ class Pt2Runner(TorchRunner):
 
             self.program = move_to_device_pass(self.program, where)
         self.module = self.program.module()
-        super().__init__(json.loads(extra[METADATA] or "{}"), str(where))
+        self.threads = threads
+        super().__init__(extra[METADATA], extra[SEAL], str(where))
+
+
+def inspect(path: Path) -> "Anatomy":
+    from deploypipe.anatomy.pt2 import Pt2Anatomy
+
+    return Pt2Anatomy(path)
 
 
 FORMAT = Format(
@@ -43,4 +50,6 @@ FORMAT = Format(
     carries="any captured program; runs with torch, without the model's source",
     write=write,
     read=Pt2Runner,
+    seal=seal_zip,
+    inspect=inspect,
 )

@@ -4,7 +4,6 @@ PyTorch 2.10 deprecated TorchScript and says so at each call; the format is stil
 FutureWarnings are silenced here, in the one file that uses it.
 """
 
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .base import METADATA, Format, TorchRunner, as_torch_device
+from .base import METADATA, SEAL, Format, TorchRunner, as_torch_device, seal_zip
 
 if TYPE_CHECKING:
+    from ..anatomy import Anatomy
     from ..capture import Capture
 
 
@@ -40,10 +40,17 @@ def write(capture: "Capture", path: Path, metadata: str, probes: Sequence[tuple[
 class TorchScriptRunner(TorchRunner):
     def __init__(self, path: Path, device: str, threads: int | None) -> None:
         where = as_torch_device(device)
-        extra = {METADATA: ""}
+        extra = {METADATA: "", SEAL: ""}
         with _deprecated():
             self.module = torch.jit.load(path, map_location=where, _extra_files=extra)  # type: ignore[no-untyped-call]
-        super().__init__(json.loads(extra[METADATA] or "{}"), str(where))
+        self.threads = threads
+        super().__init__(extra[METADATA], extra[SEAL], str(where))
+
+
+def inspect(path: Path) -> "Anatomy":
+    from deploypipe.anatomy.torchscript import TorchScriptAnatomy
+
+    return TorchScriptAnatomy(path)
 
 
 FORMAT = Format(
@@ -52,4 +59,6 @@ FORMAT = Format(
     carries="what torch.jit.script takes, and any captured program; loads in C++ and in older servers",
     write=write,
     read=TorchScriptRunner,
+    seal=seal_zip,
+    inspect=inspect,
 )

@@ -5,6 +5,7 @@ checkpoint.previous.pt   the one before, for when the last is damaged
 """
 
 import io
+import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,7 +63,9 @@ def save(folder: Path, document: dict[str, Any]) -> None:
     torch.save({"schema": SCHEMA, **document}, content)
     path = folder / LAST
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
+        with temporary.open("wb") as file:
+            file.write(content.getbuffer())
+            os.fsync(file.fileno())  # on the disk before the last one gives way
         if path.exists():
             path.replace(folder / PREVIOUS)
 

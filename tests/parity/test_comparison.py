@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import deploypipe
 from deploypipe.errors import ParityError, UsageError
 from deploypipe.formats.base import Runner
-from deploypipe.parity import Probe, Tolerance, compare, drawn_probes, image_probes
+from deploypipe.parity import NO_OVERRIDES, Gate, Overrides, Probe, Reference, Report
 from deploypipe.runs import Run
 from deploypipe.signature import Signature, TensorSpec, flatten
 
@@ -39,8 +39,16 @@ class Fake(Runner):
         return flatten(self.function(*inputs))[0]
 
 
-def report_of(function: Callable[..., Any], module: nn.Module | None = None, **options: Any) -> deploypipe.Report:
-    return compare((module or Scale()).eval(), Fake(function, **options), "artifact", [(INPUT,)])
+def report_of(
+    function: Callable[..., Any],
+    module: nn.Module | None = None,
+    *,
+    probe: Probe | None = None,
+    overrides: Overrides = NO_OVERRIDES,
+    **options: Any,
+) -> Report:
+    gate = Gate(Reference(module or Scale()), (probe or Probe("given", (INPUT,)),), overrides=overrides)
+    return gate.examine_runner(Fake(function, **options), "artifact")
 
 
 def test_equal_is_passed() -> None:
@@ -78,7 +86,7 @@ def fails(x: Tensor) -> Tensor:
 def test_every_kind_of_difference_fails_and_is_named(function: Callable[..., Any], problem: str) -> None:
     report = report_of(function)
     assert not report.passed and len(report.failures) == 1
-    with pytest.raises(ParityError, match="artifact differs from the eager model on 1 of 1 comparisons"):
+    with pytest.raises(ParityError, match="artifact differs from the eager model: differs on 1 of 1 comparisons"):
         report.raise_if_failed()
     import re
 
@@ -106,17 +114,17 @@ def test_nan_and_infinity_must_stand_in_the_same_places(values: list[float], pas
 
 def test_the_tolerance_is_absolute_plus_relative() -> None:
     allowed = 1e-5 + 1.3e-6 * 6
-    assert report_of(with_value(6 + 0.8 * allowed)).passed
-    assert not report_of(with_value(6 + 1.3 * allowed)).passed
+    alone = Probe("given", (INPUT,), ruled=False)
+    assert report_of(with_value(6 + 0.8 * allowed), probe=alone).passed
+    assert not report_of(with_value(6 + 1.3 * allowed), probe=alone).passed
     # Another runtime sums in another order, and may.
-    assert report_of(with_value(6 + 1.3 * allowed), runtime="onnxruntime").passed
+    assert report_of(with_value(6 + 1.3 * allowed), probe=alone, runtime="onnxruntime").passed
     assert not report_of(with_value(6.01), runtime="onnxruntime").passed
 
 
 def test_extreme_inputs_get_a_tolerance_of_their_magnitude() -> None:
-    off = Fake(lambda x: x * 2 + 1e-3)
-    assert not compare(Scale(), off, "artifact", [Probe("found", (INPUT * 1e-3,))]).passed
-    assert compare(Scale(), off, "artifact", [Probe("found", (INPUT * 1e-3,), magnitude=1e3)]).passed
+    probes = [Probe("found", (INPUT * 1e-3,), magnitude, ruled=False) for magnitude in (1, 1e3)]
+    assert [report_of(lambda x: x * 2 + 1e-3, probe=probe).passed for probe in probes] == [False, True]
 
 
 class Counts(nn.Module):
@@ -134,7 +142,7 @@ def test_a_forward_that_works_in_place_does_not_hide_a_difference() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.mul_(2)
 
-    assert not compare(InPlace(), Fake(lambda x: x), "artifact", [(INPUT,)]).passed
+    assert not report_of(lambda x: x, InPlace()).passed
     assert INPUT[0, 0] == 1
 
 
@@ -157,7 +165,7 @@ def test_names_and_nesting_must_be_the_same(function: Callable[..., Any]) -> Non
 
 
 def test_no_probe_is_no_proof() -> None:
-    report = compare(Scale(), Fake(lambda x: x * 2), "artifact", [])
+    report = Gate(Reference(Scale()), ()).examine_runner(Fake(lambda x: x * 2), "artifact")
     assert not report.passed
     with pytest.raises(ParityError, match="compared on no probe"):
         report.raise_if_failed()
@@ -165,24 +173,7 @@ def test_no_probe_is_no_proof() -> None:
 
 def test_a_probe_that_eager_does_not_take_is_the_callers_mistake() -> None:
     with pytest.raises(UsageError, match=r"probe wrong \[2\]: the eager model fails on inputs float32\[2\]"):
-        compare(nn.Linear(3, 1), Fake(lambda x: x), "artifact", [Probe("wrong", (torch.zeros(2),))])
-
-
-def test_image_probes_cover_sizes_and_both_families() -> None:
-    probes = image_probes(torch.zeros(10, 1, 28, 28, dtype=torch.uint8))
-    assert {(probe.family, len(probe.inputs[0])) for probe in probes} == {
-        (family, size) for family in ("test images", "random pixels") for size in (1, 2, 3, 7, 32, 64)
-    }
-    assert all(probe.inputs[0].dtype == torch.uint8 for probe in probes)
-
-
-def test_drawn_probes_keep_dtype_range_and_fixed_axes() -> None:
-    signature = Signature((TensorSpec("t", "int64", ("batch", 3)), TensorSpec("m", "bool", (2,))), ())
-    example = (torch.tensor([[4, 5, 9]]), torch.tensor([True, False]))
-    for probe in drawn_probes(signature, example)[1:]:
-        tokens, mask = probe.inputs
-        assert tokens.shape[1] == 3 and tokens.dtype == torch.int64 and tokens.min() >= 4 and tokens.max() <= 9
-        assert mask.shape == (2,) and mask.dtype == torch.bool
+        report_of(lambda x: x, nn.Linear(3, 1), probe=Probe("wrong", (torch.zeros(2),)))
 
 
 def test_verify_finds_an_artifact_of_other_weights(digits_run: Run, tmp_path: Path) -> None:
@@ -194,4 +185,5 @@ def test_verify_finds_an_artifact_of_other_weights(digits_run: Run, tmp_path: Pa
         next(module.parameters()).mul_(1.01)
     report = deploypipe.verify(module, artifact, probes)
     assert not report.passed and report.failures[0].output == "logits"
-    assert deploypipe.verify(module, artifact, probes, tolerance=Tolerance(10.0, 0.0)).passed
+    loose = Overrides(atol={"logits": 10.0})
+    assert deploypipe.verify(module, artifact, probes, overrides=loose).passed

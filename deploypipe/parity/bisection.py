@@ -1,0 +1,215 @@
+"""Where an artifact departs from eager: the first operator whose result is none of eager's.
+
+The artifact may be anybody's file, so nothing is known of how its nodes came from the module. Both sides run on the
+same inputs, every intermediate result is kept, and the artifact's are looked up among eager's by value.
+
+A result that is not found need not be wrong: exporters split operators, and fuse them. So the search starts at the
+wrong output and walks back, from each node to those it reads from, through what is not found; what is found ends it.
+Where the walk ends is the culprit: a node that departs though all that it reads is right. The same walk through eager's
+operators, looked up among the artifact's results, ends at the operator that should be there.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor, nn
+
+from deploypipe.anatomy import Anatomy, Node
+from deploypipe.capture import reference_copy
+from deploypipe.parity.matching import Found, Pool, apart, is_telling
+from deploypipe.parity.recording import Recording, record
+from deploypipe.parity.report import Culprit
+
+FEWEST, MOST = 8.0, 80.0
+"""How far apart two results of one operator may be, in units of rounding relative to the largest value: for float32
+1e-6 and 1e-5. Sums of some thousand terms in another order stay below the first."""
+AGREEING = 16.0
+"""Outputs this close agree: there is nothing to locate."""
+
+SHAPE_OPERATORS = frozenset(
+    ("Shape", "Size", "aten.sym_size.int", "aten.sym_numel.default", "aten::size", "aten::numel", "aten::len", "aten::dim")
+)  # fmt: skip
+"""They read a tensor's shape, and none of its values."""
+
+
+def locate(module: nn.Module, anatomy: Anatomy, inputs: tuple[Tensor, ...]) -> Culprit | None:
+    """The first operator of the artifact whose result for `inputs` is not the eager `module`'s. None where the outputs
+    agree, and where it cannot be told. Never raises: where is a help, and must not hide that they differ."""
+    try:
+        eager = record(reference_copy(module), inputs)
+        return _Search(eager, _Graph(anatomy, inputs)).culprit()
+    except Exception:
+        return None
+
+
+class _Graph:
+    """The artifact's nodes, by their indices, and what flows between them."""
+
+    def __init__(self, anatomy: Anatomy, inputs: Sequence[Tensor]) -> None:
+        self.nodes = anatomy.nodes
+        self.values = dict(anatomy.values(inputs))
+        made = {name: index for index, node in enumerate(self.nodes) for name in node.outputs}
+        self.outputs = [spec.name for spec in anatomy.outputs]
+        read = {name for node in self.nodes for name in node.inputs}
+        if not all(name in self.values for name in self.outputs):
+            self.outputs = [name for name in made if name not in read]
+        self.makers_of_outputs = [made.get(name) for name in self.outputs]
+        self.used = read | set(self.outputs)
+        given = {spec.name for spec in anatomy.inputs} or read - made.keys() - anatomy.constants.keys()
+        self.moving = set(given)
+        """The values that depend on those of the inputs; the others are weights, constants and sizes."""
+        self.makers: list[list[int]] = []
+        for node in self.nodes:
+            moves = node.operator not in SHAPE_OPERATORS and not self.moving.isdisjoint(node.inputs)
+            self.moving.update(node.outputs if moves else ())
+            self.makers.append([made[name] for name in node.inputs if name in made and name in self.moving and moves])
+
+
+class _Search:
+    """One artifact beside one recording of eager."""
+
+    def __init__(self, eager: Recording, graph: _Graph) -> None:
+        self.eager, self.graph = eager, graph
+        distances = [
+            apart(graph.values[name], expected) if name in graph.values else math.inf
+            for name, expected in zip(graph.outputs, eager.outputs, strict=False)
+        ]
+        self.wrong = [i for i, distance in enumerate(distances) if distance > AGREEING]
+        # A small difference must be told from rounding, a large one from the smaller ones that lead up to it.
+        self.allowed = min(max(max(distances, default=0.0) / 100, FEWEST), MOST)
+        self.found: dict[str, Found] = {}
+        self.telling: set[str] = set()
+
+    def culprit(self) -> Culprit | None:
+        if not self.wrong:
+            return None
+        self._look_up((i, value) for i, step in enumerate(self.eager.steps) for value in step.values)
+        node, step = self._first(exactly=False)
+        other, instead = self._first(exactly=True)
+        if other is not None and instead is not None and (node is None or other < node):
+            # The same numbers in another layout: exporters choose layouts, so to lay them out anew is a departure only
+            # where that is what eager does there; an operator that computes lays its result out as eager's does.
+            if self.eager.steps[instead].is_view or not self._only_lays_out(self.graph.nodes[other]):
+                return self._culprit(other, instead)
+        if node is not None and step is not None:
+            # Where eager has one operator and the artifact several, each of them has its place in its decomposition.
+            self._look_up((step, value) for value in self.eager.parts(step))
+            node = next(iter(self._departing_nodes(exactly=False)), node)
+        return self._culprit(node, step)
+
+    def _look_up(self, results: Iterable[tuple[int, Tensor]]) -> None:
+        """Find the artifact's values that are not found yet among `results`."""
+        pool = Pool(self.allowed)
+        for step, value in results:
+            pool.add(step, value)
+        for name in self.graph.moving:
+            if name in self.graph.values and not self.found.get(name):
+                value = self.graph.values[name]
+                self.found[name] = pool.find(value)
+                if self.found[name] and is_telling(value):
+                    self.telling.add(name)
+
+    def _first(self, exactly: bool) -> tuple[int | None, int | None]:
+        """The first node that departs, and eager's operator at that place: the first that is missing, of those that
+        read what the node reads if there are such."""
+        node = next(iter(self._departing_nodes(exactly)), None)
+        ends = self._missing_steps(exactly)
+        given = self._steps_of(self.graph.nodes[node].inputs) if node is not None else set()
+        # What only decides which way to go is on no way back from an output.
+        for steps in (ends, sorted(self._missing(exactly))):
+            for step in steps:
+                if self.eager.steps[step].reads & given:
+                    return node, step
+        return node, next(iter(ends), None)
+
+    def _departing_nodes(self, exactly: bool) -> list[int]:
+        graph = self.graph
+        read = {source for step in self._missing(exactly) for source in self.eager.steps[step].reads}
+        right = [self._is_right(node, exactly, read) for node in graph.nodes]
+        return _ends(graph.makers, right, [graph.makers_of_outputs[i] for i in self.wrong])
+
+    def _is_right(self, node: Node, exactly: bool, read: set[int]) -> bool | None:
+        """Whether what a node computes is among eager's results; None where that says nothing, or nothing is seen.
+        `read` is what eager's missing operators read."""
+        found = {name: self.found[name] for name in node.outputs if name in self.found and name in self.graph.used}
+        if not all(item.exactly if exactly else item for item in found.values()):
+            # A counter or a condition that eager leaves to Python is none of its results, either.
+            telling = any(is_telling(self.graph.values[name]) for name in found)
+            return False if telling or self._steps_of(node.inputs) & read else None
+        return True if self.telling.intersection(found) else None
+
+    def _only_lays_out(self, node: Node) -> bool:
+        return not self._steps_of(node.inputs).isdisjoint(self._steps_of(node.outputs))
+
+    def _missing_steps(self, exactly: bool) -> list[int]:
+        """Where the walk through eager's operators ends."""
+        steps, missing, telling = self.eager.steps, self._missing(exactly), self._steps_of(self.telling, exactly)
+        right = [
+            False if i in missing else i in telling or not step.from_inputs or None for i, step in enumerate(steps)
+        ]
+        return _ends([step.reads for step in steps], right, [self.eager.origins[i] for i in self.wrong])
+
+    def _missing(self, exactly: bool) -> set[int]:
+        """Eager's operators whose results are not in the artifact."""
+        there = self._steps_of(self.found, exactly)
+        return {i for i, step in enumerate(self.eager.steps) if step.from_inputs and i not in there}
+
+    def _steps_of(self, names: Iterable[str], exactly: bool = False) -> set[int]:
+        """The steps whose results these values are."""
+        found = [self.found[name] for name in names if name in self.found]
+        return {step for item in found for step in (item.exactly if exactly else item.exactly | item.laid_out)}
+
+    def _culprit(self, index: int | None, step: int | None) -> Culprit:
+        graph, steps = self.graph, self.eager.steps
+        if index is None:
+            # All is eager's, and yet the output is not: it is another of its results than the one that is due.
+            index = graph.makers_of_outputs[self.wrong[0]]
+            step = step if step is not None else self.eager.origins[self.wrong[0]]
+        if index is None:
+            node = Node(graph.outputs[self.wrong[0]], "", (), graph.outputs[self.wrong[0] : self.wrong[0] + 1])
+        else:
+            node = graph.nodes[index]
+        # What eager does not do has its place after what it reads.
+        place = step if step is not None else max(self._steps_of(node.inputs), default=None)
+        return Culprit(
+            node.name,
+            node.operator,
+            (steps[place].module if place is not None else "") or node.module,
+            (steps[place].source if place is not None else "") or node.source,
+            steps[step].operator if step is not None else "",
+            self._difference(node, step),
+        )
+
+    def _difference(self, node: Node, step: int | None) -> float:
+        """From the result of eager's operator, or, where the node stands for several, of the last of them: that of a
+        later one, if it is much closer."""
+        here, *later = [
+            (self.graph.values[name].double() - expected.double()).abs().max().item()
+            for place in (range(step, len(self.eager.steps)) if step is not None else ())
+            for expected in self.eager.steps[place].values
+            for name in node.outputs
+            if name in self.graph.values and self.graph.values[name].shape == expected.shape and expected.numel()
+        ] or [math.nan]
+        closest = min(later, default=here)
+        return closest if closest < here / 10 else here
+
+
+def _ends(parents: Sequence[Iterable[int]], right: Sequence[bool | None], starts: Iterable[int | None]) -> list[int]:
+    """Walk back from `starts`, from each index to its parents (which are smaller), as long as they are not right:
+    the wrong ones at which that ends, in order. What is neither right nor wrong is passed through."""
+    walked: set[int] = set()
+    todo = [index for index in starts if index is not None]
+    while todo:
+        index = todo.pop()
+        if index not in walked and not right[index]:
+            walked.add(index)
+            todo += parents[index]
+    ends: list[int] = []
+    after_wrong: set[int] = set()
+    for index in sorted(walked):
+        if not after_wrong.isdisjoint(parents[index]):
+            after_wrong.add(index)
+        elif right[index] is False:
+            after_wrong.add(index)
+            ends.append(index)
+    return ends

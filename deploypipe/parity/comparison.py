@@ -1,0 +1,186 @@
+"""One artifact's outputs against eager's: names, order, number, shapes and dtypes strictly, then values in float64."""
+
+import copy
+import json
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from deploypipe.errors import first_line
+from deploypipe.formats.base import Runner
+from deploypipe.parity.probes import Probe
+from deploypipe.parity.reference import NARROW, Answer
+from deploypipe.parity.report import Distance, Outcome
+from deploypipe.parity.tolerances import EXACT, Overrides, Tolerance, tolerance_of
+from deploypipe.signature import Signature, Structure, by_name, dtype_name, flatten, leaf_names
+
+RULER_FACTOR, RULER_FLOOR = 8.0, 16.0
+"""An artifact's error against float64 may be at most RULER_FACTOR times eager's own, plus RULER_FLOOR units in the last
+place of the output's largest value.
+
+Rounding alone gives a sum that is taken in another order an error of the same size, not the same error; and where eager
+happens to be exact, an error of a few units. `benchmarks/parity/ruler.py` measures both on the zoo (untrained, several
+seeds, all formats): at most 2.4 times eager's error, and 2.8 units more than eager. The constants leave three and five
+times that for longer sums and other processors.
+"""
+
+
+@dataclass(frozen=True)
+class Returned:
+    """What an artifact gave for a probe: its outputs, flat, dicts in the order of their names; or what it failed of."""
+
+    leaves: tuple[Tensor, ...] = ()
+    structure: Structure = None
+    problem: str = ""
+
+
+def call(runner: Runner, probe: Probe) -> Returned:
+    try:
+        leaves, structure = flatten(by_name(runner(*copy.deepcopy(probe.inputs))))
+    except Exception as cause:
+        return Returned(problem=f"the artifact fails: {first_line(cause)}")
+    return Returned(tuple(leaves), structure)
+
+
+def compare(
+    answer: Answer, returned: Returned, probe: Probe, runner: Runner, overrides: Overrides, family: str = ""
+) -> list[Outcome]:
+    """An Outcome for each output, or one for all where the artifact fails or nests its outputs differently. `family`
+    replaces the probe's."""
+    names = output_names(runner.signature, answer)
+    problem = returned.problem
+    # An artifact written elsewhere knows a flat list only.
+    flat = runner.signature is None and len(returned.leaves) == len(answer.leaves)
+    if not problem and returned.structure != answer.structure and not flat:
+        problem = f"returns {_shown(returned.structure)}, eager {_shown(answer.structure)}"
+    if problem:
+        return [Outcome(family or probe.family, probe.shapes, ", ".join(names), False, 0.0, 0.0, problem=problem)]
+    exact = answer.exact or [None] * len(names)
+    outcomes = [
+        compare_output(want, got, wide, probe, name, runner.runtime, overrides)
+        for name, want, got, wide in zip(names, answer.leaves, returned.leaves, exact, strict=True)
+    ]
+    return [replace(outcome, family=family) for outcome in outcomes] if family else outcomes
+
+
+def output_names(signature: Signature | None, answer: Answer) -> list[str]:
+    """The signature's names, where their order cannot have been changed by `by_name`."""
+    count = len(answer.leaves)
+    if signature is not None and len(signature.outputs) == count and '"dict"' not in json.dumps(answer.structure):
+        return [spec.name for spec in signature.outputs]
+    return leaf_names(answer.structure)
+
+
+def _shown(structure: Structure) -> str:
+    """ "a tensor", "a tuple of 2", "a dict of a, b"."""
+    if structure is None:
+        return "a tensor"
+    ((kind, items),) = structure.items()
+    return f"a {kind} of {', '.join(name for name, _ in items) if kind == 'dict' else len(items)}"
+
+
+def compare_output(
+    want: Tensor, got: Tensor, exact: Tensor | None, probe: Probe, name: str, runtime: str, overrides: Overrides
+) -> Outcome:
+    """`want` from eager, `got` from the artifact, `exact` from the float64 ruler, if there is one."""
+    used = EXACT
+    if want.is_floating_point() or want.is_complex():
+        used = tolerance_of(want.dtype, runtime, name, overrides)
+        used = Tolerance(used.atol * probe.magnitude, used.rtol)
+    problem, distance = _compare(want, got, used)
+    if exact is not None and want.dtype in NARROW and got.shape == exact.shape:
+        distance = _measure_errors(distance, want, got, exact)
+        allowed = _allowed_error(distance.eager_error, want.dtype, exact)
+        # Whoever names a tolerance has said what error is fine.
+        if not problem and distance.error > allowed and not overrides.concern(name):
+            problem = (
+                f"{distance.error:.3g} away from float64, eager only {distance.eager_error:.3g} "
+                f"(allowed {allowed:.3g}, by rounding alone)"
+            )
+    return Outcome(probe.family, probe.shapes, name, not problem, used.atol, used.rtol, distance, problem)
+
+
+def _compare(want: Tensor, got: Tensor, tolerance: Tolerance) -> tuple[str, Distance]:
+    """What is wrong ("" when nothing is), and how far both are apart."""
+    if want.shape != got.shape:
+        return f"shape {list(got.shape)}, eager {list(want.shape)}", Distance()
+    if want.dtype != got.dtype:
+        return f"dtype {dtype_name(got.dtype)}, eager {dtype_name(want.dtype)}", Distance()
+    if not want.numel():
+        return "", Distance(*[0.0] * 4)
+    wide = torch.complex128 if want.is_complex() else torch.float64
+    exact = not (want.is_floating_point() or want.is_complex())
+    reference, value = want.to(wide), got.to(wide)
+    finite = reference.isfinite() & value.isfinite()
+    # Non-finite values agree when both are NaN, or the same infinity.
+    misplaced = ~finite & ~((reference == value) | (reference.isnan() & value.isnan()))
+    difference = torch.where(finite, (value - reference).abs(), 0.0)
+    magnitude = torch.where(finite, reference.abs(), 0.0)
+    distance = _distance(want, got, difference, magnitude, finite, tolerance)
+    # Integers beyond 2**53 are not exact in float64: compare them as they are.
+    allowed = tolerance.atol + tolerance.rtol * magnitude
+    wrong = misplaced | ((want != got) if exact else (finite & (difference > allowed)))
+    if not wrong.any():
+        return "", distance
+    worst = int(torch.where(wrong, torch.where(misplaced, math.inf, difference), -1.0).argmax())
+    index = [int(axis) for axis in torch.unravel_index(torch.tensor(worst), want.shape)]
+    enough = "" if misplaced.any() or exact else f"; atol {distance.needed_atol:.3g} would have passed"
+    return (
+        f"{int(wrong.sum())} of {wrong.numel()} values differ, worst at {index}: "
+        f"artifact {got.flatten()[worst].item()!r}, "
+        f"eager {want.flatten()[worst].item()!r} (atol {tolerance.atol:g}, rtol {tolerance.rtol:g}{enough})"
+    ), distance
+
+
+def _distance(
+    want: Tensor, got: Tensor, difference: Tensor, magnitude: Tensor, finite: Tensor, tolerance: Tolerance
+) -> Distance:
+    flat = difference.flatten()
+    rank = max(1, math.ceil(0.99 * len(flat)))
+    agreement = math.nan
+    if want.dim() == 2 and want.shape[1] > 1 and want.is_floating_point():
+        agreement = (want.argmax(1) == got.argmax(1)).double().mean().item()
+    return Distance(
+        largest=flat.max().item(),
+        mean=flat.mean().item(),
+        p99=flat.kthvalue(rank).values.item(),
+        ulps=(flat / _ulp(magnitude.flatten(), want.dtype)).max().item(),
+        cosine=_cosine(want, got, finite),
+        agreement=agreement,
+        needed_atol=(difference - tolerance.rtol * magnitude).max().clamp(min=0).item(),
+    )
+
+
+def _ulp(magnitude: Tensor, dtype: torch.dtype) -> Tensor:
+    """The distance from a float64 value to the next one of `dtype`; 1 for integers."""
+    if not (dtype.is_floating_point or dtype.is_complex):
+        return torch.ones_like(magnitude)
+    facts = torch.finfo(dtype)
+    exponent = torch.frexp(magnitude.clamp(min=facts.smallest_normal)).exponent
+    return torch.ldexp(torch.full_like(magnitude, facts.eps), exponent - 1)
+
+
+def _cosine(want: Tensor, got: Tensor, finite: Tensor) -> float:
+    if want.is_complex():
+        want, got, finite = torch.view_as_real(want), torch.view_as_real(got), finite.unsqueeze(-1)
+    a, b = (torch.where(finite, tensor.double(), 0.0).flatten() for tensor in (want, got))
+    norm = float(torch.linalg.vector_norm(a) * torch.linalg.vector_norm(b))
+    if norm == 0 or not math.isfinite(norm):
+        return 1.0 if torch.equal(a, b) else math.nan
+    return min(1.0, float(a @ b) / norm)
+
+
+def _measure_errors(distance: Distance, want: Tensor, got: Tensor, exact: Tensor) -> Distance:
+    finite = want.isfinite() & got.isfinite() & exact.isfinite()
+
+    def error(value: Tensor) -> float:
+        return torch.where(finite, (value.double() - exact).abs(), 0.0).max().item() if value.numel() else 0.0
+
+    return replace(distance, error=error(got), eager_error=error(want))
+
+
+def _allowed_error(eager_error: float, dtype: torch.dtype, exact: Tensor) -> float:
+    scale = torch.where(exact.isfinite(), exact.abs(), 0.0).max().item() if exact.numel() else 0.0
+    return RULER_FACTOR * eager_error + RULER_FLOOR * torch.finfo(dtype).eps * scale

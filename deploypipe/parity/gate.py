@@ -1,0 +1,128 @@
+"""The gate: all that an artifact of one model must show."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from torch import Tensor
+
+from deploypipe.artifact import read_runner
+from deploypipe.data import Split
+from deploypipe.errors import ParityError, UsageError
+from deploypipe.formats.base import Runner
+from deploypipe.parity.comparison import call, compare, output_names
+from deploypipe.parity.fresh import FreshProcess
+from deploypipe.parity.probes import Probe, as_probe
+from deploypipe.parity.reference import Reference
+from deploypipe.parity.report import Evidence, Finding, Outcome, Report
+from deploypipe.parity.settings import representatives, settings
+from deploypipe.parity.task import check_task, test_set_probes
+from deploypipe.parity.tolerances import NO_OVERRIDES, Overrides
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What the artifacts of one model are held to. Eager answers each probe once, for as many as are examined."""
+
+    reference: Reference
+    probes: tuple[Probe, ...]
+    test: Split | None = None
+    """Of an image classifier: every image goes through the artifact."""
+    overrides: Overrides = NO_OVERRIDES
+    seed: int = 0
+
+    @cached_property
+    def test_probes(self) -> list[Probe]:
+        return test_set_probes(self.test) if self.test else []
+
+    def examine(self, path: Path, device: str = "cpu", *, title: str = "", fresh: bool = True) -> Report:
+        """Everything that can be asked of a file: the probes and the test set, also under other circumstances, and
+        what is in it. `fresh` adds a process of its own, which takes seconds to start.
+
+        A difference is in the Report. ParityError for a file that cannot be loaded, UsageError for probes that eager
+        itself does not take.
+        """
+        runner = read_runner(path, device)
+        with ExitStack() as stack:
+            process = stack.enter_context(closing(FreshProcess(path, device, runner))) if fresh else None
+            report = self.examine_runner(runner, title or str(path))
+            if report.passed:
+                report = self._under_settings(report, path, device)
+            if report.passed and process:
+                report = _extended(report, self._compare(process, representatives(self.probes), "fresh process")[0])
+        return report
+
+    def examine_runner(self, runner: Runner, title: str) -> Report:
+        """The probes and the test set, through whatever answers like an artifact."""
+        outcomes, evidence = self._compare(runner, self.probes)
+        findings: list[Finding] = []
+        if evidence is None:
+            outcomes += self._compare(runner, representatives(self.probes), "same call again")[0]
+        if evidence is None and self.test is not None:
+            more, classes = check_task(self.reference, runner, self.test_probes, self.test, self.overrides)
+            outcomes += more
+            findings += [classes] if classes else []
+        return Report(
+            title, runner.runtime, runner.provider, tuple(outcomes), tuple(findings), seed=self.seed, evidence=evidence
+        )
+
+    def _under_settings(self, report: Report, path: Path, device: str) -> Report:
+        probes = representatives(self.probes)
+        for name, load in settings(path, device).items():
+            try:
+                outcomes, evidence = self._compare(load(), probes, name)
+            except (UsageError, ParityError) as cause:  # a device that this runtime cannot use; a file it cannot load
+                finding = Finding(name, isinstance(cause, UsageError), cause.message)
+                report = _extended(report, findings=[finding])
+            else:
+                report = _extended(report, outcomes, evidence=evidence)
+        return report
+
+    def _compare(
+        self, runner: Runner, probes: Sequence[Probe], family: str = ""
+    ) -> tuple[list[Outcome], Evidence | None]:
+        outcomes: list[Outcome] = []
+        evidence = None
+        for probe in probes:
+            answer = self.reference.answer(probe)
+            names = output_names(runner.signature, answer)
+            if unknown := self.overrides.names() - set(names):
+                raise UsageError(f"no output {', '.join(sorted(unknown))}", f"The outputs: {', '.join(names)}.")
+            found = compare(answer, call(runner, probe), probe, runner, self.overrides, family)
+            if evidence is None and not all(outcome.passed for outcome in found):
+                tolerances = tuple((outcome.atol, outcome.rtol) for outcome in found)
+                evidence = Evidence(probe, answer.leaves, tuple(names), tolerances)
+            outcomes += found
+        return outcomes, evidence
+
+
+def _extended(
+    report: Report,
+    outcomes: Sequence[Outcome] = (),
+    findings: Sequence[Finding] = (),
+    evidence: Evidence | None = None,
+) -> Report:
+    return replace(
+        report,
+        outcomes=(*report.outcomes, *outcomes),
+        findings=(*report.findings, *findings),
+        evidence=report.evidence or evidence,
+    )
+
+
+def usable(reference: Reference, probes: Iterable[Probe | tuple[Tensor, ...]]) -> tuple[list[Probe], list[str]]:
+    """The probes that eager takes, and a line for each drawn one that it does not: it may be outside of what the model
+    is for (too long a sequence), and proves nothing. UsageError for a given one."""
+    taken, untried = [], []
+    for probe in map(as_probe, probes):
+        try:
+            reference.answer(probe)
+        except UsageError as cause:
+            if not probe.optional:
+                raise
+            untried.append(f"not proven: {cause.message}")
+        else:
+            taken.append(probe)
+    return taken, untried

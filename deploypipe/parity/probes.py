@@ -1,0 +1,119 @@
+"""Probes: the inputs on which an artifact must return what eager returns, by families."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deploypipe.capture import check_inputs
+from deploypipe.signature import Signature
+
+SIZES = (1, 2, 3, 7, 32, 257)
+"""Of a batch, or of any symbolic axis, which has no largest size: the last stands for that. It is no power of two, and
+none that an example would have."""
+EXTREMES = (1e-4, 1e4)
+"""Factors on an example's values. Larger ones overflow float32 in models that square them twice."""
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """One input tuple, and the family it belongs to ("test images", "random pixels", …)."""
+
+    family: str
+    inputs: tuple[Tensor, ...]
+    magnitude: float = 1.0
+    """The absolute tolerance is for values around 1; it is multiplied by this for inputs that are far from it."""
+    ruled: bool = True
+    """Whether float64 is asked too. Not for thousands of rows, where it would take most of the time."""
+    optional: bool = False
+    """Drawn, not given: where eager itself refuses it, it proves nothing and is left out."""
+
+    @property
+    def rows(self) -> int:
+        return max((len(tensor) for tensor in self.inputs if tensor.dim()), default=1)
+
+    @property
+    def shapes(self) -> str:
+        return " ".join("x".join(map(str, tensor.shape)) or "scalar" for tensor in self.inputs)
+
+
+def as_probe(item: Probe | tuple[Tensor, ...]) -> Probe:
+    return item if isinstance(item, Probe) else Probe("given", check_inputs(item, "a probe"))
+
+
+def image_probes(images: Tensor, sizes: Sequence[int] = SIZES, seed: int = 0) -> list[Probe]:
+    """Real test images (`uint8 [n, 1, 28, 28]`) and random pixels, a batch of each size; and what no dataset has:
+    black, white, and every single pixel lit alone."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = tuple(images.shape[1:])
+    probes = []
+    for size in sizes:
+        chosen = torch.randint(len(images), (size,), generator=generator)
+        noise = torch.randint(0, 256, (size, *shape), dtype=torch.uint8, generator=generator)
+        probes += [Probe("test images", (images[chosen],)), Probe("random pixels", (noise,))]
+    pixels = shape[0] * shape[1] * shape[2]
+    one_hot = (torch.eye(pixels, dtype=torch.uint8) * 255).reshape(pixels, *shape)
+    return [
+        *probes,
+        Probe("all 0", (torch.zeros(3, *shape, dtype=torch.uint8),)),
+        Probe("all 255", (torch.full((3, *shape), 255, dtype=torch.uint8),)),
+        Probe("one pixel lit", (one_hot,), ruled=False),
+    ]
+
+
+def drawn_probes(signature: Signature, example: Sequence[Tensor], seed: int = 0) -> list[Probe]:
+    """Probes for a model known only by its example: the example itself; values of its kind and range drawn anew, with
+    every symbolic axis at every size; all zero; and floating-point values far smaller and larger."""
+    generator = torch.Generator().manual_seed(seed)
+    symbols = sorted({axis for spec in signature.inputs for axis in spec.shape if isinstance(axis, str)})
+
+    def draw(turn: int) -> tuple[Tensor, ...]:
+        # Each symbol goes through all sizes, and no two have the same one at a time.
+        chosen = {symbol: SIZES[(turn + offset) % len(SIZES)] for offset, symbol in enumerate(symbols)}
+        return tuple(
+            _like(tensor, [chosen[axis] if isinstance(axis, str) else axis for axis in spec.shape], generator)
+            for spec, tensor in zip(signature.inputs, example, strict=True)
+        )
+
+    probes = [Probe("example", tuple(example))]
+    probes += [Probe("drawn", draw(turn), optional=True) for turn in range(len(SIZES))]
+    probes.append(Probe("all zero", tuple(torch.zeros_like(tensor) for tensor in example), optional=True))
+    if any(tensor.is_floating_point() for tensor in example):
+        for factor in EXTREMES:
+            scaled = tuple(t * factor if t.is_floating_point() else t for t in draw(1))
+            probes.append(Probe(f"drawn x {factor:g}", scaled, magnitude=max(1.0, factor), optional=True))
+    return probes
+
+
+def _like(tensor: Tensor, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Values of the example's dtype and range; of a constant example, a range around it."""
+    size = list(shape)
+    if tensor.dtype == torch.bool:
+        return torch.rand(size, generator=generator) < 0.5
+    if tensor.is_floating_point() or tensor.is_complex():
+        real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+        finite = real[real.isfinite()].double()
+        middle = finite.mean().item() if finite.numel() else 0.0
+        spread = (finite.std().item() if finite.numel() > 1 else 0.0) or 1.0
+        kind = torch.complex128 if tensor.is_complex() else torch.float64
+        return (torch.randn(size, generator=generator, dtype=kind) * spread + middle).to(tensor.dtype)
+    low, high = (int(tensor.min()), int(tensor.max())) if tensor.numel() else (0, 1)
+    low, high = max(low, -(2**31)), min(high, 2**31 - 2)
+    if low == high:
+        low, high = min(low, 0), max(high, 1)
+    return torch.randint(low, high + 1, size, generator=generator).to(tensor.dtype)
+
+
+def row_probes(probes: Sequence[Probe], signature: Signature) -> list[Probe]:
+    """The rows of a small batch, each alone, where one symbol leads every input and output: eager's answers to these
+    and to the batch are one table, so an artifact that mixes rows differs on one of them."""
+    leading = {spec.shape[0] if spec.shape else None for spec in (*signature.inputs, *signature.outputs)}
+    if len(leading) != 1 or not isinstance(leading.pop(), str):
+        return []
+    small = [probe for probe in probes if 1 < probe.rows <= 7 and probe.magnitude == 1]
+    if not small:
+        return []
+    batch = max(small, key=lambda probe: probe.rows)
+    rows = zip(*(torch.split(tensor, 1) for tensor in batch.inputs), strict=True)
+    return [Probe("rows alone", tuple(row), optional=batch.optional) for row in rows]

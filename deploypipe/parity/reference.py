@@ -1,0 +1,105 @@
+"""What an artifact is held to: the author's module, eager, and its float64 copy as a ruler."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from deploypipe.capture import eager_outputs, reference_copy
+from deploypipe.errors import UsageError
+from deploypipe.parity.probes import Probe
+from deploypipe.signature import Structure, by_name, flatten, unflatten
+
+PATIENCE = 20.0
+"""Seconds for a drawn probe: on inputs that nobody gives a model, a loop of it may have no end."""
+NARROW = (torch.float16, torch.bfloat16, torch.float32)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Eager's outputs on one probe, flat, dicts in the order of their names."""
+
+    leaves: tuple[Tensor, ...]
+    structure: Structure
+    exact: tuple[Tensor, ...] | None
+    """The same in float64; None where the probe asks for no ruler, or the module does not run in float64."""
+
+
+class Reference:
+    """A module in eval mode, eager, on the CPU. It answers each probe once, for however many artifacts."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = reference_copy(module)
+        self._wide: nn.Module | None = None
+        self._answers: dict[int, tuple[Probe, Answer]] = {}
+
+    def answer(self, probe: Probe) -> Answer:
+        """UsageError when eager itself does not take the probe."""
+        # The probe is kept with its answer, so that its id is not given to another one.
+        if id(probe) not in self._answers:
+            self._answers[id(probe)] = probe, self._ask(probe)
+        return self._answers[id(probe)][1]
+
+    def outputs(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        return _sorted_outputs(self.module, inputs)[0]
+
+    def _ask(self, probe: Probe) -> Answer:
+        try:
+            leaves, structure = _sorted_outputs(self.module, probe.inputs, PATIENCE if probe.optional else None)
+        except UsageError as cause:
+            raise UsageError(f"probe {probe.family} [{probe.shapes}]: {cause.message}") from cause
+        return Answer(tuple(leaves), structure, self._in_float64(probe, leaves) if probe.ruled else None)
+
+    def _in_float64(self, probe: Probe, leaves: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
+        if not any(leaf.dtype in NARROW for leaf in leaves):
+            return None
+        if self._wide is None:
+            self._wide = copy.deepcopy(self.module).double()
+        try:
+            with float64():
+                exact, _ = _sorted_outputs(self._wide, tuple(map(widened, probe.inputs)), PATIENCE)
+        except Exception:  # whatever a user's code raises when its dtypes are not the ones it was written for
+            return None
+        # A decision that falls the other way in float64 may lead to other shapes: no ruler for those.
+        same = len(exact) == len(leaves) and all(a.shape == b.shape for a, b in zip(exact, leaves, strict=True))
+        return tuple(exact) if same else None
+
+
+def widened(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.dtype in NARROW else tensor
+
+
+def _sorted_outputs(
+    module: nn.Module, inputs: tuple[Tensor, ...], patience: float | None = None
+) -> tuple[list[Tensor], Structure]:
+    leaves, structure = eager_outputs(module, inputs, patience)
+    return flatten(by_name(unflatten(leaves, structure)))
+
+
+class _Float64(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Wherever an operator is asked for a narrower float (`x.float()`, `torch.zeros(3)`), it gives float64."""
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        def wide(value: Any) -> Any:
+            return torch.float64 if isinstance(value, torch.dtype) and value in NARROW else value
+
+        return func(*map(wide, args), **{name: wide(value) for name, value in (kwargs or {}).items()})
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    """All floating-point arithmetic of the block in float64, whatever dtypes its code names."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _Float64():  # type: ignore[no-untyped-call]
+            yield
+    finally:
+        torch.set_default_dtype(before)

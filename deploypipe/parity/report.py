@@ -1,0 +1,190 @@
+"""What the gate found: outcomes of comparisons, findings of other checks, where it broke, and the verdict."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from deploypipe.errors import ParityError
+from deploypipe.parity.probes import Probe
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far an artifact's values are from eager's, in float64 over the finite ones; NaN where it has no meaning."""
+
+    largest: float = math.nan
+    mean: float = math.nan
+    p99: float = math.nan
+    """99 of 100 values are at most this far."""
+    ulps: float = math.nan
+    """The largest distance in units in the last place of eager's value."""
+    cosine: float = math.nan
+    """Cosine of the angle between both, as vectors."""
+    agreement: float = math.nan
+    """Of a [rows, classes] output: the fraction of rows whose largest value is at the same class."""
+    needed_atol: float = math.nan
+    """The smallest absolute tolerance that would have passed, with the relative one as it is."""
+    error: float = math.nan
+    """The artifact's largest distance from float64."""
+    eager_error: float = math.nan
+    """Eager's own."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one output on one probe."""
+
+    family: str
+    shapes: str
+    output: str
+    passed: bool
+    atol: float
+    rtol: float
+    distance: Distance = Distance()
+    problem: str = ""
+
+    @property
+    def max_difference(self) -> float:
+        return self.distance.largest
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of a check that compares no values."""
+
+    check: str
+    """ "weights", "batch axis", "train mode", "classes", …"""
+    passed: bool
+    detail: str
+    """One line: what was found; of a failure what is wrong and where."""
+
+
+@dataclass(frozen=True)
+class Culprit:
+    """The first operator of an artifact whose result departs from eager's."""
+
+    node: str
+    operator: str
+    """ "Conv", "aten.conv2d.default", …: as the artifact calls it."""
+    module: str
+    """The author's submodule, "network.0"; "" for the module itself or where it is not known."""
+    source: str
+    """The author's line, "net.py:12"; "" where it is not known."""
+    eager: str
+    """What eager runs at that place; "" where it is not known."""
+    difference: float
+
+    def __str__(self) -> str:
+        place = " ".join(filter(None, [self.module and f"in {self.module}", self.source and f"at {self.source}"]))
+        eager = f", where eager runs {self.eager}" if self.eager else ""
+        return f"it departs at node {self.node!r} ({self.operator})" + (f" {place}" if place else "") + eager
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The first probe that failed, and what eager returns for it."""
+
+    probe: Probe
+    expected: tuple[Tensor, ...]
+    names: tuple[str, ...]
+    tolerances: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    artifact: str
+    runtime: str
+    provider: str
+    outcomes: tuple[Outcome, ...]
+    findings: tuple[Finding, ...] = ()
+    culprit: Culprit | None = None
+    seed: int = 0
+    evidence: Evidence | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.outcomes) and not self.failures and not self.broken
+
+    @property
+    def verdict(self) -> str:
+        return "passed" if self.passed else "failed"
+
+    @property
+    def failures(self) -> tuple[Outcome, ...]:
+        return tuple(outcome for outcome in self.outcomes if not outcome.passed)
+
+    @property
+    def broken(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if not finding.passed)
+
+    @property
+    def max_difference(self) -> float:
+        """Over all outcomes; NaN when any could not be compared."""
+        differences = [outcome.max_difference for outcome in self.outcomes]
+        return math.nan if any(map(math.isnan, differences)) else max(differences, default=math.nan)
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, in one line; "" when it passed."""
+        if self.passed:
+            return ""
+        if not self.outcomes:
+            return f"{self.artifact} was compared on no probe"
+        said = [f"{finding.check}: {finding.detail}" for finding in self.broken]
+        if self.failures:
+            shown = "; ".join(
+                f"output {failure.output!r} on {failure.family} [{failure.shapes}]: {failure.problem}"
+                for failure in self.failures[:3]
+            )
+            more = f"; and {len(self.failures) - 3} more" if len(self.failures) > 3 else ""
+            said.append(f"differs on {len(self.failures)} of {len(self.outcomes)} comparisons: {shown}{more}")
+        if self.culprit:
+            said.append(str(self.culprit))
+        return f"{self.artifact} differs from the eager model: " + "; ".join(said)
+
+    def summary(self) -> dict[str, Any]:
+        """What a sidecar keeps of it."""
+        errors = [(o.distance.error, o.distance.eager_error) for o in self.outcomes]
+        ruled = [(error, eager) for error, eager in errors if not math.isnan(error)]
+        return {
+            "verdict": self.verdict,
+            "comparisons": len(self.outcomes),
+            "families": sorted({outcome.family for outcome in self.outcomes}),
+            "checks": [finding.check for finding in self.findings],
+            "max_difference": _finite(self.max_difference),
+            "error": max((error for error, _ in ruled), default=None),
+            "eager_error": max((eager for _, eager in ruled), default=None),
+            "runtime": self.runtime,
+            "provider": self.provider,
+            "seed": self.seed,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "artifact": self.artifact,
+            **self.summary(),
+            "findings": [dataclasses.asdict(finding) for finding in self.findings],
+            "culprit": _jsonable(dataclasses.asdict(self.culprit)) if self.culprit else None,
+            "outcomes": [_jsonable(dataclasses.asdict(outcome)) for outcome in self.outcomes],
+        }
+
+    def raise_if_failed(self) -> None:
+        """ParityError with the first failures in full and the number of the rest."""
+        if not self.passed:
+            raise ParityError(self.reason, "" if self.outcomes else "Give at least one probe.")
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if math.isfinite(value) else None
+
+
+def _jsonable(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _jsonable(value) if isinstance(value, Mapping) else _finite(value) if isinstance(value, float) else value
+        for key, value in document.items()
+    }

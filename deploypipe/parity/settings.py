@@ -1,0 +1,36 @@
+"""The same artifact under other circumstances, which must not change what it returns."""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from deploypipe.artifact import format_of, read_runner
+from deploypipe.formats.base import Runner
+from deploypipe.parity.probes import Probe
+
+SMALL = 64
+
+
+def settings(path: Path, device: str) -> dict[str, Callable[[], Runner]]:
+    """What is different → how to load the artifact so: the number of threads, what the format has of its own (levels of
+    optimisation), and every other device that is there."""
+    cores = os.cpu_count() or 1
+    found: dict[str, Callable[[], Runner]] = {"1 thread": partial(read_runner, path, device, 1)}
+    if cores > 1:
+        found[f"{cores} threads"] = partial(read_runner, path, device, cores)
+    found |= format_of(path).variants(path, device)
+    devices = {"cpu", *(["cuda"] if torch.cuda.is_available() else [])} - {device.partition(":")[0]}
+    return found | {f"on {other}": partial(read_runner, path, other) for other in sorted(devices)}
+
+
+def representatives(probes: Sequence[Probe]) -> list[Probe]:
+    """One probe a family: the largest with at most `SMALL` rows, the smallest where there is none."""
+    chosen = []
+    for family in dict.fromkeys(probe.family for probe in probes):
+        members = [probe for probe in probes if probe.family == family]
+        small = [probe for probe in members if probe.rows <= SMALL]
+        chosen.append(max(small, key=lambda p: p.rows) if small else min(members, key=lambda p: p.rows))
+    return chosen

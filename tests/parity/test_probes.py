@@ -1,0 +1,70 @@
+import pytest
+import torch
+from torch import nn
+
+from deploypipe.errors import UsageError
+from deploypipe.parity import Probe, Reference, drawn_probes, image_probes, usable
+from deploypipe.parity.probes import SIZES, row_probes
+from deploypipe.signature import Signature, TensorSpec
+
+X = TensorSpec("x", "float32", ("batch", 3))
+Y = TensorSpec("y", "float32", ("batch",))
+
+
+def test_image_probes_cover_sizes_and_what_no_dataset_has() -> None:
+    probes = image_probes(torch.zeros(10, 1, 28, 28, dtype=torch.uint8))
+    families = {family: [probe for probe in probes if probe.family == family] for family in {p.family for p in probes}}
+    for family in ("test images", "random pixels"):
+        assert [probe.rows for probe in families[family]] == list(SIZES)
+    (lit,) = families["one pixel lit"]
+    assert lit.inputs[0].shape == (784, 1, 28, 28) and lit.inputs[0].sum() == 784 * 255
+    assert families["all 0"][0].inputs[0].max() == 0 and families["all 255"][0].inputs[0].min() == 255
+    assert all(probe.inputs[0].dtype == torch.uint8 for probe in probes)
+
+
+def test_drawn_probes_keep_dtype_range_and_fixed_axes() -> None:
+    signature = Signature((TensorSpec("t", "int64", ("batch", 3)), TensorSpec("m", "bool", (2,))), ())
+    example = (torch.tensor([[4, 5, 9]]), torch.tensor([True, False]))
+    drawn = [probe for probe in drawn_probes(signature, example) if probe.family == "drawn"]
+    assert [probe.rows for probe in drawn] == [max(size, 2) for size in SIZES]
+    for probe in drawn:
+        tokens, mask = probe.inputs
+        assert tokens.shape[1] == 3 and tokens.dtype == torch.int64 and tokens.min() >= 4 and tokens.max() <= 9
+        assert mask.shape == (2,) and mask.dtype == torch.bool
+
+
+def test_floats_are_drawn_far_smaller_and_larger_too() -> None:
+    probes = drawn_probes(Signature((X,), (Y,)), (torch.ones(2, 3),))
+    largest = {probe.family: probe.inputs[0].abs().max().item() for probe in probes}
+    assert largest["all zero"] == 0 and largest["drawn x 0.0001"] < 0.01 and largest["drawn x 10000"] > 1000
+
+
+@pytest.mark.parametrize(
+    ("outputs", "count"),
+    [((Y,), 7), ((TensorSpec("y", "float32", (3,)),), 0), ((TensorSpec("y", "float32", ()),), 0)],
+    ids=["row by row", "another axis leads", "a scalar"],
+)
+def test_rows_are_asked_alone_where_the_model_works_row_by_row(outputs: tuple[TensorSpec, ...], count: int) -> None:
+    signature = Signature((X,), outputs)
+    rows = row_probes(drawn_probes(signature, (torch.ones(2, 3),)), signature)
+    assert [probe.rows for probe in rows] == [1] * count
+
+
+class Endless(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        while x.sum() < 10:
+            x = x * 2
+        return x
+
+
+def test_a_drawn_probe_on_which_eager_never_ends_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploypipe.parity.reference.PATIENCE", 0.2)
+    zero, one = Probe("all zero", (torch.zeros(2),), optional=True), Probe("drawn", (torch.ones(2),), optional=True)
+    taken, untried = usable(Reference(Endless()), [zero, one])
+    assert taken == [one]
+    assert untried == ["not proven: probe all zero [2]: the eager model fails on inputs float32[2]: no end after 0.2 s"]
+
+
+def test_a_given_probe_that_eager_refuses_is_the_callers_mistake() -> None:
+    with pytest.raises(UsageError, match=r"probe given \[2\]: the eager model fails"):
+        usable(Reference(nn.Linear(3, 1)), [(torch.zeros(2),)])
