@@ -15,25 +15,26 @@ from typing import Annotated, Any, NoReturn, ParamSpec
 
 import typer
 
-from deploypipe import bench, data, doctor, pipeline, show
+from deploypipe import bench, data, doctor, pipeline, show, verification
 from deploypipe import train as training
 from deploypipe.artifact import read_runner
 from deploypipe.capture import capture
 from deploypipe.errors import DataError, DeploypipeError, Interrupted, ServingError, UsageError, first_line
 from deploypipe.evaluate import evaluate as evaluate_split
-from deploypipe.export import plan, suffix_of, write_each
+from deploypipe.export import plan, plan_run, suffix_of, write_each
 from deploypipe.formats import FORMATS
 from deploypipe.models import MODELS
 from deploypipe.parity import parse_overrides
-from deploypipe.runs import ROOT, Run, open_run
+from deploypipe.runs import ROOT, Run, open_run, run_of
 from deploypipe.serve import server
+from deploypipe.serve.client import client_for
 from deploypipe.serve.record import Server
 from deploypipe.train import TrainConfig, configure
 from deploypipe.training import distributed
 from deploypipe.training.optim import RATES, SCHEDULES
-from deploypipe.training.recipes import DEFAULT as DEFAULT_RECIPE
 from deploypipe.training.recipes import RECIPES
 from deploypipe.usercode import load_example, load_module, parse_dynamic
+from deploypipe.verification import Subjects
 
 app = typer.Typer(
     name="deploypipe",
@@ -59,7 +60,7 @@ UserModel = Annotated[str | None, typer.Option("--model", help="Your own module 
 UserExample = Annotated[str | None, typer.Option("--example", help="Its example inputs: file.py:name.")]
 UserAxes = Annotated[list[str] | None, typer.Option("--dynamic", help="An axis that stays dynamic: x:0=batch.")]
 RecipeOption = Annotated[
-    str | None, typer.Option(help=f"A set of settings: {', '.join(RECIPES)}. [default: {DEFAULT_RECIPE}]")
+    str | None, typer.Option(help=f"A set of settings: {', '.join(RECIPES)}. [default: the model's]")
 ]
 ConfigOption = Annotated[Path | None, typer.Option(help="A TOML file of settings, over the recipe's.")]
 SetOption = Annotated[
@@ -266,7 +267,7 @@ def evaluate(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> Document:
     """Accuracy, per-class precision and recall and the confusion matrix on the test set."""
-    opened = pipeline.run_of(run, artifact)
+    opened = run_of(run, artifact)
     dataset = opened.dataset(data_dir)
     if dataset is None:
         raise DataError(f"{opened.model} has no test set: it is not trained", "Try `deploypipe verify`.")
@@ -301,7 +302,7 @@ def export(
     if model is None:
         _refuse("an own --model", {"--example": example, "--dynamic": dynamic, "--out": out})
         opened = open_run(run)
-        prepared = pipeline.plan_run(opened, data_dir)
+        prepared = plan_run(opened, data_dir)
         paths = {name: opened.exports / f"model{suffix}" for name, suffix in suffixes.items()}
         then = [["verify", *_at(opened)], ["package", *_at(opened)]]
     else:
@@ -331,37 +332,47 @@ def export(
 def verify(
     run: RunOption = None,
     artifact: Annotated[Path | None, typer.Option(help="[default: every artifact of the run]")] = None,
+    mar: Annotated[Path | None, typer.Option(help="An archive, by the handler inside it.")] = None,
+    url: Annotated[str | None, typer.Option(help="A server, over HTTP.")] = None,
+    name: Annotated[str | None, typer.Option(help="Its model. [default: the one that `serve` serves there]")] = None,
     model: UserModel = None,
     example: UserExample = None,
+    dynamic: UserAxes = None,
     data_dir: DataDir = None,
     device: Annotated[str, typer.Option(help="Where the artifact runs: cpu or cuda.")] = "cpu",
     atol: Annotated[list[str] | None, typer.Option(help="Absolute tolerance: 1e-5, or logits:1e-5 for one.")] = None,
     rtol: Annotated[list[str] | None, typer.Option(help="Relative tolerance, likewise.")] = None,
 ) -> Document:
-    """Compare artifacts with the eager model; exit 6 on a difference."""
+    """Compare artifacts, an archive or a server with the eager model; exit 6 on a difference."""
     overrides = parse_overrides(atol or [], rtol or [])
+    if url is None:
+        _refuse("a server's --url", {"--name": name})
+    subjects = Subjects((artifact,) if artifact else (), mar, url, name, device)
     if model is None:
-        _refuse("an own --model", {"--example": example})
-        opened = pipeline.run_of(run, artifact)
+        _refuse("an own --model", {"--example": example, "--dynamic": dynamic})
+        opened = run_of(run, artifact)
+        if not subjects:
+            subjects = dataclasses.replace(subjects, artifacts=tuple(opened.artifacts()))
+        verified = verification.verify_run(opened, subjects, data_dir, overrides)
         then = ["package", *_at(opened)]
-        chosen = [artifact] if artifact else opened.artifacts()
-        reports = pipeline.verify_run(opened, chosen, data_dir, device, overrides)
-        written = opened.parity
     else:
         _refuse("a run, not with --model", {"--run": run, "--data-dir": data_dir})
-        if artifact is None or example is None:
-            raise UsageError("--model needs --artifact FILE and --example file.py:name")
+        if example is None or not subjects:
+            raise UsageError("--model needs --example file.py:name, and --artifact FILE, --mar FILE or --url URL")
+        axes = parse_dynamic(dynamic) if dynamic else None
+        verified = verification.verify_module(load_module(model), load_example(example), subjects, axes, overrides)
         then = ["package", "--artifact", str(artifact)]
-        gate = pipeline.gate_for(load_module(model), load_example(example), artifact, overrides)
-        reports = [gate.examine(artifact, device)]
-        written = artifact.with_name(f"{artifact.name}.parity.json")
-        pipeline.write_parity(written, reports)
-    show.reports(reports)
-    show.note(f"Report: {written}")
-    for report in reports:
+    show.reports(verified.reports)
+    show.note(f"Report: {verified.document}")
+    if verified.script:
+        show.note(f"The difference, in a script of its own: {verified.script}")
+    for report in verified.reports:
         report.raise_if_failed()
+    if mar or url:
+        then = ["predict", "--url", url, "FILE"] if url else ["serve", "--detach"]
     show.next_commands(then)
-    return {"verdict": "passed", "report": str(written), "artifacts": [report.to_json() for report in reports]}
+    artifacts = [report.to_json() for report in verified.reports]
+    return {"verdict": "passed", "report": str(verified.document), "artifacts": artifacts}
 
 
 @verb
@@ -437,7 +448,7 @@ def predict(
     name: Annotated[str | None, typer.Option(help="Model name. [default: the one that `serve` serves there]")] = None,
 ) -> Document:
     """Send images (or JSON requests) to a server and show what it makes of them."""
-    with pipeline.client_for(url, name) as client:
+    with client_for(url, name) as client:
         answers = pipeline.predict(client, files)
     found = [{"file": str(file), **answer} for file, answer in zip(files, answers, strict=True)]
     show.predictions(found)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deploypipe.artifact import TENSORS, Artifact, ControlFlow, read_runner, sidecar_of
+from deploypipe.artifact import IMAGE_CLASSIFICATION, TENSORS, Artifact, ControlFlow, read_runner, sidecar_of
 from deploypipe.capture import Axes, Capture, capture
 from deploypipe.coverage import cover
 from deploypipe.data import Split
@@ -20,9 +20,19 @@ from deploypipe.errors import DeploypipeError, ExportError, ParityError, UsageEr
 from deploypipe.files import scratch_folder, sha256_file
 from deploypipe.formats import FORMATS
 from deploypipe.formats.base import Format, digest_of
-from deploypipe.parity import NO_OVERRIDES, Gate, Overrides, Probe, Reference, Report, drawn_probes, usable
+from deploypipe.parity import (
+    NO_OVERRIDES,
+    Gate,
+    Overrides,
+    Probe,
+    Reference,
+    Report,
+    drawn_probes,
+    image_probes,
+    usable,
+)
 from deploypipe.parity.probes import row_probes
-from deploypipe.runs import git_commit, versions
+from deploypipe.runs import Run, git_commit, versions
 from deploypipe.signature import Sample, flatten
 
 SMALL_SAMPLE, LARGE_SAMPLE = 8 * 1024, 2 * 1024 * 1024
@@ -87,6 +97,17 @@ def plan(
         provenance = own_provenance(captured.module)
     gate = Gate(reference, tuple(covering), test, overrides)
     return Plan(captured, gate, control_flow, dict(provenance), task, tuple(untried))
+
+
+def plan_run(run: Run, data_dir: Path | None = None, overrides: Overrides = NO_OVERRIDES) -> Plan:
+    """What the artifacts of a run's model must prove: an image classifier on test images and random pixels, any other
+    on its example, values like it, and inputs that take its other ways."""
+    entry = run.entry
+    captured = capture(run.load_module(), entry.example(), entry.dynamic, entry.outputs)
+    dataset = run.dataset(data_dir)
+    test = dataset.test if dataset and entry.task == IMAGE_CLASSIFICATION else None
+    probes = image_probes(test.inputs) if test else None
+    return plan(captured, probes, run.provenance(), entry.task, test=test, overrides=overrides)
 
 
 def _refuse_randomness(reference: Reference, probe: Probe) -> None:
@@ -236,6 +257,11 @@ def write_each(prepared: Plan, paths: Mapping[str, Path]) -> list[Written]:
         else:
             rows.append(Written(format, path, artifact, report))
     return rows
+
+
+def export_run(run: Run, formats: Sequence[str], prepared: Plan) -> list[Written]:
+    """The run's model in each of `formats`, below the run's `exports/`."""
+    return write_each(prepared, {format: run.exports / f"model{suffix_of(format)}" for format in formats})
 
 
 def _root(cause: BaseException) -> BaseException:

@@ -9,30 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import torch
 import torchinfo
 from PIL import Image
-from torch import Tensor, nn
 
 from deploypipe import train as training
-from deploypipe.artifact import IMAGE_CLASSIFICATION, Artifact, read_artifact, read_runner
-from deploypipe.capture import argument_names, capture, reference_copy
-from deploypipe.errors import DeploypipeError, PackageError, ParityError, UsageError, first_line
-from deploypipe.export import Plan, Written, plan, suffix_of, write_each
-from deploypipe.files import write_json
+from deploypipe.artifact import Artifact, read_artifact
+from deploypipe.errors import DeploypipeError, PackageError, ParityError, UsageError
+from deploypipe.export import export_run, plan_run
 from deploypipe.formats import FORMATS
 from deploypipe.models import entry_of
-from deploypipe.parity import NO_OVERRIDES, Gate, Overrides, Report, image_probes
-from deploypipe.runs import Run, open_run
+from deploypipe.parity import Report
+from deploypipe.runs import Run, folder_of, run_of
 from deploypipe.serve import server
 from deploypipe.serve.archive import Archive
 from deploypipe.serve.archive import package as build_archive
 from deploypipe.serve.client import Client
-from deploypipe.serve.record import Server, default_folder, recorded, tokens_of
 from deploypipe.train import TrainConfig
+from deploypipe.verification import Subjects, verify_run
 
-PARITY_SCHEMA = "deploypipe.parity/1"
 HTTP_IMAGES = 100
 AT_ONCE = 16
 HTTP_TOLERANCE = 1e-4
@@ -104,7 +99,7 @@ def run(
     rows = export_run(done, list(FORMATS), plan_run(done, _data_dir(config)))
     artifacts = [row.proven()[0] for row in rows]
     say("3/6 verify")
-    reports = verify_run(done, [artifact.path for artifact in artifacts], _data_dir(config))
+    reports = verify_run(done, Subjects(tuple(artifact.path for artifact in artifacts)), _data_dir(config)).reports
     for proof in reports:
         proof.raise_if_failed()
     say("4/6 package")
@@ -130,79 +125,16 @@ def run(
     return Summary(done, tuple(zip(artifacts, reports, strict=True)), archive, http)
 
 
-def plan_run(run: Run, data_dir: Path | None = None, overrides: Overrides = NO_OVERRIDES) -> Plan:
-    """What the artifacts of a run's model must prove: an image classifier on test images and random pixels, any other
-    on its example, values like it, and inputs that take its other ways."""
-    entry = run.entry
-    captured = capture(run.load_module(), entry.example(), entry.dynamic, entry.outputs)
-    dataset = run.dataset(data_dir)
-    test = dataset.test if dataset and entry.task == IMAGE_CLASSIFICATION else None
-    probes = image_probes(test.inputs) if test else None
-    return plan(captured, probes, run.provenance(), entry.task, test=test, overrides=overrides)
-
-
-def export_run(run: Run, formats: Sequence[str], prepared: Plan) -> list[Written]:
-    """The run's model in each of `formats`, below the run's `exports/`."""
-    return write_each(prepared, {format: run.exports / f"model{suffix_of(format)}" for format in formats})
-
-
-def run_of(folder: Path | None, artifact: Path | None) -> Run:
-    """The run in `folder`; else the one that `artifact` lies in; else the newest."""
-    if folder is None and artifact is not None and (artifact.parent.parent / "run.json").is_file():
-        folder = artifact.parent.parent
-    return open_run(folder)
-
-
-def verify_run(
-    run: Run,
-    artifacts: Sequence[Path],
-    data_dir: Path | None = None,
-    device: str = "cpu",
-    overrides: Overrides = NO_OVERRIDES,
-) -> list[Report]:
-    """Compare each artifact with the run's eager model and write the reports to the run's `parity.json`."""
-    if not artifacts:
-        raise UsageError(f"{run.folder} has no artifact to verify", "Write one: `deploypipe export --format onnx`.")
-    gate = plan_run(run, data_dir, overrides).gate
-    reports = [gate.examine(path, device) for path in artifacts]
-    write_parity(run.parity, reports, weights_sha256=run.document["weights_sha256"], dataset=run.document["dataset"])
-    return reports
-
-
-def gate_for(
-    module: nn.Module, example: tuple[Tensor, ...], artifact: Path, overrides: Overrides = NO_OVERRIDES
-) -> Gate:
-    """What the user's own artifact is held to, by the axes that it declares itself, whoever wrote it: the example,
-    values like it at other sizes, and inputs that take the module's other ways."""
-    names = argument_names(reference_copy(module), example)
-    signature = read_runner(artifact).signature
-    specs = signature.inputs if signature else ()
-    dynamic = {
-        name: {i: axis for i, axis in enumerate(spec.shape) if isinstance(axis, str)}
-        for name, spec in zip(names, specs, strict=False)
-    }
-    return plan(
-        capture(module, example, {name: axes for name, axes in dynamic.items() if axes}), overrides=overrides
-    ).gate
-
-
-def write_parity(path: Path, reports: Sequence[Report], **facts: Any) -> None:
-    """`parity.json`: the verdict over all artifacts, and every comparison."""
-    verdict = "passed" if all(report.passed for report in reports) else "failed"
-    artifacts = [report.to_json() for report in reports]
-    write_json(path, {"schema": PARITY_SCHEMA, "verdict": verdict, **facts, "artifacts": artifacts})
-
-
 def package(artifact: Path | None, folder: Path | None, name: str | None, version: str, store: Path) -> Archive:
-    """The archive of an artifact, or of the run's first one in the order of preference for serving."""
-    weights = None
-    if artifact is None or folder is not None:
-        opened = open_run(folder)
-        weights = opened.document["weights_sha256"]
+    """The archive of an artifact, or of the run's first one in the order of preference for serving. With a run, which
+    is the one that the artifact lies in unless `folder` says another, its weights must be that run's."""
+    opened = None
+    if artifact is None or folder is not None or folder_of(artifact):
+        opened = run_of(folder, artifact)
         name = name or opened.model
         artifact = artifact or _preferred(opened)
     name = name or read_artifact(artifact, PackageError).provenance.get("model") or artifact.stem
-    return build_archive(artifact, name, version, store, weights_sha256=weights)
+    return build_archive(artifact, name, version, store, trained=opened)
 
 
 def _preferred(opened: Run) -> Path:
@@ -218,30 +150,6 @@ def _preferred(opened: Run) -> Path:
 def facts_of(archive: Archive) -> dict[str, str]:
     return {"path": str(archive.path), "name": archive.name, "version": archive.version, "format": archive.format,
             "sha256": archive.sha256}  # fmt: skip
-
-
-def client_for(url: str, name: str | None = None) -> Client:
-    """A client of the server at `url`. Of one that was started on this machine, the model's name and the token are
-    known; UsageError when the name is not and was not given."""
-    here = _started_here(url)
-    names = sorted({archive.name for archive in here.archives}) if here else []
-    if name is None:
-        if len(names) != 1:
-            served = f"it serves {', '.join(names)}" if names else "it was not started here"
-            raise UsageError(f"which model of {url}? ({served})", "Name it with --name.")
-        name = names[0]
-    return Client(url, name, token=tokens_of(here).get("inference") if here else None)
-
-
-def _started_here(url: str) -> Server | None:
-    """The record of the server at `url`, if `serve` started it on this machine: another host's is not ours to know."""
-    try:
-        address = httpx.URL(url)
-        host, port = address.host, address.port
-    except (httpx.InvalidURL, ValueError) as cause:
-        raise UsageError(f"{url!r} is no address of a server: {first_line(cause)}") from cause
-    found = recorded(default_folder(port)) if port else None
-    return found if found and host in {found.host, "127.0.0.1", "localhost", "::1"} else None
 
 
 def predict(client: Client, files: Sequence[Path]) -> list[dict[str, Any]]:

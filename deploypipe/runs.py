@@ -138,6 +138,17 @@ def open_run(folder: Path | None = None, root: Path = ROOT) -> Run:
     return Run(folder, document)
 
 
+def run_of(folder: Path | None, artifact: Path | None) -> Run:
+    """The run in `folder`; else the one that `artifact` lies in; else the newest."""
+    return open_run(folder or (folder_of(artifact) if artifact else None))
+
+
+def folder_of(artifact: Path) -> Path | None:
+    """The run that the artifact lies in."""
+    folder = artifact.parent.parent
+    return folder if (folder / "run.json").is_file() else None
+
+
 def versions() -> dict[str, str]:
     import onnxruntime
 

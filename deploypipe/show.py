@@ -216,7 +216,7 @@ def reports(found: Sequence[Report]) -> None:
             table.add_row(output, family, str(len(rows)), *_worst(distances), verdict(all(row.passed for row in rows)))
         out.print(table)
         for finding in report.findings:
-            out.print(Text.assemble(f"{finding.check}: {finding.detail}  ", verdict(finding.passed)))
+            out.print(Text.assemble(f"{finding.check}: {finding.detail}  ", verdict(finding.passed)), soft_wrap=True)
         if ruled := [o.distance for o in report.outcomes if not math.isnan(o.distance.error)]:
             error, own = max(d.error for d in ruled), max(d.eager_error for d in ruled)
             out.print(f"largest distance from float64: {error:.1e}, eager's own {own:.1e}")

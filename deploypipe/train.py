@@ -401,11 +401,12 @@ def _prepared(config: TrainConfig, warn: Warn) -> tuple[TrainConfig, Dataset, to
     # Later verbs may run in another folder.
     folder = Path(config.data_dir).resolve() if config.data_dir else None
     dataset = data.load(wanted, folder, warn)
+    epochs = config.examples / len(dataset.train) if config.examples else data.source_of(dataset.name).epochs
     config = dataclasses.replace(
         config,
         data=dataset.name,
         data_dir=str(folder) if folder else None,
-        epochs=float(config.epochs or data.source_of(dataset.name).epochs),
+        epochs=float(config.epochs or epochs),
         precision=resolve_precision(config.precision, device),
         optimizer=dataclasses.replace(config.optimizer, name=config.optimizer.name or entry.optimizer),
     )

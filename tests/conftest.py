@@ -9,8 +9,8 @@ import pytest
 import torch
 from support import PROJECT, Command, clean_environment
 
+from deploypipe.export import export_run, plan_run
 from deploypipe.formats import FORMATS
-from deploypipe.pipeline import export_run, plan_run
 from deploypipe.runs import Run
 from deploypipe.train import TrainConfig, train
 

@@ -17,10 +17,10 @@ import deploypipe
 from deploypipe import formats
 from deploypipe.artifact import read_artifact
 from deploypipe.errors import ExportError, ParityError, UsageError
+from deploypipe.export import export_run, plan_run
 from deploypipe.formats import FORMATS
 from deploypipe.models import MODELS, entry_of
 from deploypipe.parity import drawn_probes
-from deploypipe.pipeline import export_run, plan_run
 from deploypipe.runs import Run
 from deploypipe.signature import Signature, TensorSpec
 from deploypipe.train import TrainConfig, train

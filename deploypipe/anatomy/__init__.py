@@ -42,6 +42,8 @@ class Anatomy(ABC):
     inputs: tuple[TensorSpec, ...]
     """As the graph itself declares them, symbols for symbolic axes; () where it declares nothing."""
     outputs: tuple[TensorSpec, ...]
+    returned: tuple[str, ...]
+    """The names of the values that it returns; of one tuple, list or dict, where the graph packs them."""
     constants: Mapping[str, Tensor]
     """Every weight, initializer and constant tensor held by the file, those of branches and loops too, by its name
     there."""

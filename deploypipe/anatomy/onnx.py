@@ -31,6 +31,7 @@ class OnnxAnatomy(Anatomy):
         self._model = model
         self.inputs = tuple(map(_spec, self._fed(model.graph)))
         self.outputs = tuple(map(_spec, model.graph.output))
+        self.returned = tuple(spec.name for spec in self.outputs)
         self.devices = frozenset()  # nothing in ONNX names one
         self.constants: dict[str, Tensor] = {}
         self._names = Names()
@@ -75,7 +76,7 @@ class OnnxAnatomy(Anatomy):
                 Node(
                     name=self._names.fresh(proto.name or proto.op_type),
                     operator=proto.op_type,
-                    inputs=tuple(proto.input),
+                    inputs=(*proto.input, *_captured(proto)),
                     outputs=tuple(proto.output),
                     module=_module(properties.get(SCOPES, "")),
                     source=author_line(properties.get(TRACE, "")),
@@ -158,6 +159,19 @@ def _dense(sparse: onnx.SparseTensorProto) -> Tensor:
     else:
         dense[tuple(indices.T)] = values
     return dense
+
+
+def _captured(proto: onnx.NodeProto) -> list[str]:
+    """What the graphs inside a branch or a loop read from around it."""
+    found: dict[str, None] = {}
+    for attribute in proto.attribute:
+        for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            own = {value.name for value in (*body.input, *body.initializer)}
+            for node in body.node:
+                found |= dict.fromkeys(name for name in (*node.input, *_captured(node)) if name and name not in own)
+                own.update(node.output)
+            found |= dict.fromkeys(value.name for value in body.output if value.name not in own)
+    return list(found)
 
 
 def _module(scopes: str) -> str:

@@ -10,16 +10,12 @@ from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from deploypipe.anatomy import Anatomy, Names, Node, author_line
+from deploypipe.anatomy.aten import trains
 from deploypipe.formats.base import errors_only, inference
 from deploypipe.formats.pt2 import SERIALIZER
 from deploypipe.signature import TensorSpec, dtype_name
 
 HELD = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
-RANDOM = {
-    "aten.bernoulli", "aten.bernoulli_", "aten.multinomial", "aten.normal", "aten.normal_", "aten.normal_functional",
-    "aten.rand", "aten.rand_like", "aten.randint", "aten.randint_like", "aten.randn", "aten.randn_like",
-    "aten.randperm", "aten.uniform", "aten.uniform_",
-}  # fmt: skip
 
 
 class Pt2Anatomy(Anatomy):
@@ -30,6 +26,7 @@ class Pt2Anatomy(Anatomy):
         values = {node.name: node.meta.get("val") for node in self._program.graph.nodes}
         self.inputs = tuple(_spec(str(name), values.get(str(name), name)) for name in signature.user_inputs)
         self.outputs = tuple(_spec(str(name), values.get(str(name), name)) for name in signature.user_outputs)
+        self.returned = tuple(spec.name for spec in self.outputs)
         self.external = ()
         graph_module = self._program.graph_module
         self._names = {node: node.name for node in graph_module.graph.nodes if not _is_graph(graph_module, node)}
@@ -147,18 +144,10 @@ def _module(node: fx.Node) -> str:
 def _trains(node: fx.Node) -> bool:
     if not isinstance(node.target, torch._ops.OpOverload):
         return False
-    name = str(node.target.overloadpacket)
-    given = dict(zip((argument.name for argument in node.target._schema.arguments), node.args, strict=False))
-    given |= node.kwargs
-    if name in ("aten.batch_norm", "aten._native_batch_norm_legit", "aten._native_batch_norm_legit_functional",
-                "aten.native_batch_norm", "aten.cudnn_batch_norm"):  # fmt: skip
-        # Without running statistics eager normalises so in eval mode, too.
-        return given.get("training", given.get("train")) is True and given.get("running_mean") is not None
-    if name in ("aten.batch_norm_with_update", "aten._batch_norm_with_update"):
-        return True
-    if "dropout" in name:
-        return given.get("train", given.get("training")) is True
-    return name in RANDOM
+    schema = node.target._schema
+    arguments = {argument.name: argument.default_value for argument in schema.arguments}
+    arguments |= dict(zip(arguments, node.args, strict=False))
+    return trains(schema.name.removeprefix("aten::"), {**arguments, **node.kwargs})
 
 
 def _spec(name: str, value: Any) -> TensorSpec:

@@ -5,7 +5,7 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,9 @@ from torch import Tensor
 from torch.jit._fuser import optimized_execution
 
 from deploypipe.anatomy import Anatomy, Names, Node, author_line
+from deploypipe.anatomy.aten import trains
 from deploypipe.formats.base import inference
 
-RANDOM = {
-    "aten::bernoulli", "aten::bernoulli_", "aten::multinomial", "aten::normal", "aten::normal_", "aten::rand",
-    "aten::rand_like", "aten::randint", "aten::randint_like", "aten::randn", "aten::randn_like", "aten::randperm",
-    "aten::uniform", "aten::uniform_",
-}  # fmt: skip
 NUMBERS = {"int", "float", "bool", "number"}
 
 
@@ -36,16 +32,21 @@ class TorchScriptAnatomy(Anatomy):
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             self._module: Any = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
         self._graph = _inlined(self._module)
+        self.devices = frozenset(_named_devices(self._graph) | _storages(path))
+        torch._C._jit_pass_constant_propagation(self._graph)
+        torch._C._jit_pass_dce(self._graph)
         self._given = [value.debugName() for value in self._graph.inputs()][1:]
+        self.returned = tuple(value.debugName() for value in self._graph.outputs())
         self.constants: dict[str, Tensor] = _weights(self._module)
-        devices: set[str] = set()
-        self._paths = self._resolve(devices)
-        self.devices = frozenset(devices | _storages(path))
+        self._paths = self._resolve()
+        self._calls: dict[str, str] = {}
+        for called, line in _calls(self._module):
+            self._calls.setdefault(called, line)
         names = Names()
         self.nodes = tuple(self._nodes(self._graph.nodes(), names))
         self.bodies = tuple(self._nodes(_inner(self._graph.nodes()), names))
 
-    def _resolve(self, devices: set[str]) -> dict[str, str]:
+    def _resolve(self) -> dict[str, str]:
         """The value in the graph → the constant that it is; constants in the graph are noted."""
         names = Names((*self.constants, *self._given))
         found: dict[str, str] = {}
@@ -53,12 +54,10 @@ class TorchScriptAnatomy(Anatomy):
             self.constants[f"self.{name}"] = self.constants.pop(name)
         for node in _all(self._graph.nodes()):
             if node.kind() == "prim::Constant":
-                value, kind = node.output().toIValue(), str(node.output().type())
+                value = node.output().toIValue()
                 if isinstance(value, Tensor):
                     name = found[node.output().debugName()] = names.fresh(node.output().debugName())
                     self.constants[name] = value.detach()
-                elif kind == "Device" and value is not None:
-                    devices.add(str(value))
             elif node.kind() == "prim::GetAttr":
                 path = _path(node.output())
                 value = None if path is None else _follow(self._module, path)
@@ -72,13 +71,14 @@ class TorchScriptAnatomy(Anatomy):
             if node.kind() in ("prim::Constant", "prim::GetAttr"):
                 continue
             outputs = tuple(output.debugName() for output in node.outputs())
+            module = _hierarchy(node.getModuleHierarchy())
             yield Node(
                 name=names.fresh(outputs[0] if outputs else node.kind()),
                 operator=node.kind(),
-                inputs=tuple(filter(None, map(self._name, node.inputs()))),
+                inputs=tuple(filter(None, map(self._name, (*node.inputs(), *_captured(node))))),
                 outputs=outputs,
-                module=_hierarchy(node.getModuleHierarchy()),
-                source=author_line(_range(node)),
+                module=module,
+                source=author_line(_range(node)) or self._calls.get(module, ""),
                 training=_trains(node),
             )
 
@@ -99,6 +99,8 @@ class TorchScriptAnatomy(Anatomy):
             if node.kind() in ("prim::Constant", "prim::GetAttr"):
                 continue
             for name, output in zip(original.outputs(), node.outputs(), strict=True):
+                if not _initialised(output):
+                    continue
                 if isinstance(output.type(), torch._C.TensorType):
                     clone = graph.create("aten::clone", [output, none], 1)
                     clone.insertAfter(node)
@@ -135,9 +137,41 @@ def _inlined(module: Any) -> Any:
             with graph.insert_point_guard(node):
                 flag = graph.insertConstant(_follow(module, owner or "").training)
             node.output().replaceAllUsesWith(flag)
-    torch._C._jit_pass_constant_propagation(graph)
-    torch._C._jit_pass_dce(graph)
     return graph
+
+
+def _named_devices(graph: Any) -> set[str]:
+    constants = [node.output() for node in _all(graph.nodes()) if node.kind() == "prim::Constant"]
+    return {str(value.toIValue()) for value in constants if str(value.type()) == "Device"}
+
+
+def _initialised(value: Any) -> bool:
+    """Whether it has a value whichever way the branches and loops before it go: an early return leaves some without."""
+    node = value.node()
+    if node.kind() != "prim::Uninitialized" and any(_always(use.user) for use in value.uses()):
+        return True
+    if node.kind() not in ("prim::If", "prim::Loop"):
+        return bool(node.kind() != "prim::Uninitialized")
+    position = [output.debugName() for output in node.outputs()].index(value.debugName())
+    if node.kind() == "prim::If":
+        return all(_initialised(list(block.outputs())[position]) for block in node.blocks())
+    body = next(node.blocks())
+    return _initialised(list(node.inputs())[position + 2]) and _initialised(list(body.outputs())[position + 1])
+
+
+def _always(node: Any) -> bool:
+    """Whether a node of the top level, or the graph's return, uses its inputs whatever happens."""
+    return node.kind() not in ("prim::If", "prim::Loop") and node.owningBlock().owningNode() is None
+
+
+def _calls(module: Any, path: str = "", method: str = "forward", line: str = "") -> Iterator[tuple[str, str]]:
+    """Each submodule that is called, and the author's line that calls it or the module around it."""
+    for node in _all(module._c._get_method(method).graph.nodes()):
+        inner = _path(next(node.inputs())) if node.kind() == "prim::CallMethod" else None
+        if inner is not None:
+            here, called = author_line(_range(node)) or line, f"{path}.{inner}".strip(".")
+            yield called, here
+            yield from _calls(_follow(module, inner), called, node.s("name"), here)
 
 
 def _path(value: Any) -> str | None:
@@ -162,17 +196,26 @@ def _weights(module: Any) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in named}
 
 
-def _all(nodes: Iterator[Any]) -> Iterator[Any]:
+def _all(nodes: Iterable[Any]) -> Iterator[Any]:
     for node in nodes:
         yield node
         for block in node.blocks():
             yield from _all(block.nodes())
 
 
-def _inner(nodes: Iterator[Any]) -> Iterator[Any]:
+def _inner(nodes: Iterable[Any]) -> Iterator[Any]:
     for node in nodes:
         for block in node.blocks():
             yield from _all(block.nodes())
+
+
+def _captured(node: Any) -> list[Any]:
+    """What the blocks of a branch or a loop read from around it."""
+    inner = list(_inner([node]))
+    blocks = [block for owner in (node, *inner) for block in owner.blocks()]
+    own = {value.debugName() for part in (*inner, *(block.paramNode() for block in blocks)) for value in part.outputs()}
+    used = [value for part in (*inner, *(block.returnNode() for block in blocks)) for value in part.inputs()]
+    return list({value.debugName(): value for value in used if value.debugName() not in own}.values())
 
 
 def _hierarchy(text: str) -> str:
@@ -188,13 +231,14 @@ def _range(node: Any) -> str:
 
 
 def _trains(node: Any) -> bool:
-    kind = node.kind()
-    if kind == "aten::batch_norm":
-        # Without running statistics eager normalises so in eval mode, too.
-        return node.inputsAt(5).toIValue() is True and not node.inputsAt(3).node().mustBeNone()
-    if "dropout" in kind:
-        return node.namedInput("train").toIValue() is True
-    return kind in RANDOM
+    if not node.kind().startswith("aten::") or node.schema() == "(no schema)":
+        return False
+    schema = torch._C.parse_schema(node.schema())
+    arguments = {
+        argument.name: value.toIValue() if value.node().kind() == "prim::Constant" else value
+        for argument, value in zip(schema.arguments, node.inputs(), strict=False)
+    }
+    return trains(schema.name.removeprefix("aten::"), arguments)
 
 
 def _storages(path: Path) -> set[str]:

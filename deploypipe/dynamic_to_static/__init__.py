@@ -11,14 +11,13 @@ A function of the author's is rewritten when it is first called during a capture
 
 The rewritten code runs under `torch.export`, and the helpers (`runtime/`) decide by the values they see: what Python
 knows now stays Python; what depends on tensors or dynamic sizes is staged (`runtime/staging.py`). The same code runs
-in eager to record which paths inputs take (`coverage.py`). `torchscript.py` prints a captured program as TorchScript.
+in eager to record which paths inputs take (`coverage.py`). `torchscript.py` prints a captured program as TorchScript,
+`onnx.py` hands it to torch's exporter; who writes these imports them, for they bring half of torch with them.
 """
 
 from deploypipe.dynamic_to_static.capture import Capture, capture
 from deploypipe.dynamic_to_static.coverage import Coverage, find_inputs, is_dynamic, missing, possible, record_paths
-from deploypipe.dynamic_to_static.onnx import to_onnx
 from deploypipe.dynamic_to_static.sites import Site
-from deploypipe.dynamic_to_static.torchscript import to_torchscript
 
 __all__ = [
     "Capture",
@@ -30,6 +29,4 @@ __all__ = [
     "missing",
     "possible",
     "record_paths",
-    "to_onnx",
-    "to_torchscript",
 ]

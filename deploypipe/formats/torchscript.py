@@ -29,7 +29,7 @@ def _deprecated() -> Iterator[None]:
 
 
 def write(capture: "Capture", path: Path, metadata: str, probes: Sequence[tuple[Tensor, ...]]) -> str:
-    from deploypipe.dynamic_to_static import to_torchscript
+    from deploypipe.dynamic_to_static.torchscript import to_torchscript
 
     with _deprecated():
         module, how = to_torchscript(capture.module, capture.static, probes)

@@ -10,15 +10,18 @@ operators, looked up among the artifact's results, ends at the operator that sho
 """
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from deploypipe.anatomy import Anatomy, Node
 from deploypipe.capture import reference_copy
 from deploypipe.parity.matching import Found, Pool, apart, is_telling
-from deploypipe.parity.recording import Recording, record
+from deploypipe.parity.recording import INPUT, Recording, record
 from deploypipe.parity.report import Culprit
+from deploypipe.signature import flatten
 
 FEWEST, MOST = 8.0, 80.0
 """How far apart two results of one operator may be, in units of rounding relative to the largest value: for float32
@@ -26,10 +29,18 @@ FEWEST, MOST = 8.0, 80.0
 AGREEING = 16.0
 """Outputs this close agree: there is nothing to locate."""
 
-SHAPE_OPERATORS = frozenset(
-    ("Shape", "Size", "aten.sym_size.int", "aten.sym_numel.default", "aten::size", "aten::numel", "aten::len", "aten::dim")
-)  # fmt: skip
-"""They read a tensor's shape, and none of its values."""
+SHAPE_OPERATORS = frozenset((
+    "Shape", "Size", "aten.sym_size.int", "aten.sym_numel.default", "aten::size", "aten::sym_size", "aten::numel",
+    "aten::len", "aten::dim", "aten::is_floating_point", "prim::dtype", "prim::device", "prim::layout",
+))  # fmt: skip
+"""They read what a tensor is like, and none of its values."""
+UNPACKING = frozenset(
+    ("getitem", "prim::TupleUnpack", "prim::ListUnpack", "prim::TupleIndex", "aten::__getitem__", "SequenceAt")
+)
+"""They take one of the results of another node, which is shown in none of its own."""
+
+KINDS = {"permute": "transpose", "t": "transpose", "clamp": "clip", "gemm": "addmm", "linear": "addmm"}
+"""Other names of one operator."""
 
 
 def locate(module: nn.Module, anatomy: Anatomy, inputs: tuple[Tensor, ...]) -> Culprit | None:
@@ -48,21 +59,32 @@ class _Graph:
     def __init__(self, anatomy: Anatomy, inputs: Sequence[Tensor]) -> None:
         self.nodes = anatomy.nodes
         self.values = dict(anatomy.values(inputs))
-        made = {name: index for index, node in enumerate(self.nodes) for name in node.outputs}
-        self.outputs = [spec.name for spec in anatomy.outputs]
-        read = {name for node in self.nodes for name in node.inputs}
-        if not all(name in self.values for name in self.outputs):
-            self.outputs = [name for name in made if name not in read]
+        made = {name: index for index, node in enumerate(self.nodes) for name in node.outputs if name}
+        read = {name for node in self.nodes for name in node.inputs if name}
+        self.outputs = list(anatomy.returned)
+        while packed := [name for name in self.outputs if name in made and self._packs(made[name])]:
+            at = self.outputs.index(packed[0])
+            self.outputs[at : at + 1] = [name for name in self.nodes[made[packed[0]]].inputs if name]
         self.makers_of_outputs = [made.get(name) for name in self.outputs]
         self.used = read | set(self.outputs)
         given = {spec.name for spec in anatomy.inputs} or read - made.keys() - anatomy.constants.keys()
         self.moving = set(given)
         """The values that depend on those of the inputs; the others are weights, constants and sizes."""
         self.makers: list[list[int]] = []
+        """The nodes that a node reads from, but for sizes."""
         for node in self.nodes:
             moves = node.operator not in SHAPE_OPERATORS and not self.moving.isdisjoint(node.inputs)
             self.moving.update(node.outputs if moves else ())
             self.makers.append([made[name] for name in node.inputs if name in made and name in self.moving and moves])
+
+    def unpacked(self, index: int) -> int:
+        """The node whose result this one takes apart, or itself."""
+        while self.nodes[index].operator in UNPACKING and self.makers[index]:
+            index = self.makers[index][0]
+        return index
+
+    def _packs(self, index: int) -> bool:
+        return self.nodes[index].operator in ("prim::TupleConstruct", "prim::ListConstruct", "prim::DictConstruct")
 
 
 class _Search:
@@ -85,16 +107,24 @@ class _Search:
             return None
         self._look_up((i, value) for i, step in enumerate(self.eager.steps) for value in step.values)
         node, step = self._first(exactly=False)
+        # Exporters choose layouts, so to lay numbers out anew is a departure only where that is what eager does there,
+        # or where nothing takes account of it; an operator that computes lays its result out as eager's does.
         other, instead = self._first(exactly=True)
-        if other is not None and instead is not None and (node is None or other < node):
-            # The same numbers in another layout: exporters choose layouts, so to lay them out anew is a departure only
-            # where that is what eager does there; an operator that computes lays its result out as eager's does.
-            if self.eager.steps[instead].is_view or not self._only_lays_out(self.graph.nodes[other]):
-                return self._culprit(other, instead)
+        if other is not None and instead is not None:
+            idle = self._idle(other, instead)
+            about_layout = (
+                self.eager.steps[instead].is_view
+                or not self._only_lays_out(self.graph.nodes[other])
+                or self._does_its_part(node, step)
+            )
+            if idle != other or (about_layout and (node is None or other < node)):
+                return self._culprit(idle, instead)
         if node is not None and step is not None:
-            # Where eager has one operator and the artifact several, each of them has its place in its decomposition.
-            self._look_up((step, value) for value in self.eager.parts(step))
-            node = next(iter(self._departing_nodes(exactly=False)), node)
+            if _kind(self.graph.nodes[node].operator) != _kind(self.eager.steps[step].operator):
+                # Where the artifact has several operators for one of eager's, each has its place in that one's parts.
+                self._look_up((step, value) for value in self.eager.parts(step))
+                node = next(iter(self._departing_nodes(exactly=False)), node)
+            node = self._idle(node, step)
         return self._culprit(node, step)
 
     def _look_up(self, results: Iterable[tuple[int, Tensor]]) -> None:
@@ -138,6 +168,37 @@ class _Search:
             return False if telling or self._steps_of(node.inputs) & read else None
         return True if self.telling.intersection(found) else None
 
+    def _idle(self, node: int, step: int) -> int:
+        """Instead of the first node that departs, the one before it, if that does nothing here, and is called as what
+        eager does there: a transposition that keeps the order, a leaky ReLU with a slope of 1."""
+        for maker in self.graph.makers[node]:
+            idle = self.graph.nodes[maker]
+            exactly = [self._steps_of(names, exactly=True) for names in (idle.inputs, idle.outputs)]
+            if _kind(idle.operator) == _kind(self.eager.steps[step].operator) and exactly[0] & exactly[1]:
+                return maker
+        return node
+
+    def _does_its_part(self, node: int | None, step: int | None) -> bool:
+        """Whether eager's operator, given what the node reads in its layout, returns what the node does: then it is
+        the layout that is wrong."""
+        call = self.eager.steps[step].call if step is not None else None
+        if node is None or step is None or call is None:
+            return False
+        function, arguments, options = call
+        replaced = list(arguments)
+        for name in self.graph.nodes[node].inputs:
+            found = self.found.get(name, Found())
+            for position, argument in enumerate(arguments):
+                sources = [value for source in found.laid_out for value in self.eager.steps[source].values]
+                if any(argument is value for value in sources) and argument.shape == self.graph.values[name].shape:
+                    replaced[position] = self.graph.values[name].to(argument.dtype)
+        if all(new is old for new, old in zip(replaced, arguments, strict=True)):
+            return False
+        pool = Pool(self.allowed)
+        with torch.no_grad():
+            pool.add(step, next(iter(flatten(function(*replaced, **options))[0])))
+        return any(pool.find(self.graph.values[name]) for name in self.graph.nodes[node].outputs if name in self.found)
+
     def _only_lays_out(self, node: Node) -> bool:
         return not self._steps_of(node.inputs).isdisjoint(self._steps_of(node.outputs))
 
@@ -166,32 +227,42 @@ class _Search:
             index = graph.makers_of_outputs[self.wrong[0]]
             step = step if step is not None else self.eager.origins[self.wrong[0]]
         if index is None:
-            node = Node(graph.outputs[self.wrong[0]], "", (), graph.outputs[self.wrong[0] : self.wrong[0] + 1])
+            name = graph.outputs[self.wrong[0]]
+            node = Node(name, "", (), (name,))
         else:
-            node = graph.nodes[index]
+            node = graph.nodes[graph.unpacked(index)]
         # What eager does not do has its place after what it reads.
-        place = step if step is not None else max(self._steps_of(node.inputs), default=None)
+        place = step if step is not None else max(self._steps_of(node.inputs), default=0)
+        known = steps[place].operator != INPUT
         return Culprit(
             node.name,
             node.operator,
-            (steps[place].module if place is not None else "") or node.module,
-            (steps[place].source if place is not None else "") or node.source,
+            steps[place].module if known else node.module,
+            (steps[place].source if known else "") or node.source,
             steps[step].operator if step is not None else "",
-            self._difference(node, step),
+            self._difference(graph.nodes[index].outputs if index is not None else node.outputs, step),
         )
 
-    def _difference(self, node: Node, step: int | None) -> float:
+    def _difference(self, names: Sequence[str], step: int | None) -> float:
         """From the result of eager's operator, or, where the node stands for several, of the last of them: that of a
         later one, if it is much closer."""
         here, *later = [
             (self.graph.values[name].double() - expected.double()).abs().max().item()
             for place in (range(step, len(self.eager.steps)) if step is not None else ())
             for expected in self.eager.steps[place].values
-            for name in node.outputs
+            for name in names
             if name in self.graph.values and self.graph.values[name].shape == expected.shape and expected.numel()
         ] or [math.nan]
         closest = min(later, default=here)
         return closest if closest < here / 10 else here
+
+
+def _kind(operator: str) -> str:
+    """ "LeakyRelu", "aten.leaky_relu.default" and "aten::leaky_relu" → "leakyrelu"."""
+    name = re.split(r"::|\.", operator)
+    plain = (name[1] if len(name) > 1 else name[0]).lower().replace("normalization", "norm")
+    plain = plain.replace("native_", "").replace("_", "")
+    return KINDS.get(plain, plain)
 
 
 def _ends(parents: Sequence[Iterable[int]], right: Sequence[bool | None], starts: Iterable[int | None]) -> list[int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from deploypipe.errors import first_line
+from deploypipe.errors import DeploypipeError, first_line
 from deploypipe.formats.base import Runner
 from deploypipe.parity.probes import Probe
 from deploypipe.parity.reference import NARROW, Answer
@@ -39,6 +39,8 @@ class Returned:
 def call(runner: Runner, probe: Probe) -> Returned:
     try:
         leaves, structure = flatten(by_name(runner(*copy.deepcopy(probe.inputs))))
+    except DeploypipeError:  # not the artifact's doing: a server that is gone
+        raise
     except Exception as cause:
         return Returned(problem=f"the artifact fails: {first_line(cause)}")
     return Returned(tuple(leaves), structure)

@@ -8,18 +8,23 @@ from pathlib import Path
 
 from torch import Tensor
 
+from deploypipe.anatomy import anatomy_of
 from deploypipe.artifact import read_runner
 from deploypipe.data import Split
 from deploypipe.errors import ParityError, UsageError
 from deploypipe.formats.base import Runner
+from deploypipe.parity.bisection import locate
 from deploypipe.parity.comparison import call, compare, output_names
 from deploypipe.parity.fresh import FreshProcess
 from deploypipe.parity.probes import Probe, as_probe
+from deploypipe.parity.provenance import check_provenance
 from deploypipe.parity.reference import Reference
 from deploypipe.parity.report import Evidence, Finding, Outcome, Report
 from deploypipe.parity.settings import representatives, settings
+from deploypipe.parity.structure import check_structure
 from deploypipe.parity.task import check_task, test_set_probes
 from deploypipe.parity.tolerances import NO_OVERRIDES, Overrides
+from deploypipe.signature import Signature
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,10 @@ class Gate:
     test: Split | None = None
     """Of an image classifier: every image goes through the artifact."""
     overrides: Overrides = NO_OVERRIDES
+    signature: Signature | None = None
+    """What a file that deploypipe did not write is meant to take: whether its axes are free."""
+    weights_sha256: str | None = None
+    """Of the run, which an artifact's provenance must name."""
     seed: int = 0
 
     @cached_property
@@ -45,13 +54,20 @@ class Gate:
         itself does not take.
         """
         runner = read_runner(path, device)
+        anatomy = anatomy_of(path)
         with ExitStack() as stack:
             process = stack.enter_context(closing(FreshProcess(path, device, runner))) if fresh else None
             report = self.examine_runner(runner, title or str(path))
+            found = check_structure(self.reference.module, anatomy, runner.signature or self.signature)
+            found.append(check_provenance(path, runner, self.weights_sha256))
+            report = _extended(report, findings=found)
             if report.passed:
                 report = self._under_settings(report, path, device)
             if report.passed and process:
-                report = _extended(report, self._compare(process, representatives(self.probes), "fresh process")[0])
+                report = _extended(report, *self._compare(process, representatives(self.probes), "fresh process"))
+        if report.evidence:
+            culprit = locate(self.reference.module, anatomy, report.evidence.probe.inputs)
+            report = replace(report, culprit=culprit)
         return report
 
     def examine_runner(self, runner: Runner, title: str) -> Report:
@@ -77,7 +93,7 @@ class Gate:
                 finding = Finding(name, isinstance(cause, UsageError), cause.message)
                 report = _extended(report, findings=[finding])
             else:
-                report = _extended(report, outcomes, evidence=evidence)
+                report = _extended(report, outcomes, evidence)
         return report
 
     def _compare(
@@ -101,8 +117,8 @@ class Gate:
 def _extended(
     report: Report,
     outcomes: Sequence[Outcome] = (),
-    findings: Sequence[Finding] = (),
     evidence: Evidence | None = None,
+    findings: Sequence[Finding] = (),
 ) -> Report:
     return replace(
         report,
@@ -122,7 +138,8 @@ def usable(reference: Reference, probes: Iterable[Probe | tuple[Tensor, ...]]) -
         except UsageError as cause:
             if not probe.optional:
                 raise
-            untried.append(f"not proven: {cause.message}")
+            if not probe.speculative:
+                untried.append(f"not proven: {cause.message}")
         else:
             taken.append(probe)
     return taken, untried

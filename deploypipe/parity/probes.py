@@ -1,7 +1,8 @@
 """Probes: the inputs on which an artifact must return what eager returns, by families."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,6 +29,8 @@ class Probe:
     """Whether float64 is asked too. Not for thousands of rows, where it would take most of the time."""
     optional: bool = False
     """Drawn, not given: where eager itself refuses it, it proves nothing and is left out."""
+    speculative: bool = False
+    """Far from the example: that eager refuses it is nothing to tell."""
 
     @property
     def rows(self) -> int:
@@ -64,7 +67,8 @@ def image_probes(images: Tensor, sizes: Sequence[int] = SIZES, seed: int = 0) ->
 
 def drawn_probes(signature: Signature, example: Sequence[Tensor], seed: int = 0) -> list[Probe]:
     """Probes for a model known only by its example: the example itself; values of its kind and range drawn anew, with
-    every symbolic axis at every size; all zero; and floating-point values far smaller and larger."""
+    every symbolic axis at every size; all zero, all one; floating-point values of both signs, far smaller and larger;
+    and larger whole numbers."""
     generator = torch.Generator().manual_seed(seed)
     symbols = sorted({axis for spec in signature.inputs for axis in spec.shape if isinstance(axis, str)})
 
@@ -76,14 +80,39 @@ def drawn_probes(signature: Signature, example: Sequence[Tensor], seed: int = 0)
             for spec, tensor in zip(signature.inputs, example, strict=True)
         )
 
+    def made(family: str, change: Callable[[Tensor], Tensor], turn: int, magnitude: float = 1.0) -> Probe:
+        return Probe(family, tuple(map(change, draw(turn))), magnitude, optional=True, speculative=True)
+
     probes = [Probe("example", tuple(example))]
     probes += [Probe("drawn", draw(turn), optional=True) for turn in range(len(SIZES))]
-    probes.append(Probe("all zero", tuple(torch.zeros_like(tensor) for tensor in example), optional=True))
+    probes += [made("all zero", torch.zeros_like, 1), made("all one", torch.ones_like, 2)]
     if any(tensor.is_floating_point() for tensor in example):
+        probes += [made("both signs", _centred, turn) for turn in (2, 4)]
         for factor in EXTREMES:
-            scaled = tuple(t * factor if t.is_floating_point() else t for t in draw(1))
-            probes.append(Probe(f"drawn x {factor:g}", scaled, magnitude=max(1.0, factor), optional=True))
+            probes.append(made(f"drawn x {factor:g}", partial(_scaled, factor), 1, max(1.0, factor)))
+    if any(_is_count(tensor) for tensor in example):
+        probes += [made("larger counts", partial(_enlarged, factor), 2) for factor in (2, 4)]
     return probes
+
+
+def _centred(tensor: Tensor) -> Tensor:
+    """Around 0 and twice as wide, so that rows go different ways at a decision by sign."""
+    return (tensor - tensor.mean()) * 2 if tensor.is_floating_point() and tensor.numel() else tensor
+
+
+def _scaled(factor: float, tensor: Tensor) -> Tensor:
+    return tensor * factor if tensor.is_floating_point() else tensor
+
+
+def _is_count(tensor: Tensor) -> bool:
+    """Whole numbers that count or name something; larger ones may make tensors that no memory holds."""
+    wide = tensor.dtype in (torch.int16, torch.int32, torch.int64)  # pixels are no counts
+    return wide and tensor.numel() > 0 and int(tensor.abs().max()) < 10_000
+
+
+def _enlarged(factor: int, tensor: Tensor) -> Tensor:
+    """Past the example's largest: more turns of a loop, rows of a table that no example names."""
+    return tensor * factor + factor + 1 if _is_count(tensor) else tensor
 
 
 def _like(tensor: Tensor, shape: Sequence[int], generator: torch.Generator) -> Tensor:

@@ -72,20 +72,25 @@ def record(module: nn.Module, inputs: Sequence[Tensor]) -> Recording:
     """Run `module`, which must be in eval mode, on the CPU, and nobody else's, on copies of `inputs`."""
     own = [tensor.detach().cpu().clone() for tensor in inputs]
     recorder = _Recorder(own)
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), _following(module, recorder.running), recorder:
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(_in_small_steps())
+        stack.enter_context(_following(module, recorder.running))
+        stack.enter_context(recorder)
         returned = module(*own)
     outputs = flatten(returned)[0]
     origins = [recorder.origin(tensor) for tensor in outputs]
     return Recording(recorder.steps, outputs, origins)
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Keeps every tensor it has seen alive, so that an `id` stays the tensor's own."""
 
     supports_higher_order_operators = True
 
     def __init__(self, inputs: Sequence[Tensor] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self.running: list[str] = []
         """The submodules whose forwards are running, by their paths."""
@@ -156,6 +161,17 @@ class _Recorder(TorchDispatchMode):
 
 
 @contextmanager
+def _in_small_steps() -> Iterator[None]:
+    """Attention as products and a softmax, rather than in one operator of its own in eval mode."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
 def _following(module: nn.Module, running: list[str]) -> Iterator[None]:
     """While it is open, `running` ends with the path of the submodule that runs."""
     names = {part: name for name, part in module.named_modules()}
@@ -175,7 +191,7 @@ def _following(module: nn.Module, running: list[str]) -> Iterator[None]:
 
 def _storage(tensor: Tensor) -> int:
     try:
-        return tensor.untyped_storage()._cdata
+        return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):  # a sparse tensor has none
         return -id(tensor)
 

@@ -15,7 +15,7 @@ from deploypipe.errors import UsageError
 from deploypipe.parity.probes import Probe
 from deploypipe.signature import Structure, by_name, flatten, unflatten
 
-PATIENCE = 20.0
+PATIENCE = 5.0
 """Seconds for a drawn probe: on inputs that nobody gives a model, a loop of it may have no end."""
 NARROW = (torch.float16, torch.bfloat16, torch.float32)
 

@@ -136,12 +136,11 @@ class Report:
             return f"{self.artifact} was compared on no probe"
         said = [f"{finding.check}: {finding.detail}" for finding in self.broken]
         if self.failures:
-            shown = "; ".join(
-                f"output {failure.output!r} on {failure.family} [{failure.shapes}]: {failure.problem}"
-                for failure in self.failures[:3]
+            first = self.failures[0]
+            said.append(
+                f"{len(self.failures)} of {len(self.outcomes)} comparisons, first output {first.output!r} on "
+                f"{first.family} [{first.shapes}]: {shortened(first.problem)}"
             )
-            more = f"; and {len(self.failures) - 3} more" if len(self.failures) > 3 else ""
-            said.append(f"differs on {len(self.failures)} of {len(self.outcomes)} comparisons: {shown}{more}")
         if self.culprit:
             said.append(str(self.culprit))
         return f"{self.artifact} differs from the eager model: " + "; ".join(said)
@@ -173,9 +172,14 @@ class Report:
         }
 
     def raise_if_failed(self) -> None:
-        """ParityError with the first failures in full and the number of the rest."""
+        """ParityError with the reason."""
         if not self.passed:
             raise ParityError(self.reason, "" if self.outcomes else "Give at least one probe.")
+
+
+def shortened(text: str, most: int = 240) -> str:
+    """A runtime's own message can fill a page."""
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _finite(value: float) -> float | None:

@@ -115,9 +115,8 @@ def agree(name, atol, rtol, got, want):
     return bool(fine.all())
 
 
-def main():
-    artifact = Path(sys.argv[1]) if len(sys.argv) > 1 else ARTIFACT
-    returned = run(artifact, INPUTS)
+def main(arguments):
+    returned = run(Path(arguments[0]) if arguments else ARTIFACT, INPUTS)
     if len(returned) != len(EXPECTED):
         print(f"DIFFERS: artifact returns {len(returned)} tensors, eager {len(EXPECTED)}")
         return 1
@@ -134,7 +133,7 @@ EXPECTED = [
 @expected]
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
 '''
 INSIDE = """def tensor(dtype, text):
     array = numpy.load(io.BytesIO(zlib.decompress(base64.b64decode(text))))

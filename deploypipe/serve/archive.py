@@ -18,12 +18,17 @@ from typing import Any
 from model_archiver.manifest_components.manifest import Manifest
 from model_archiver.manifest_components.model import Model
 
-from deploypipe.artifact import IMAGE_CLASSIFICATION, Artifact, read_artifact
+from deploypipe.anatomy import anatomy_of
+from deploypipe.artifact import IMAGE_CLASSIFICATION, Artifact, read_artifact, read_runner
 from deploypipe.artifact import SCHEMA as ARTIFACT_SCHEMA
-from deploypipe.errors import PackageError, ParityError, first_line
+from deploypipe.chain import PASSED, broken_link
+from deploypipe.errors import PackageError, ParityError, TrainingError, first_line
 from deploypipe.files import atomic_path, sha256_file
 from deploypipe.parity import EXACT, TOLERANCES
+from deploypipe.parity.structure import check_structure
+from deploypipe.runs import Run
 from deploypipe.serve.requests import image_shape
+from deploypipe.serve.tensors import uncarried
 from deploypipe.serve.travel import ENTRY_FILE, travelling_files
 from deploypipe.signature import Sample, Signature
 
@@ -97,16 +102,16 @@ def package(
     version: str = "1.0",
     store: Path = Path("model_store"),
     *,
-    weights_sha256: str | None = None,
+    trained: Run | None = None,
 ) -> Archive:
     """Write `store/<name>-<version>.mar` from the artifact and its sidecar, whole or not at all.
 
-    PackageError when the artifact or its sidecar is missing or changed, when its parity verdict is not "passed", when
-    it has no sample to prove itself with, when its weights are not those of `weights_sha256` (if given), for a name or
-    version that TorchServe does not take, and when the store cannot be written.
+    PackageError when the artifact or its sidecar is missing, when the chain from its weights to its sidecar is broken
+    (see `chain.py`), when it has no sample to prove itself with, when the weights in it are not those of the run
+    `trained` (if given), for a name or version that TorchServe does not take, and when the store cannot be written.
     """
     _check_names(name, version)
-    facts = _proven(artifact, weights_sha256)
+    facts = _proven(artifact, trained)
     files = travelling_files(facts.format)
     files |= {
         artifact.name: artifact.read_bytes(),
@@ -135,30 +140,44 @@ def _check_names(name: str, version: str) -> None:
             )
 
 
-def _proven(path: Path, weights_sha256: str | None) -> Artifact:
+def _proven(path: Path, trained: Run | None) -> Artifact:
     again = "Write it anew with `deploypipe export`."
     try:
         facts = read_artifact(path, PackageError)
+        problem = broken_link(facts.to_json(), read_runner(path))
     except ParityError as cause:
         raise PackageError(cause.message, cause.remedy) from cause
-    verdict = facts.parity.get("verdict")
-    if verdict != "passed":
-        found = f"its parity verdict is {verdict!r}" if verdict else "it has no parity verdict"
-        raise PackageError(f"{path} is not proven equal to the trained model: {found}", again)
+    if problem:
+        raise PackageError(f"{path} is not proven equal to the trained model: {problem}", again)
     if facts.samples is None:
         raise PackageError(
             f"{path} carries no sample that a server could prove itself with",
             "Export it with a first probe of fewer bytes.",
         )
-    weights = facts.provenance.get("weights_sha256")
-    if weights_sha256 is not None and weights != weights_sha256:
-        raise PackageError(f"{path} was not written from this run's weights (sha256 {weights})", again)
+    if trained is not None:
+        _check_weights(facts, trained, again)
+    if problem := uncarried(facts.signature):
+        raise PackageError(f"{path} cannot be served: {problem}")
     if facts.task == IMAGE_CLASSIFICATION:
         try:
             image_shape(facts.signature)
         except ValueError as cause:
             raise PackageError(f"{path} cannot be served: {cause}") from cause
     return facts
+
+
+def _check_weights(facts: Artifact, trained: Run, again: str) -> None:
+    """By what the artifact says of them, and by the tensors in its file: neither alone would notice every exchange."""
+    weights = facts.provenance.get("weights_sha256")
+    if weights != trained.document["weights_sha256"]:
+        raise PackageError(f"{facts.path} was not written from this run's weights (sha256 {weights})", again)
+    try:
+        found = check_structure(trained.load_module(), anatomy_of(facts.path), facts.signature)
+    except TrainingError as cause:
+        raise PackageError(cause.message, cause.remedy) from cause
+    for finding in found:
+        if not finding.passed:
+            raise PackageError(f"{facts.path} is not this run's model: {finding.check}: {finding.detail}", again)
 
 
 def _manifest(facts: Artifact, name: str, version: str, files: Mapping[str, bytes]) -> bytes:
@@ -236,7 +255,7 @@ def read_archive(path: Path) -> Archive:
 def _archive(path: Path, model: Mapping[str, Any], facts: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Archive:
     if sidecar["schema"] != ARTIFACT_SCHEMA or sidecar["sha256"] != facts["sha256"][facts["artifact"]]:
         raise ValueError("its sidecar does not describe its artifact")
-    if sidecar["parity"].get("verdict") != "passed" or sidecar["samples"] is None:
+    if sidecar["parity"].get("verdict") != PASSED or sidecar["samples"] is None:
         raise ValueError("its artifact is not proven")
     return Archive(
         path=path,

@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deploypipe.errors import DataError, ServingError, first_line
+from deploypipe.errors import DataError, ServingError, UsageError, first_line
+from deploypipe.serve.record import started_here, tokens_of
 from deploypipe.serve.rejection import Rejection
 from deploypipe.serve.tensors import from_protocol, to_protocol
 from deploypipe.signature import TensorSpec
@@ -46,6 +47,10 @@ class Prediction:
 
     def to_json(self) -> dict[str, Any]:
         return {"class": self.label, "probability": self.probability, "probabilities": list(self.probabilities)}
+
+
+class Refused(ServingError):
+    """The model's handler got the request and will not answer it."""
 
 
 class Client:
@@ -162,12 +167,20 @@ class Client:
         if status == 404:
             return ServingError(f"{self.url} serves no model {self._path.partition('/predictions/')[2]!r}: {text}")
         refused = "refuses " + what if what else "refuses the request"
-        return ServingError(f"{self.url} {refused} (HTTP {status}): {text}")
+        error = Refused if _by_handler(response) else ServingError
+        return error(f"{self.url} {refused} (HTTP {status}): {text}")
 
 
 def _passing(response: httpx.Response) -> bool:
     """A full queue, a worker not back yet, or one that died with the request in its hands."""
     return response.status_code == 503 or (response.status_code >= 500 and "Worker died" in response.text)
+
+
+def _by_handler(response: httpx.Response) -> bool:
+    try:
+        return "error" in response.json()
+    except (ValueError, TypeError):
+        return False
 
 
 def _message(response: httpx.Response) -> str:
@@ -213,3 +226,16 @@ def _is_here(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def client_for(url: str, name: str | None = None) -> Client:
+    """A client of the server at `url`. Of one that was started on this machine, the model's name and the token are
+    known; UsageError when the name is not and was not given."""
+    here = started_here(url)
+    names = sorted({archive.name for archive in here.archives}) if here else []
+    if name is None:
+        if len(names) != 1:
+            served = f"it serves {', '.join(names)}" if names else "it was not started here"
+            raise UsageError(f"which model of {url}? ({served})", "Name it with --name.")
+        name = names[0]
+    return Client(url, name, token=tokens_of(here).get("inference") if here else None)

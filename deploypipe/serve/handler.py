@@ -1,7 +1,7 @@
 """The TorchServe handler: four hooks, and every request of a batch gets its own answer. Travels inside archives.
 
-`initialize` proves the archive: the digests of its files, then the packaged samples through the loaded artifact. What
-it raises keeps the worker from ever becoming ready.
+`initialize` proves the archive: the digests of its files, the chain from the weights to the sidecar, then the packaged
+samples through the loaded artifact. What it raises keeps the worker from ever becoming ready.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..chain import broken_link
 from ..formats.base import Runner, mismatches
 from ..signature import Sample, Signature, flatten
 from .rejection import PHRASES, UNPROCESSABLE, Rejection
@@ -42,7 +43,7 @@ class Handler:
         return self.postprocess(self.inference(self.preprocess(data)), context)
 
     def initialize(self, context: Any) -> None:
-        """Check the digests, load the artifact, answer the packaged samples. ArchiveInvalid when anything differs."""
+        """Check digests and chain of proof, answer the packaged samples. ArchiveInvalid when anything differs."""
         properties = context.system_properties
         folder = Path(properties["model_dir"])
         self.model_name: str = context.manifest["model"]["modelName"]
@@ -52,8 +53,8 @@ class Handler:
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != wanted:
                 raise ArchiveInvalid(f"{name} is not the file that was packaged: its sha256 differs")
         sidecar = json.loads((folder / facts["sidecar"]).read_text(encoding="utf-8"))
-        if sidecar["sha256"] != facts["sha256"][facts["artifact"]] or sidecar["parity"].get("verdict") != "passed":
-            raise ArchiveInvalid(f"{facts['artifact']} is not proven by its sidecar")
+        if sidecar["sha256"] != facts["sha256"][facts["artifact"]]:
+            raise ArchiveInvalid(f"{facts['artifact']} is not the file that its sidecar describes: its sha256 differs")
         self.signature = Signature.from_json(sidecar)
         self.batch: PixelBatch | None = None
         if sidecar["task"] == "image-classification":
@@ -61,6 +62,8 @@ class Handler:
         gpu = properties.get("gpu_id")
         torch.set_num_threads(1)
         self.runner = self._read(folder / facts["artifact"], "cpu" if gpu is None else f"cuda:{gpu}", 1)
+        if problem := broken_link(sidecar, self.runner):
+            raise ArchiveInvalid(f"{facts['artifact']} is not proven equal to the trained model: {problem}")
         self._prove(Sample.from_json(sidecar["samples"]), facts["tolerances"])
         # A line for each batch would fill the log; what matters is logged as a warning.
         logging.getLogger().setLevel(logging.WARNING)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import platformdirs
 
-from deploypipe.errors import ServingError
+from deploypipe.errors import ServingError, UsageError, first_line
 from deploypipe.files import read_json
 from deploypipe.serve import processes
 from deploypipe.serve.archive import Archive
@@ -99,6 +100,18 @@ def recorded(folder: Path) -> Server | None:
         return Server.from_json(folder, document)
     except (KeyError, TypeError, ValueError) as cause:
         raise ServingError(f"{path} is damaged: {cause!r}", remedy) from cause
+
+
+def started_here(url: str) -> Server | None:
+    """The record of the server at `url`, if `serve` started it on this machine: another host's is not ours to know.
+    UsageError for what is no address."""
+    try:
+        address = httpx.URL(url)
+        host, port = address.host, address.port
+    except (httpx.InvalidURL, ValueError) as cause:
+        raise UsageError(f"{url!r} is no address of a server: {first_line(cause)}") from cause
+    found = recorded(default_folder(port)) if port else None
+    return found if found and host in {found.host, "127.0.0.1", "localhost", "::1"} else None
 
 
 def tokens_of(server: Server) -> dict[str, str]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..signature import TensorSpec, dtype_name
+from ..signature import Signature, TensorSpec, dtype_name
 from .rejection import UNPROCESSABLE, Rejection
 
 DATATYPES = {
@@ -32,6 +32,15 @@ DATATYPES = {
 }
 _DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def uncarried(signature: Signature) -> str:
+    """Which tensor of a model no request or answer can carry; "" where there is none."""
+    for kind, specs in (("input", signature.inputs), ("output", signature.outputs)):
+        for spec in specs:
+            if spec.dtype not in DATATYPES:
+                return f"{kind} {spec.name!r} is {spec.dtype}, which the Open Inference Protocol does not carry"
+    return ""
 
 
 def to_lists(tensor: Tensor) -> Any:

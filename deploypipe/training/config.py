@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploypipe.models import DEFAULT
+from deploypipe.models import DEFAULT, entry_of
 from deploypipe.training import recipes, settings
 from deploypipe.training.augment import AugmentConfig
 from deploypipe.training.checkpoint import CheckpointConfig
@@ -36,7 +36,9 @@ class TrainConfig:
     """A dataset's name, "auto" for the model's own default."""
     data_dir: str | None = None
     epochs: float | None = None
-    """Whole or not. None: as many as the dataset needs (2 for MNIST)."""
+    """Whole or not. None: what `examples` come to."""
+    examples: int | None = None
+    """To train on in all, however large the dataset is. None: as many epochs as the dataset needs (2 for MNIST)."""
     batch_size: int = 128
     """An epoch's last batch may be smaller, down to half of it."""
     dropout: float | None = None
@@ -63,6 +65,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self.epochs is None or self.epochs > 0, f"epochs is {self.epochs}, must be > 0")
+        check(self.examples is None or self.examples >= 1, f"examples is {self.examples}, must be at least 1")
         check(0 <= self.average < 1, f"average is {self.average}, must be in [0, 1)")
         check(self.precision in PRECISIONS, f"precision is {self.precision!r}, must be one of {', '.join(PRECISIONS)}")
         check(self.batch_size >= 1, f"batch_size is {self.batch_size}, must be at least 1")
@@ -80,7 +83,8 @@ def configure(
     options: Mapping[str, Any] = {},
 ) -> TrainConfig:
     """Defaults, below the recipe, below the TOML `file`, below the `assignments` (`section.key=value`), below
-    `options` (dotted keys; None is not given). Where no `recipe` is given, `recipe = "…"` in the file may name it.
+    `options` (dotted keys; None is not given). Where no `recipe` is given, `recipe = "…"` in the file may name it, else
+    it is the model's own.
 
     UsageError for what cannot be read, is unknown or makes no sense.
     """
@@ -89,5 +93,6 @@ def configure(
         settings.nested(map(settings.assignment, assignments)),
         settings.nested((key, value) for key, value in options.items() if value is not None),
     )
-    named = given.pop("recipe", recipes.DEFAULT)
-    return settings.read(TrainConfig, settings.merge(recipes.settings_of(recipe or named), given))
+    named = given.pop("recipe", None)
+    named = recipe or named or entry_of(str(given.get("model", DEFAULT))).recipe
+    return settings.read(TrainConfig, settings.merge(recipes.settings_of(named), given))

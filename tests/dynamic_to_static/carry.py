@@ -10,7 +10,9 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from deploypipe.dynamic_to_static import capture, to_onnx, to_torchscript
+from deploypipe.dynamic_to_static import capture
+from deploypipe.dynamic_to_static.onnx import to_onnx
+from deploypipe.dynamic_to_static.torchscript import to_torchscript
 
 torch.set_num_threads(1)  # the models are small, and the machine may be shared
 FORMATS = ("pt2", "onnx", "torchscript")

@@ -34,7 +34,7 @@ class Carried:
         return {"torchscript": self.torchscript, "onnx": self.onnx, "pt2": self.pt2}[fmt]()
 
     def torchscript(self, script_first: bool = True) -> Callable[..., Any]:
-        from deploypipe.dynamic_to_static import to_torchscript
+        from deploypipe.dynamic_to_static.torchscript import to_torchscript
 
         scripted, _ = to_torchscript(self.module, self.capture, self.probes, script_first=script_first)
         buffer = io.BytesIO()

@@ -5,7 +5,8 @@ import torch
 from carry import FORMATS, check
 from torch import nn
 
-from deploypipe.dynamic_to_static import capture, find_inputs, missing, record_paths, to_torchscript
+from deploypipe.dynamic_to_static import capture, find_inputs, missing, record_paths
+from deploypipe.dynamic_to_static.torchscript import to_torchscript
 
 
 def rand(*shape, shift=0.0, seed=0):

@@ -29,7 +29,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     artifacts = {}
     for name, entry in FORMATS.items():
         path = folder / f"classifier{entry.suffix}"
-        _, report = write_proven(plan(captured, image_probes(images, (1, 3)), task=IMAGE_CLASSIFICATION), name, path)
+        _, report = write_proven(plan(captured, image_probes(images), task=IMAGE_CLASSIFICATION), name, path)
         report.raise_if_failed()
         artifacts[name] = path
     pair = folder / "pair.pt2"

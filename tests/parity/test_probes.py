@@ -36,7 +36,14 @@ def test_drawn_probes_keep_dtype_range_and_fixed_axes() -> None:
 def test_floats_are_drawn_far_smaller_and_larger_too() -> None:
     probes = drawn_probes(Signature((X,), (Y,)), (torch.ones(2, 3),))
     largest = {probe.family: probe.inputs[0].abs().max().item() for probe in probes}
-    assert largest["all zero"] == 0 and largest["drawn x 0.0001"] < 0.01 and largest["drawn x 10000"] > 1000
+    signs = [probe.inputs[0].sum(1) > 0 for probe in probes if probe.family == "both signs"]
+    assert all(way.any() and not way.all() for way in signs)
+    assert (
+        largest["all zero"] == 0
+        and largest["all one"] == 1
+        and largest["drawn x 0.0001"] < 0.01
+        and largest["drawn x 10000"] > 1000
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,3 +75,14 @@ def test_a_drawn_probe_on_which_eager_never_ends_proves_nothing(monkeypatch: pyt
 def test_a_given_probe_that_eager_refuses_is_the_callers_mistake() -> None:
     with pytest.raises(UsageError, match=r"probe given \[2\]: the eager model fails"):
         usable(Reference(nn.Linear(3, 1)), [(torch.zeros(2),)])
+
+
+@pytest.mark.parametrize(
+    ("example", "tried"),
+    [(torch.tensor([1, 3]), 2), (torch.tensor([1, 20_000]), 0), (torch.tensor([1, 3], dtype=torch.uint8), 0)],
+    ids=["counts", "too many to try", "pixels"],
+)
+def test_counts_go_beyond_the_example(example: torch.Tensor, tried: int) -> None:
+    signature = Signature((TensorSpec("n", "int64", (2,)),), ())
+    beyond = [probe for probe in drawn_probes(signature, (example,)) if probe.family == "larger counts"]
+    assert len(beyond) == tried and all(probe.inputs[0].max() > 3 for probe in beyond)

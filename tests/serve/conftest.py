@@ -33,5 +33,5 @@ def artifacts(network: nn.Module, images: Tensor, tmp_path_factory: pytest.TempP
     for name, entry in FORMATS.items():
         path = folder / f"tiny{entry.suffix}"
         provenance = {"weights_sha256": "a" * 64}
-        write_proven(plan(captured, image_probes(images, (1,)), provenance, IMAGE_CLASSIFICATION), name, path)
+        write_proven(plan(captured, image_probes(images), provenance, IMAGE_CLASSIFICATION), name, path)
     return {name: folder / f"tiny{entry.suffix}" for name, entry in FORMATS.items()}

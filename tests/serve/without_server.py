@@ -1,18 +1,19 @@
-"""A tiny classifier, and TorchServe's side of a handler."""
+"""A tiny classifier, and a handler loaded as TorchServe would load it."""
 
+import hashlib
 import json
 import logging
 import zipfile
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from deploypipe.formats import FORMATS
+from deploypipe.artifact import format_of
 from deploypipe.serve import package
+from deploypipe.serve.archive import MANIFEST
 from deploypipe.serve.handler import Handler
+from deploypipe.serve.runners import Context
 
 
 class Tiny(nn.Module):
@@ -24,31 +25,18 @@ class Tiny(nn.Module):
         return self.linear(pixels.flatten(1) / 255)
 
 
-@dataclass
-class Context:
-    """What TorchServe's context offers a handler, and what the handler did with it."""
-
-    manifest: dict[str, Any]
-    system_properties: dict[str, Any]
-    statuses: dict[int, int] = field(default_factory=dict)
-    content_types: dict[int, str] = field(default_factory=dict)
-
-    def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
-        assert phrase.isascii()
-        self.statuses[idx] = code
-
-    def set_response_content_type(self, idx: int, value: str) -> None:
-        self.content_types[idx] = value
-
-
 def load(artifact: Path, folder: Path) -> tuple[Handler, Context]:
     """Package, unpack and initialize, as TorchServe would."""
-    archive = package(artifact, "digits", store=folder)
-    with zipfile.ZipFile(archive.path) as file:
-        file.extractall(folder / "model")
-    manifest = json.loads((folder / "model" / "MAR-INF" / "MANIFEST.json").read_text())
-    context = Context(manifest, {"model_dir": str(folder / "model"), "gpu_id": None, "batch_size": 4})
-    handler = Handler(FORMATS[archive.format].read)
+    return initialized(package(artifact, "digits", store=folder).path, folder / "model")
+
+
+def initialized(archive: Path, folder: Path) -> tuple[Handler, Context]:
+    """This installation's handler on an archive unpacked into `folder`."""
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(folder)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    context = Context(manifest, {"model_dir": str(folder), "gpu_id": None, "batch_size": 4})
+    handler = Handler(format_of(folder / manifest["deploypipe"]["artifact"]).read)
     # A worker's process is its handler's own; this one is not.
     threads, level = torch.get_num_threads(), logging.getLogger().level
     try:
@@ -57,3 +45,15 @@ def load(artifact: Path, folder: Path) -> tuple[Handler, Context]:
         torch.set_num_threads(threads)
         logging.getLogger().setLevel(level)
     return handler, context
+
+
+def rewrite(path: Path, changed: dict[str, bytes]) -> None:
+    """Other files in an archive, with the digests that its manifest must have for them."""
+    with zipfile.ZipFile(path) as file:
+        entries = {name: file.read(name) for name in file.namelist()} | changed
+    manifest = json.loads(entries[MANIFEST])
+    manifest["deploypipe"]["sha256"] |= {name: hashlib.sha256(content).hexdigest() for name, content in changed.items()}
+    entries[MANIFEST] = json.dumps(manifest).encode()
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in entries.items():
+            file.writestr(name, content)

@@ -10,7 +10,7 @@ from small import small
 
 from deploypipe.errors import TrainingError, UsageError
 from deploypipe.runs import open_run
-from deploypipe.train import Progress, TrainConfig, train
+from deploypipe.train import Progress, TrainConfig, configure, train
 from deploypipe.training.optim import RATES, SCHEDULES
 
 SMALL = small()
@@ -63,6 +63,18 @@ def test_epochs_need_not_be_whole(tmp_path: Path) -> None:
         ends = [progress for progress in seen if progress.step == progress.steps]
         assert [progress.steps for progress in ends] == steps
         assert [row["epoch"] for row in run.document["epochs"]] == list(range(1, len(steps) + 1))
+
+
+def test_examples_are_epochs_of_any_dataset(tmp_path: Path) -> None:
+    run = train(small(epochs=None, examples=360), tmp_path)
+    assert run.document["config"]["epochs"] == 360 / 1438
+    assert [row["epoch"] for row in run.document["epochs"]] == [1]
+    assert train(small(examples=360), tmp_path).document["config"]["epochs"] == 2, "epochs go before examples"
+
+
+def test_the_default_network_and_recipe_train(tmp_path: Path) -> None:
+    run = train(configure(options={"data": "digits", "device": "cpu", "examples": 8000}), tmp_path)
+    assert run.document["model"] == "lean-cnn" and run.document["metrics"]["accuracy"] > 0.95
 
 
 def test_l1_and_l2_shrink_weights(tmp_path: Path) -> None:

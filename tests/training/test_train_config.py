@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from deploypipe.errors import UsageError
+from deploypipe.models import DEFAULT, MODELS
 from deploypipe.train import TrainConfig, configure
 from deploypipe.training import settings
 from deploypipe.training.recipes import RECIPES
@@ -16,6 +17,7 @@ from deploypipe.training.recipes import RECIPES
     ("options", "message"),
     [
         ({"epochs": 0}, "epochs is 0"),
+        ({"examples": 0}, "examples is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"optimizer.name": "lion"}, "optimizer.name is 'lion', must be one of sgd"),
         ({"schedule.name": "never"}, "schedule.name is 'never'"),
@@ -79,6 +81,16 @@ def test_every_recipe_is_a_configuration() -> None:
     assert len(set(map(str, found))) == len(RECIPES)
     with pytest.raises(UsageError, match="no recipe 'slow'.*fast, accurate"):
         configure("slow")
+
+
+def test_the_recipe_is_the_models_own_unless_told() -> None:
+    assert configure() == configure("fast") == configure(options={"model": DEFAULT})
+    assert configure(options={"model": "wide-cnn"}) == configure("accurate")
+    assert configure(options={"model": "mlp"}) == configure("plain", options={"model": "mlp"}) == TrainConfig("mlp")
+    assert configure("fast", options={"model": "mlp"}) == dataclasses.replace(configure("fast"), model="mlp")
+    assert {entry.recipe for entry in MODELS.values()} == set(RECIPES)
+    with pytest.raises(UsageError, match="no model 'lenet'"):
+        configure(options={"model": "lenet"})
 
 
 def test_a_configuration_survives_being_written() -> None:

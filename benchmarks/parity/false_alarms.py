@@ -1,0 +1,94 @@
+"""How many honest artifacts the parity gate rejects: none, or it is wrong.
+
+    python benchmarks/parity/false_alarms.py            # 5 seeds
+    python benchmarks/parity/false_alarms.py --quick    # 1 seed
+
+For each seed, every model of the zoo is trained for an epoch (on the digits, the line or the sentences; one that does
+not learn gets random weights), and so get the small modules of the mutation suite. Each is exported in every format
+and then examined from its file again: probes, test set, other settings, a process of its own. Exits with 1 when
+anything is rejected.
+"""
+
+import argparse
+import logging
+import sys
+import tempfile
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+# The small modules belong to the tests.
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "parity")]
+
+from mutation import HONEST  # noqa: E402
+from mutation.subjects import TRAINED, untrained  # noqa: E402
+
+from deploypipe.capture import capture  # noqa: E402
+from deploypipe.errors import DeploypipeError  # noqa: E402
+from deploypipe.export import Plan, plan, suffix_of, write_proven  # noqa: E402
+from deploypipe.formats import FORMATS  # noqa: E402
+from deploypipe.models import MODELS  # noqa: E402
+from deploypipe.pipeline import plan_run  # noqa: E402
+from deploypipe.train import TrainConfig, train  # noqa: E402
+
+OFFLINE = {"auto": "digits"}
+"""What stands for a dataset that may have to be fetched."""
+
+
+def honest(seed: int, folder: Path) -> Iterator[tuple[str, Plan]]:
+    for name, entry in MODELS.items():
+        if entry.datasets:
+            data = OFFLINE.get(entry.datasets[0], entry.datasets[0])
+            config = TrainConfig(model=name, data=data, epochs=1, seed=seed, device="cpu")
+            yield name, plan_run(train(config, folder / name))
+        else:
+            torch.manual_seed(seed)
+            yield name, plan(capture(entry.build(), entry.example(), entry.dynamic, entry.outputs))
+    for name in HONEST:
+        if name != TRAINED:
+            yield f"suite: {name}", untrained(name, folder, seed).plan
+
+
+def rejection(prepared: Plan, format: str, path: Path) -> str:
+    """The gate's reason, at export and again from the file; "" where it passes."""
+    try:
+        report = write_proven(prepared, format, path)[1]
+        return report.reason or prepared.gate.examine(path).reason
+    except DeploypipeError as error:
+        return str(error)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one seed")
+    parser.add_argument("--seeds", type=int, default=5)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
+
+    wrong: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for seed in range(1 if options.quick else options.seeds):
+        with tempfile.TemporaryDirectory(prefix="deploypipe-") as folder:
+            for name, prepared in honest(seed, Path(folder)):
+                for format in FORMATS:
+                    path = Path(folder) / f"{name.split()[-1]}-{format}{suffix_of(format)}"
+                    reason = rejection(prepared, format, path)
+                    wrong[name][format].append(bool(reason))
+                    print(f"seed {seed} · {name} · {format}: {reason or 'passed'}", file=sys.stderr, flush=True)
+
+    print(f"torch {torch.__version__}, rejected of honest artifacts:\n")
+    print("| model | " + " | ".join(FORMATS) + " |\n| --- |" + " --- |" * len(FORMATS))
+    for name, row in wrong.items():
+        print(f"| {name} | " + " | ".join(f"{sum(row[format])} of {len(row[format])}" for format in FORMATS) + " |")
+    tried = [alarm for row in wrong.values() for alarms in row.values() for alarm in alarms]
+    print(f"\n{len(tried)} honest artifacts, {sum(tried)} rejected.")
+    sys.exit(any(tried))
+
+
+if __name__ == "__main__":
+    main()

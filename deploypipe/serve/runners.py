@@ -1,0 +1,217 @@
+"""A packed archive and a running server as Runners, so that parity compares them with eager as it does artifacts.
+
+Both are asked as any client asks: one JSON body by the Open Inference Protocol v2 a run. JSON keeps every float that
+the protocol has bit by bit (Python writes the shortest decimal that reads back as the same float64); NaN and infinities
+go as strings. What the handler refuses fails that run with the handler's own reason.
+"""
+
+import importlib
+import json
+import logging
+import sys
+import tempfile
+import zipfile
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from deploypipe.errors import PackageError, UsageError, first_line
+from deploypipe.formats.base import DeviceUnavailable, Runner, as_torch_device
+from deploypipe.serve.archive import MANIFEST, Archive, read_archive
+from deploypipe.serve.client import Client, Refused
+from deploypipe.serve.configuration import MAX_BODY
+from deploypipe.serve.record import started_here
+from deploypipe.serve.rejection import Rejection
+from deploypipe.serve.tensors import from_protocol, to_protocol, uncarried
+from deploypipe.serve.travel import ENTRY_FILE, PACKAGE
+from deploypipe.signature import Signature
+
+
+class ServingRunner(Runner):
+    """What answers requests, asked for the outputs of one run at a time. A context manager."""
+
+    def __init__(self, signature: Signature, runtime: str, provider: str, device: str) -> None:
+        if problem := uncarried(signature):
+            raise UsageError(problem, "Compare the artifact itself: `deploypipe verify --artifact FILE`.")
+        super().__init__(json.dumps({"signature": signature.to_json()}), "", device)
+        self.runtime = runtime
+        self.provider = provider
+        self.inputs, self.outputs = signature.inputs, signature.outputs
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def run(self, *inputs: Tensor) -> list[Tensor]:
+        """ServingError when nobody answers; ValueError when the request is refused or the answer is not the
+        signature's."""
+        answer = self.answer(self._body(inputs))
+        try:
+            return list(from_protocol(answer["outputs"], self.outputs, "outputs"))
+        except KeyError as cause:
+            raise ValueError(f"the answer has no {cause.args[0]!r}") from cause
+        except Rejection as cause:
+            raise ValueError(f"the answer is not the signature's: {cause.message}") from cause
+
+    def too_large(self, inputs: Sequence[Tensor]) -> str:
+        """Why `inputs` cannot be sent in one request; "" when they can."""
+        size = len(self._body(inputs))
+        return f"its request has {size:,} bytes, one may have {MAX_BODY:,}" if size > MAX_BODY else ""
+
+    def _body(self, inputs: Sequence[Tensor]) -> bytes:
+        named = [to_protocol(spec.name, tensor) for spec, tensor in zip(self.inputs, inputs, strict=True)]
+        return json.dumps({"inputs": named}, allow_nan=False).encode()
+
+    @abstractmethod
+    def answer(self, body: bytes) -> Mapping[str, Any]:
+        """The JSON object that answers `body`; ValueError when it is refused."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what answers."""
+
+
+def archive_runner(path: Path, device: str = "cpu") -> "ArchiveRunner":
+    """The handler inside the `.mar` at `path`, loaded into this process as a TorchServe worker would load it: its own
+    entry file and its own copies of deploypipe's code, unpacked into a temporary folder until `close`.
+
+    PackageError when the archive is not as packaged or its handler does not load; UsageError for a device that is not
+    here, and for a dtype that no request can carry.
+    """
+    return ArchiveRunner(read_archive(path), device)
+
+
+class ArchiveRunner(ServingRunner):
+    def __init__(self, archive: Archive, device: str) -> None:
+        try:
+            where = as_torch_device(device)
+        except DeviceUnavailable as cause:
+            raise UsageError(str(cause), "`deploypipe doctor` shows what this machine has.") from cause
+        # A library that a runtime keeps open cannot be deleted everywhere.
+        self._folder = tempfile.TemporaryDirectory(prefix="deploypipe-", ignore_cleanup_errors=True)
+        try:
+            folder = Path(self._folder.name)
+            with zipfile.ZipFile(archive.path) as file:
+                file.extractall(folder)
+            gpu = None if where.type == "cpu" else where.index or 0
+            properties = {"model_dir": str(folder), "gpu_id": gpu, "batch_size": 1}
+            self._context = Context(json.loads((folder / MANIFEST).read_text(encoding="utf-8")), properties)
+            try:
+                with _worker_settings():
+                    self.handler = _entry(folder).Entry()
+                    self.handler.initialize(self._context)
+            except Exception as cause:
+                # Its classes are the archive's own copies: none of ours would catch them.
+                raise PackageError(
+                    f"the handler in {archive.path} does not load: {first_line(cause)}",
+                    "Build it anew with `deploypipe package`.",
+                ) from cause
+            super().__init__(archive.signature, self.handler.runner.runtime, "archive handler", str(where))
+        except BaseException:
+            self.close()
+            raise
+
+    def answer(self, body: bytes) -> Mapping[str, Any]:
+        context = Context(self._context.manifest, self._context.system_properties)
+        with _worker_settings():
+            (answer,) = self.handler.handle([{"body": bytearray(body)}], context)
+        document: dict[str, Any] = json.loads(answer)
+        if 0 in context.statuses:
+            raise ValueError(f"the handler refuses the request (HTTP {context.statuses[0]}): {document['error']}")
+        return document
+
+    def close(self) -> None:
+        self._folder.cleanup()
+
+
+def server_runner(client: Client, signature: Signature | None = None) -> "ServerRunner":
+    """The model that `client` asks, over HTTP.
+
+    A server says nothing of a model's inputs and outputs. Of one that `serve` started on this machine they are known;
+    of any other, `signature` must say what eager's are. UsageError where neither does, and for a dtype that no request
+    can carry. `close` closes the client.
+    """
+    here = started_here(client.url)
+    served = [archive for archive in here.archives if archive.name == client.name] if here else []
+    if served:
+        signature = served[0].signature
+    if signature is None:
+        raise UsageError(
+            f"{client.url} was not started here: what {client.name!r} takes and returns is not known",
+            "Give the run or the artifact that it serves.",
+        )
+    return ServerRunner(client, signature)
+
+
+class ServerRunner(ServingRunner):
+    def __init__(self, client: Client, signature: Signature) -> None:
+        # Its machine's kernels may sum in another order, whatever the format: the row for those, as in its archive.
+        super().__init__(signature, "onnxruntime", client.url, "server")
+        self._client = client
+
+    def answer(self, body: bytes) -> Mapping[str, Any]:
+        try:
+            return self._client.ask(body)
+        except Refused as cause:
+            raise ValueError(cause.message) from cause
+
+    def close(self) -> None:
+        self._client.close()
+
+
+@dataclass
+class Context:
+    """What TorchServe's context offers a handler, and what the handler did with it."""
+
+    manifest: Mapping[str, Any]
+    system_properties: Mapping[str, Any]
+    statuses: dict[int, int] = field(default_factory=dict)
+    content_types: dict[int, str] = field(default_factory=dict)
+
+    def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
+        self.statuses[idx] = code
+
+    def set_response_content_type(self, idx: int, value: str) -> None:
+        self.content_types[idx] = value
+
+
+def _entry(folder: Path) -> ModuleType:
+    """The entry module of the archive in `folder`, with nothing of it left where another import would find it."""
+    name = ENTRY_FILE.removesuffix(".py")
+    before = {key: sys.modules.pop(key) for key in list(sys.modules) if _is_archived(key)}
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(folder))
+        for key in [key for key in sys.modules if _is_archived(key)]:
+            del sys.modules[key]
+        sys.modules.update(before)
+
+
+def _is_archived(module: str) -> bool:
+    return module.split(".")[0] in (PACKAGE, ENTRY_FILE.removesuffix(".py"))
+
+
+@contextmanager
+def _worker_settings() -> Iterator[None]:
+    """A worker's process is its handler's own; this one is not, and gets back what the handler sets."""
+    threads, level = torch.get_num_threads(), logging.getLogger().level
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        logging.getLogger().setLevel(level)

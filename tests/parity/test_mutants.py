@@ -1,0 +1,63 @@
+"""The gate tests itself: every artifact that is wrong on purpose is rejected, and no honest one is.
+
+Each mutant is tried in one format here, the formats taking turns, and in its others by `make nightly`.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+from mutation import HONEST, KINDS, MUTANTS, Mutant, Subjects
+
+from deploypipe.export import suffix_of
+from deploypipe.formats import FORMATS
+from deploypipe.runs import Run
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the ways in which mutants are made warn of what they do
+
+TURNS = [(mutant, mutant.formats[turn % len(mutant.formats)]) for turn, mutant in enumerate(MUTANTS)]
+REST = [(mutant, format) for mutant, turn in TURNS for format in mutant.formats if format != turn]
+
+
+@pytest.fixture(scope="session")
+def subjects(digits_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Subjects:
+    return Subjects(digits_run, tmp_path_factory.mktemp("honest"))
+
+
+def named(pairs: list[tuple[Mutant, str]]) -> list[str]:
+    return [f"{mutant.name}-{format}" for mutant, format in pairs]
+
+
+def check_rejected(subjects: Subjects, mutant: Mutant, format: str, folder: Path) -> None:
+    subject, path = subjects[mutant.subject], folder / f"mutant{suffix_of(format)}"
+    mutant.make(subject, format, path)
+    rejection = mutant.judge(subject, path)
+    assert rejection is not None, f"{mutant.name}, as {format}, passes"
+    assert re.search(mutant.reason, rejection.reason, re.IGNORECASE)
+    if mutant.culprit and rejection.culprit:
+        assert re.search(mutant.culprit, rejection.culprit)
+
+
+@pytest.mark.parametrize(("mutant", "format"), TURNS, ids=named(TURNS))
+def test_a_mutant_is_rejected_with_its_reason(subjects: Subjects, mutant: Mutant, format: str, tmp_path: Path) -> None:
+    check_rejected(subjects, mutant, format, tmp_path)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("mutant", "format"), REST, ids=named(REST))
+def test_in_its_other_formats_too(subjects: Subjects, mutant: Mutant, format: str, tmp_path: Path) -> None:
+    check_rejected(subjects, mutant, format, tmp_path)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", HONEST)
+def test_the_honest_artifact_passes(subjects: Subjects, name: str, format: str) -> None:
+    subject = subjects[name]
+    rejection = subject.rejection(subject.honest(format))
+    assert rejection is None, rejection.reason
+
+
+def test_every_kind_is_there_in_every_format_and_no_name_twice() -> None:
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+    assert all(mutants for mutants in KINDS.values())
+    assert {format for _, format in TURNS} == set(FORMATS)

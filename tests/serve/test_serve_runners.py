@@ -1,0 +1,212 @@
+"""An archive's own handler in this process, compared with eager as an artifact is."""
+
+import logging
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from without_server import rewrite
+
+import deploypipe
+from deploypipe.errors import PackageError, ServingError, UsageError
+from deploypipe.formats import FORMATS
+from deploypipe.formats.base import Runner
+from deploypipe.parity import Gate, Probe, Reference, Report, image_probes, usable
+from deploypipe.pipeline import examine
+from deploypipe.serve import Client, package
+from deploypipe.serve.configuration import MAX_BODY
+from deploypipe.serve.runners import archive_runner, server_runner
+from deploypipe.signature import Signature, TensorSpec
+
+
+class Two(nn.Module):
+    def forward(self, x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        return x * scale, x.sum(dim=1) > 0
+
+
+class Named(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        return {"root": x.sqrt(), "both": (x.double() / 3, x.half() / 7), "count": x.isfinite().sum()}
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            return x * 2
+        return x + 1
+
+
+class Add(nn.Module):
+    def __init__(self, number: float) -> None:
+        super().__init__()
+        self.register_buffer("number", torch.tensor(number))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.number
+
+
+def compare(module: nn.Module, runner: Runner, probes: Sequence[Probe | tuple[Tensor, ...]]) -> Report:
+    reference = Reference(module)
+    return Gate(reference, tuple(usable(reference, probes)[0])).examine_runner(runner, "archive")
+
+
+def _packed(module: nn.Module, example: tuple[Tensor, ...], folder: Path, format: str = "onnx", **axes: Any) -> Path:
+    path = folder / f"{type(module).__name__.lower()}{FORMATS[format].suffix}"
+    deploypipe.export(module.eval(), example, format=format, path=path, dynamic=axes)
+    return package(path, "model", store=folder).path
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_archived_image_model_is_equal_to_eager(
+    network: nn.Module, images: Tensor, artifacts: dict[str, Path], tmp_path: Path, format: str
+) -> None:
+    archive = package(artifacts[format], "digits", store=tmp_path)
+    with archive_runner(archive.path) as runner:
+        report = compare(network, runner, image_probes(images))
+        report.raise_if_failed()
+        assert report.runtime == {"onnx": "onnxruntime"}.get(format, "torch")
+        assert report.provider == "archive handler"
+        torch.manual_seed(1)
+        other = compare(type(network)().eval(), runner, image_probes(images))
+    assert not other.passed
+
+
+CASES: dict[str, tuple[nn.Module, tuple[Tensor, ...], dict[str, Any], list[tuple[Tensor, ...]]]] = {
+    "two inputs": (
+        Two(), (torch.rand(2, 3), torch.rand(3)), {"x": {0: "batch"}},
+        [(torch.rand(5, 3), torch.rand(3)), (-torch.rand(1, 3), torch.rand(3)), (torch.rand(0, 3), torch.rand(3))],
+    ),
+    "dict of float16, float32, float64 and int64": (
+        Named(), (torch.rand(2, 3),), {"x": {0: "batch"}}, [(torch.rand(4, 3) * 1e4,)],
+    ),
+    "control flow": (
+        Branching(), (torch.rand(2, 3),), {"x": {0: "batch"}}, [(torch.rand(3, 3),), (-torch.rand(3, 3),)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_any_archived_model_is_equal_to_eager(tmp_path: Path, case: str) -> None:
+    module, example, axes, inputs = CASES[case]
+    path = _packed(module, example, tmp_path, "pt2", **axes)
+    with archive_runner(path) as runner:
+        report = compare(module, runner, [example, *inputs])
+    report.raise_if_failed()
+    assert len(report.outcomes) >= len(inputs) + 1
+
+
+def test_floats_come_through_json_bit_by_bit(tmp_path: Path) -> None:
+    """Every exponent, the smallest and the largest, both zeros, NaN and the infinities."""
+    bits = torch.randint(-(2**31), 2**31, (2000,), generator=torch.Generator().manual_seed(0)).to(torch.int32)
+    extremes = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-45, 3.4028234663852886e38, 0.1, 1 / 3, 16777217.0]
+    x = torch.cat([bits.view(torch.float32), torch.tensor(extremes)])
+    path = _packed(nn.Identity(), (torch.rand(3),), tmp_path, "torchscript", input={0: "n"})
+    with archive_runner(path) as runner:
+        found = runner(x)
+    assert torch.equal(found.isnan(), x.isnan())
+    assert torch.equal(found[~x.isnan()].view(torch.int32), x[~x.isnan()].view(torch.int32))
+
+
+def test_a_refused_probe_fails_with_the_handlers_reason(
+    network: nn.Module, artifacts: dict[str, Path], tmp_path: Path
+) -> None:
+    archive = package(artifacts["onnx"], "digits", store=tmp_path)
+    nothing = torch.zeros(0, 1, 28, 28, dtype=torch.uint8)  # no image is no question
+    with archive_runner(archive.path) as runner:
+        (outcome,) = compare(network, runner, [Probe("empty", (nothing,))]).outcomes
+    assert not outcome.passed
+    assert "refuses the request (HTTP 422)" in outcome.problem and "[0, 1, 28, 28]" in outcome.problem
+
+
+def test_a_probe_too_large_for_one_request_is_said_and_not_sent(
+    network: nn.Module, artifacts: dict[str, Path], tmp_path: Path
+) -> None:
+    archive = package(artifacts["onnx"], "digits", store=tmp_path)
+    small, large = (Probe("white", (torch.full((n, 1, 28, 28), 255, dtype=torch.uint8),)) for n in (3, 5000))
+    with archive_runner(archive.path) as runner:
+        (report,) = examine(Gate(Reference(network), (small, large)), [], served={"archive": runner})
+    assert report.passed
+    assert {outcome.shapes for outcome in report.outcomes} == {"3x1x28x28"}
+    assert [(finding.check, f"one may have {MAX_BODY:,}" in finding.detail) for finding in report.findings] == [
+        ("request size", True)
+    ]
+    assert report.findings[0].detail.startswith("1 of 2 probes are not sent")
+
+
+def test_nothing_of_an_archive_stays_in_this_process(artifacts: dict[str, Path], tmp_path: Path) -> None:
+    modules, path, threads = set(sys.modules), list(sys.path), torch.get_num_threads()
+    level = logging.getLogger().level
+    archive = package(artifacts["torchscript"], "digits", store=tmp_path)
+    with archive_runner(archive.path) as runner:
+        folder = Path(runner._folder.name)
+        assert folder.is_dir()
+        assert type(runner.handler).__module__ == "handler"
+        runner(torch.zeros(1, 1, 28, 28, dtype=torch.uint8))
+    assert not folder.exists()
+    assert not {name for name in set(sys.modules) - modules if name.split(".")[0] in ("handler", "archived")}
+    assert (sys.path, torch.get_num_threads(), logging.getLogger().level) == (path, threads, level)
+
+
+def test_two_archives_side_by_side_have_each_their_own_code(tmp_path: Path) -> None:
+    one = _packed(Add(1.0), (torch.rand(2),), tmp_path / "one")
+    two = _packed(Add(2.0), (torch.rand(2),), tmp_path / "two", "pt2")
+    with archive_runner(one) as first, archive_runner(two) as second:
+        assert first(torch.zeros(2)).tolist() == [1.0, 1.0]
+        assert second(torch.zeros(2)).tolist() == [2.0, 2.0]
+        assert type(first.handler) is not type(second.handler)
+        assert (first.runtime, second.runtime) == ("onnxruntime", "torch")
+
+
+def test_the_code_that_answers_is_the_archives(artifacts: dict[str, Path], tmp_path: Path) -> None:
+    """Not this installation's: an archive whose own code is broken fails, with its own error."""
+    archive = package(artifacts["onnx"], "digits", store=tmp_path)
+    rewrite(archive.path, {"archived/serve/handler.py": b"raise RuntimeError('mine')\n"})
+    with pytest.raises(PackageError, match="does not load: mine"):
+        archive_runner(archive.path)
+
+
+SPECS = {dtype: TensorSpec("x", dtype, ("n",)) for dtype in ("float32", "complex64", "float8_e5m2")}
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "float8_e5m2"])
+@pytest.mark.parametrize("kind", ["input", "output"])
+def test_a_dtype_that_no_request_carries_is_refused_by_name(dtype: str, kind: str) -> None:
+    specs = {"input": SPECS["float32"], "output": SPECS["float32"]} | {kind: SPECS[dtype]}
+    with pytest.raises(UsageError, match=f"{kind} 'x' is {dtype}"):
+        server_runner(Client("http://127.0.0.1:1"), Signature((specs["input"],), (specs["output"],)))
+
+
+@pytest.mark.filterwarnings("ignore:Casting complex values")
+def test_a_model_that_no_request_could_reach_is_not_packaged(tmp_path: Path) -> None:
+    path = tmp_path / "complex.pt2"
+    deploypipe.export(nn.Identity().eval(), (torch.rand(2, dtype=torch.complex64),), format="pt2", path=path)
+    with pytest.raises(PackageError, match="is complex64, which the Open Inference Protocol does not carry"):
+        package(path, "complex", store=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "says"),
+    [
+        (lambda folder: archive_runner(folder / "no.mar"), PackageError, "no archive at"),
+        (lambda folder: server_runner(Client("http://127.0.0.1:1")), UsageError, "was not started here"),
+        (lambda folder: server_runner(Client("http://127.0.0.1:1"), Signature((SPECS["float32"],),
+                                      (SPECS["float32"],))).run(torch.zeros(1)), ServingError, "no server at"),
+    ],
+    ids=["no archive", "another's server without a signature", "no server"],
+)  # fmt: skip
+def test_nothing_to_compare_with_is_one_clear_line(
+    tmp_path: Path, make: Callable[[Path], Any], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        make(tmp_path)
+
+
+def test_a_device_that_is_not_here_is_refused(artifacts: dict[str, Path], tmp_path: Path) -> None:
+    archive = package(artifacts["onnx"], "digits", store=tmp_path)
+    with pytest.raises(UsageError, match="is no device"):
+        archive_runner(archive.path, "abacus")
