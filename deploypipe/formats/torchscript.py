@@ -49,7 +49,7 @@ class TorchScriptRunner(TorchRunner):
     def run(self, *inputs: Tensor) -> list[Tensor]:
         try:
             return super().run(*inputs)
-        except RuntimeError as cause:
+        except (RuntimeError, torch.jit.Error) as cause:
             _, interpreted, trace = str(cause).partition("Traceback of TorchScript")
             if not interpreted:
                 raise
