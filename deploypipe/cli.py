@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn, ParamSpec
 
 import typer
 
-from deploypipe import data, doctor, pipeline, show, verification
+from deploypipe import bench, data, doctor, pipeline, show, verification
 from deploypipe import train as training
 from deploypipe.artifact import read_runner
 from deploypipe.capture import capture
@@ -29,7 +29,10 @@ from deploypipe.runs import ROOT, Run, open_run, run_of
 from deploypipe.serve import server
 from deploypipe.serve.client import client_for
 from deploypipe.serve.record import Server
-from deploypipe.train import TrainConfig
+from deploypipe.train import TrainConfig, configure
+from deploypipe.training import distributed
+from deploypipe.training.optim import RATES, SCHEDULES
+from deploypipe.training.recipes import RECIPES
 from deploypipe.usercode import load_example, load_module, parse_dynamic
 from deploypipe.verification import Subjects
 
@@ -56,6 +59,13 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 UserModel = Annotated[str | None, typer.Option("--model", help="Your own module instead of a run's: file.py:Name.")]
 UserExample = Annotated[str | None, typer.Option("--example", help="Its example inputs: file.py:name.")]
 UserAxes = Annotated[list[str] | None, typer.Option("--dynamic", help="An axis that stays dynamic: x:0=batch.")]
+RecipeOption = Annotated[
+    str | None, typer.Option(help=f"A set of settings: {', '.join(RECIPES)}. [default: the model's]")
+]
+ConfigOption = Annotated[Path | None, typer.Option(help="A TOML file of settings, over the recipe's.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="One setting, over the file's: optimizer.lr=0.05.")
+]
 StoreOption = Annotated[Path, typer.Option(help="Folder of the archives.")]
 PortOption = Annotated[int, typer.Option(help="Port of the predictions.")]
 STORE = Path("model_store")
@@ -63,20 +73,25 @@ CommandLineError: Any = typer.BadParameter.__mro__[2]
 """What typer raises when it cannot parse the command line (click's ClickException, which typer does not export)."""
 
 
-def verb(function: Callable[P, Document]) -> Callable[P, None]:
+benches = typer.Typer(help="What is fast, and how fast.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(benches, name="bench")
+
+
+def verb(function: Callable[P, Document], within: typer.Typer = app, name: str | None = None) -> Callable[P, None]:
     """A command whose function shows its result and returns it as a JSON-able object, which `--json` prints instead;
     errors are printed here and nowhere else, and decide the exit code."""
 
     @functools.wraps(function)
     def command(*args: P.args, **kwargs: P.kwargs) -> None:
         as_json = bool(kwargs.pop("as_json"))
-        show.out.quiet = as_json
+        # Of several processes of one training one speaks; errors are any one's.
+        show.out.quiet, show.err.quiet = as_json or not distributed.leads(), not distributed.leads()
         try:
             with show.results_alone():
                 document = function(*args, **kwargs)
         except BaseException as cause:
             _fail(cause, as_json)
-        if as_json:
+        if as_json and distributed.leads():
             print(json.dumps(document))
         if document.get("exit_code"):
             raise typer.Exit(document["exit_code"])
@@ -87,7 +102,7 @@ def verb(function: Callable[P, Document]) -> Callable[P, None]:
     command.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*signature.parameters.values(), parameter], return_annotation=None
     )
-    app.command(function.__name__.rstrip("_"))(command)
+    within.command(name or function.__name__.rstrip("_"))(command)
     return command
 
 
@@ -103,8 +118,9 @@ def _fail(cause: BaseException, as_json: bool) -> NoReturn:
     else:
         message = f"unforeseen {type(cause).__name__}: {first_line(cause)}"
         remedy, code = "This is a bug in deploypipe; DEPLOYPIPE_TRACEBACK=1 shows where.", 1
-    if as_json:
+    if as_json and distributed.leads():
         print(json.dumps({"error": message, "remedy": remedy, "exit_code": code}))
+    show.err.quiet = False
     show.err.print(f"error: {message}" + (f". {remedy}" if remedy else ""), style="red", markup=False)
     raise typer.Exit(code)
 
@@ -117,11 +133,12 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Run directory. [default: runs/<model>-<dataset>]")] = None,
     format: Annotated[str, typer.Option(help="The format that is served; all of them are written.")] = "onnx",
     device: Device = DEFAULTS.device,
-    epochs: Annotated[int | None, typer.Option(help="[default: as the dataset needs]")] = None,
+    epochs: Annotated[float | None, typer.Option(help="[default: as the dataset needs]")] = None,
     model_store: StoreOption = STORE,
 ) -> Document:
     """Train, evaluate, export to every format, verify, package, serve and predict, in one go."""
-    config = TrainConfig(model=model, data=data, data_dir=_text(data_dir), device=device, epochs=epochs)
+    given = {"model": model, "data": data, "data_dir": _text(data_dir), "device": device, "epochs": epochs}
+    config = configure(options=given)
     with show.training_progress() as report:
         summary = pipeline.run(
             config, out, format=format, store=model_store, report=report, say=show.note, warn=show.warn
@@ -138,46 +155,108 @@ def run(
     return summary.to_json()
 
 
+def _setting(key: str, help: str = "") -> Any:
+    """An option that is one setting of a training; TrainConfig knows its default."""
+    default = functools.reduce(getattr, key.split("."), DEFAULTS)
+    shown = "" if default is None else f" [default: {default}]"
+    return typer.Option(help=f"{help}{shown}".strip())
+
+
+SETTINGS = {
+    # option: key, where it is another
+    "optimizer": "optimizer.name",
+    "learning_rate": "optimizer.lr",
+    "momentum": "optimizer.momentum",
+    "l2": "optimizer.weight_decay",
+    "schedule": "schedule.name",
+    "l1": "loss.l1",
+    "shift": "augment.shift",
+    "rotate": "augment.rotate",
+    "scale": "augment.scale",
+    "checkpoint_every_steps": "checkpoint.every_steps",
+    "checkpoint_every_seconds": "checkpoint.every_seconds",
+}
+"""`train`'s options in the configuration."""
+
+
 @verb
 def train(
-    model: Annotated[str, typer.Option(help="A network of the zoo: see `deploypipe models`.")] = DEFAULTS.model,
-    data: Annotated[str, typer.Option(help="A dataset: see `deploypipe datasets`.")] = DEFAULTS.data,
+    model: Annotated[str | None, _setting("model", "A network of the zoo: see `deploypipe models`.")] = None,
+    data: Annotated[str | None, _setting("data", "A dataset: see `deploypipe datasets`.")] = None,
     data_dir: DataDir = None,
-    epochs: Annotated[int | None, typer.Option(help="[default: as the dataset needs]")] = DEFAULTS.epochs,
-    batch_size: Annotated[int, typer.Option()] = DEFAULTS.batch_size,
+    recipe: RecipeOption = None,
+    config: ConfigOption = None,
+    set: SetOption = None,
+    epochs: Annotated[float | None, _setting("epochs", "[default: as the dataset needs]")] = None,
+    batch_size: Annotated[int | None, _setting("batch_size")] = None,
     optimizer: Annotated[
-        str | None, typer.Option(help=f"{', '.join(training.OPTIMIZERS)}. [default: the model's own]")
-    ] = DEFAULTS.optimizer,
+        str | None, _setting("optimizer.name", f"{', '.join(RATES)}. [default: the model's own]")
+    ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="The schedule's peak. [default: the optimizer's own]")
-    ] = DEFAULTS.learning_rate,
-    momentum: Annotated[float, typer.Option(help="SGD only.")] = DEFAULTS.momentum,
-    schedule: Annotated[str, typer.Option(help=", ".join(training.SCHEDULES) + ".")] = DEFAULTS.schedule,
-    l1: Annotated[float, typer.Option(help="L1 regularisation.")] = DEFAULTS.l1,
-    l2: Annotated[float, typer.Option(help="L2 regularisation (weight decay).")] = DEFAULTS.l2,
-    dropout: Annotated[float | None, typer.Option(help="[default: the network's own]")] = DEFAULTS.dropout,
-    shift: Annotated[float, typer.Option(help="Augmentation: move by up to so many pixels.")] = DEFAULTS.shift,
-    rotate: Annotated[float, typer.Option(help="Augmentation: turn by up to so many degrees.")] = DEFAULTS.rotate,
-    scale: Annotated[float, typer.Option(help="Augmentation: resize by up to this fraction.")] = DEFAULTS.scale,
-    validation: Annotated[float, typer.Option(help="Fraction held back to validate on.")] = DEFAULTS.validation,
-    patience: Annotated[
-        int, typer.Option(help="Stop after so many epochs without a gain; 0: never.")
-    ] = DEFAULTS.patience,
-    seed: Annotated[int, typer.Option()] = DEFAULTS.seed,
-    device: Device = DEFAULTS.device,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, with its settings.")] = False,
+        float | None, _setting("optimizer.lr", "The schedule's peak. [default: the optimizer's own]")
+    ] = None,
+    momentum: Annotated[float | None, _setting("optimizer.momentum", "SGD only.")] = None,
+    schedule: Annotated[str | None, _setting("schedule.name", ", ".join(SCHEDULES) + ".")] = None,
+    l1: Annotated[float | None, _setting("loss.l1", "L1 regularisation.")] = None,
+    l2: Annotated[float | None, _setting("optimizer.weight_decay", "L2 regularisation (weight decay).")] = None,
+    dropout: Annotated[float | None, _setting("dropout", "[default: the network's own]")] = None,
+    shift: Annotated[float | None, _setting("augment.shift", "Augmentation: move by up to so many pixels.")] = None,
+    rotate: Annotated[float | None, _setting("augment.rotate", "Augmentation: turn by up to so many degrees.")] = None,
+    scale: Annotated[float | None, _setting("augment.scale", "Augmentation: resize by up to this fraction.")] = None,
+    validation: Annotated[float | None, _setting("validation", "Fraction held back to validate on.")] = None,
+    patience: Annotated[int | None, _setting("patience", "Stop after so many epochs without a gain; 0: never.")] = None,
+    checkpoint_every_steps: Annotated[
+        int | None, _setting("checkpoint.every_steps", "Write a checkpoint after so many steps. [default: by time]")
+    ] = None,
+    checkpoint_every_seconds: Annotated[
+        float | None, _setting("checkpoint.every_seconds", "Write a checkpoint after so many seconds.")
+    ] = None,
+    seed: Annotated[int | None, _setting("seed")] = None,
+    device: Annotated[str | None, _setting("device", "auto, cpu, cuda or mps.")] = None,
+    deterministic: Annotated[
+        bool | None, typer.Option("--deterministic", help="The same bits on a GPU too, at the cost of time.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory. [default: runs/<model>-<dataset>]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, with its settings.")] = False,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Repeat the run of this run.json. [--out: <its folder>-again]")
+    ] = None,
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Try learning rates and suggest one; nothing is trained.")
+    ] = False,
+    pictures: Annotated[bool, typer.Option(help="Curves, confusion matrix and worst mistakes.")] = True,
 ) -> Document:
     """Train a network into a run directory."""
     given = locals()
-    config = TrainConfig(**{field.name: given[field.name] for field in dataclasses.fields(TrainConfig)
-                            if field.name != "data_dir"}, data_dir=_text(data_dir))  # fmt: skip
-    with show.training_progress() as report:
-        done = training.train(config, out, resume=resume, report=report, warn=show.warn)
+    given = {name: given[name] for name in given if name not in ("out", "resume", "from_", "find_lr", "pictures")}
+    for other, on in (("--resume", resume), ("--from", from_)):
+        if on:
+            _refuse(f"a new training, not with {other}", {f"--{name.replace('_', '-')}": given[name] for name in given})
+    if bool(resume) + bool(from_) + bool(find_lr) > 1:
+        raise UsageError("--resume, --from and --find-lr exclude each other")
+    options = {SETTINGS.get(name, name): value for name, value in given.items()
+               if name not in ("recipe", "config", "set", "data_dir")}  # fmt: skip
+    merged = configure(recipe, config, set or [], {**options, "data_dir": _text(data_dir)})
+    if find_lr:
+        found, picture = training.find_learning_rate(merged, out, warn=show.warn)
+        show.learning_rates(found, picture)
+        show.next_commands(["train", "--learning-rate", f"{found.suggestion:g}"])
+        return {"picture": str(picture), **found.to_json()}
+    repeated = {}
+    with distributed.joined() as group, show.training_progress() as report:
+        if from_:
+            done, same = training.repeat(from_, out, pictures=pictures, report=report, warn=show.warn, group=group)
+            repeated = {"repeats": str(from_), "same_weights": same}
+        else:
+            done = training.train(
+                merged, out, resume=resume, pictures=pictures, report=report, warn=show.warn, group=group
+            )
     show.run_summary(done)
+    if repeated.get("same_weights"):
+        show.note(f"The weights are those of {from_}, bit for bit.")
     trained = [["evaluate", *_at(done)]] if done.document["dataset"] else []
     show.next_commands(*trained, ["export", "--format", "onnx", *_at(done)])
-    return {"run": str(done.folder), **done.document}
+    return {"run": str(done.folder), **done.document, **repeated}
 
 
 @verb
@@ -374,6 +453,27 @@ def predict(
     found = [{"file": str(file), **answer} for file, answer in zip(files, answers, strict=True)]
     show.predictions(found)
     return {"predictions": found, "exit_code": next((a["exit_code"] for a in answers if "exit_code" in a), 0)}
+
+
+@functools.partial(verb, within=benches, name="train")
+def bench_train(
+    model: Annotated[str | None, _setting("model", "A network of the zoo: see `deploypipe models`.")] = None,
+    data: Annotated[str | None, _setting("data", "A dataset: see `deploypipe datasets`.")] = None,
+    data_dir: DataDir = None,
+    recipe: RecipeOption = None,
+    config: ConfigOption = None,
+    set: SetOption = None,
+    seeds: Annotated[int, typer.Option(help="How many trainings, each with its own.")] = 5,
+    target: Annotated[float, typer.Option(help="Test accuracy whose time is taken.")] = 0.99,
+    device: Annotated[str | None, _setting("device", "auto, cpu, cuda or mps.")] = None,
+) -> Document:
+    """Time to 99 % over several seeds, images a second, peak memory, and where the time goes."""
+    given = {"model": model, "data": data, "data_dir": _text(data_dir), "device": device}
+    found = bench.time_training(
+        configure(recipe, config, set or [], given), seeds=seeds, target=target, report=show.seed_done, warn=show.warn
+    )
+    show.training_times(found)
+    return found.to_json()
 
 
 @verb

@@ -93,7 +93,7 @@ def run(
     if not set(entry_of(config.model).datasets) & {"digits"}:
         raise UsageError(f"`run` takes an image classifier, not {config.model}", "Use train, export, … one by one.")
     say("1/6 train")
-    done = training.train(config, out, report=report, warn=warn)
+    done = training.train(config, out, pictures=True, report=report, warn=warn)
     say(f"    {done.folder}: dataset {done.document['dataset']['name']}")
     say("2/6 export")
     rows = export_run(done, list(FORMATS), plan_run(done, _data_dir(config)))

@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -16,6 +17,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from deploypipe.bench import SeedTime, TrainingTimes
 from deploypipe.evaluate import Metrics
 from deploypipe.export import Plan, Written
 from deploypipe.parity import Distance, Report
@@ -23,7 +25,7 @@ from deploypipe.pipeline import Summary
 from deploypipe.runs import Run
 from deploypipe.serve.record import Server
 from deploypipe.serve.server import Status
-from deploypipe.train import Progress
+from deploypipe.train import Finding, Progress
 from deploypipe.train import Report as Listener
 
 # Where nobody looks at a terminal there is no width to fit into, and a wrapped path is hard to copy.
@@ -117,6 +119,42 @@ def run_summary(run: Run) -> None:
         result_of(document["metrics"]),
     )
     out.print(table)
+    recall = document["metrics"].get("recall")
+    if recall:
+        classes = _table("class", "recall", title="of each class's test images, those found")
+        for name, share in zip(dataset["classes"], recall, strict=True):
+            classes.add_row(name, f"{share:.2%}")
+        out.print(classes)
+
+
+def learning_rates(found: Finding, picture: Path) -> None:
+    """A row for every tenth rate, and the suggestion."""
+    table = _table("learning rate", "loss")
+    for rate, loss in list(zip(found.rates, found.losses, strict=True))[::10]:
+        table.add_row(f"{rate:.1e}", f"{loss:.4f}")
+    out.print(table)
+    out.print(f"The loss falls fastest at a learning rate of {found.suggestion:g}.")
+    note(f"Picture: {picture}")
+
+
+def seed_done(found: SeedTime) -> None:
+    note(f"seed {found.seed}: accuracy {found.accuracy:.2%}, {found.seconds:.2f} s of training")
+
+
+def training_times(found: TrainingTimes) -> None:
+    spread, shares = found.spread, sorted(found.phases.items(), key=lambda item: -item[1])
+    accuracies = [done.accuracy for done in found.seeds]
+    rows = [
+        (f"seconds to {found.target:.1%}",
+         "not reached" if spread is None else "{median:.2f} ({min:.2f} to {max:.2f})".format(**spread)),
+        ("seeds that reached it", f"{len(found.to_target)} of {len(found.seeds)}"),
+        ("test accuracy", f"{sum(accuracies) / len(accuracies):.2%} ({min(accuracies):.2%} to {max(accuracies):.2%})"),
+        ("seconds of training", f"{statistics.median(done.seconds for done in found.seeds):.2f}"),
+        ("images per second", f"{found.images_per_second:,.0f}"),
+        ("peak memory", size_of(found.peak_memory)),
+        ("share of the time", ", ".join(f"{name} {share:.0%}" for name, share in shares)),
+    ]  # fmt: skip
+    listing((f"{found.model} on {found.data}", f"{found.device}, {found.threads} threads"), rows)
 
 
 def result_of(metrics: Mapping[str, Any]) -> str:
@@ -205,7 +243,11 @@ def _difference(value: float) -> str:
 
 
 def size(path: Path) -> str:
-    count = float(path.stat().st_size)
+    return size_of(path.stat().st_size)
+
+
+def size_of(count: float) -> str:
+    """Of so many bytes."""
     for unit in ("B", "KB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -1,139 +1,54 @@
 """Training: a dataset becomes a run directory.
 
-The data stays on the device as it is (`uint8`), batches are drawn by index and augmented as tensors: nothing runs in
-Python per image. Every epoch starts from a state that its number and the seed determine, so a training that was
+Every random number follows from the seed and the step, and the state after any step can be saved: a training that was
 stopped and resumed gives the same weights as one that was not.
 """
 
 import dataclasses
-import math
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from safetensors.torch import save as to_safetensors
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.optim import lr_scheduler
+from filelock import FileLock, Timeout
+from torch import Tensor
+from torch.func import functional_call
 
 from deploypipe import data, runs
-from deploypipe.data import Dataset, Split
+from deploypipe.data import Dataset
 from deploypipe.errors import Interrupted, TrainingError, UsageError, first_line
-from deploypipe.evaluate import evaluate
-from deploypipe.files import atomic_path, check_shape, make_folder, sha256_file, write_json
-from deploypipe.models import DEFAULT, entry_of
+from deploypipe.evaluate import Metrics, evaluate, measure, outputs_of
+from deploypipe.files import make_folder
+from deploypipe.models import entry_of
 from deploypipe.runs import Run
+from deploypipe.training import checkpoint, lr_finder, record, settings
+from deploypipe.training import pictures as drawing
+from deploypipe.training.clock import Clock
+from deploypipe.training.config import TrainConfig, configure
+from deploypipe.training.device import deterministic_kernels, resolve_device, resolve_precision
+from deploypipe.training.distributed import ALONE, Group
+from deploypipe.training.loop import Exploded, Loop, Progress
+from deploypipe.training.lr_finder import Finding
+from deploypipe.training.memory import batch_that_fits, is_out_of_memory
+from deploypipe.training.stop import Stop, stop_requests
 
-CHECKPOINT_SCHEMA = "deploypipe.checkpoint/1"
-CHECKPOINT = {
-    "config": dict,
-    "dataset_sha256": str,
-    "epoch": int,
-    "history": [dict],
-    "module": dict,
-    "optimizer": dict,
-    "scheduler": dict | None,
-    "best": dict | None,
-    "best_loss": float,
-    "epochs_without_gain": int,
-}
-
-OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], float]] = {
-    # name: class, learning rate when none is given
-    "sgd": (torch.optim.SGD, 0.05),
-    "adam": (torch.optim.Adam, 2e-3),
-    "adamw": (torch.optim.AdamW, 2e-3),
-    "adagrad": (torch.optim.Adagrad, 1e-2),
-    "adadelta": (torch.optim.Adadelta, 1.0),
-}
-FUSED = {"cpu": ("sgd", "adam", "adamw", "adagrad"), "cuda": ("sgd", "adam", "adamw")}
-"""Where PyTorch has an optimizer's whole step as one kernel."""
-AGAIN = "Start again without --resume."
-SCHEDULES = ("one-cycle", "cosine", "step", "constant")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides the weights, besides versions and hardware. Defaults live here only."""
-
-    model: str = DEFAULT
-    data: str = "auto"
-    """A dataset's name, "auto" for the model's own default."""
-    data_dir: str | None = None
-    epochs: int | None = None
-    """None: as many as the dataset needs (2 for MNIST)."""
-    batch_size: int = 128
-    optimizer: str | None = None
-    """None: the model's own ("adam", "sgd" for the regression)."""
-    learning_rate: float | None = None
-    """The peak of the schedule. None: the optimizer's own default."""
-    momentum: float = 0.9
-    """SGD only."""
-    schedule: str = "one-cycle"
-    l1: float = 0.0
-    """Times the sum of |w|, added to the loss."""
-    l2: float = 0.0
-    """Weight decay."""
-    dropout: float | None = None
-    """Replaces the network's own dropout probability."""
-    shift: float = 0.0
-    """Augmentation: each image moved by up to this many pixels, each way."""
-    rotate: float = 0.0
-    """Augmentation: each image turned by up to this many degrees, each way."""
-    scale: float = 0.0
-    """Augmentation: each image enlarged or shrunk by up to this fraction."""
-    validation: float = 0.0
-    """Fraction of the training set that is held back to validate on after each epoch."""
-    patience: int = 0
-    """Stop after this many epochs without a better validation loss, and keep the best weights; 0: never."""
-    seed: int = 0
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        def check(holds: bool, what: str) -> None:
-            if not holds:
-                raise UsageError(f"bad training configuration: {what}")
-
-        check(self.epochs is None or self.epochs >= 1, f"epochs is {self.epochs}, must be at least 1")
-        check(self.batch_size >= 1, f"batch_size is {self.batch_size}, must be at least 1")
-        check(
-            self.optimizer in (None, *OPTIMIZERS),
-            f"optimizer is {self.optimizer!r}, must be one of {', '.join(OPTIMIZERS)}",
-        )
-        check(self.schedule in SCHEDULES, f"schedule is {self.schedule!r}, must be one of {', '.join(SCHEDULES)}")
-        check(
-            self.learning_rate is None or self.learning_rate > 0, f"learning_rate is {self.learning_rate}, must be > 0"
-        )
-        check(self.dropout is None or 0 <= self.dropout < 1, f"dropout is {self.dropout}, must be in [0, 1)")
-        check(0 <= self.validation < 1, f"validation is {self.validation}, must be in [0, 1)")
-        check(0 <= self.scale < 1, f"scale is {self.scale}, must be in [0, 1)")
-        check(min(self.l1, self.l2, self.momentum, self.shift, self.rotate) >= 0,
-              "l1, l2, momentum, shift and rotate must not be negative")  # fmt: skip
-        check(0 <= self.seed < 2**31, f"seed is {self.seed}, must be in [0, 2**31)")
-        check(self.patience >= 0, f"patience is {self.patience}, must not be negative")
-        check(not self.patience or self.validation > 0, "patience needs a validation fraction")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a training is, told a few times a second."""
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    """Of this epoch."""
-    loss: float
-    accuracy: float | None
-    images_per_second: float
-
+__all__ = [
+    "Finding", "Progress", "Report", "TrainConfig", "configure", "find_learning_rate", "repeat", "resolve_device",
+    "train",
+]  # fmt: skip
 
 Report = Callable[[Progress], None]
+Warn = Callable[[str], None]
+Watch = Callable[[float, Metrics], None]
+"""Seconds of training so far, and what the test set gives then; the clock of the training stands still meanwhile."""
+LOOKS = 10
+"""How many of these a training gets."""
+PICTURES = CURVES, CONFUSION, MISTAKES = "curves.png", "confusion.png", "mistakes.png"
+TOLD_EVERY = 0.25
+"""Seconds between two reports; each one waits for the device."""
 
 
 def train(
@@ -141,230 +56,365 @@ def train(
     out: Path | None = None,
     *,
     resume: bool = False,
+    pictures: bool = False,
     report: Report = lambda progress: None,
-    warn: Callable[[str], None] = lambda message: None,
+    warn: Warn = lambda message: None,
+    watch: Watch | None = None,
+    group: Group = ALONE,
 ) -> Run:
     """Train `config.model` into the run directory `out` (`runs/<model>-<dataset>` unless given).
 
     `resume` goes on from that directory's checkpoint (without `out`: the newest below `runs/`), with the configuration
-    it holds; a run that is complete is returned as it is. DataError for the data, UsageError for the configuration,
-    TrainingError when the loss stops being a number or the checkpoint cannot be used, Interrupted on Ctrl-C with the
-    last epoch's checkpoint kept.
+    it holds; a run that is complete is returned as it is. `pictures` draws curves, confusion matrix and worst mistakes.
+
+    DataError for the data, UsageError for the configuration, TrainingError when the loss stops being a number, the
+    memory is not enough, the checkpoint cannot be used or another training is at work in that directory, Interrupted on
+    Ctrl-C or SIGTERM with a checkpoint of the last step.
+
+    Each process of a `group` calls this with the same arguments and gets the same run, which its leader writes. A group
+    that restarts what it lost goes on by itself where the directory holds a checkpoint of the same configuration and
+    data.
     """
-    checkpoint = None
+    clock = Clock()
+    saved = None
     if resume:
-        path = _resumable(out)
-        out = path.parent
-        config, checkpoint = _load_checkpoint(path)
-        complete = _completed(out, checkpoint)
+        out = out or checkpoint.newest(runs.ROOT)
+        saved = checkpoint.load(out, warn)[1]
+        config = _config_of(saved, out)
+        complete = _completed(out, saved)
         if complete:
             return complete
-    if config.data_dir:
-        # Later verbs may run in another folder.
-        config = dataclasses.replace(config, data_dir=str(Path(config.data_dir).resolve()))
-    entry = entry_of(config.model)
-    if not entry.datasets:
+    if not entry_of(config.model).datasets:
         return _untrained(config, out or runs.ROOT / config.model)
+    with clock.phase("load"), group.one_before_the_others():
+        config, dataset, device = _prepared(config, warn)
+    device = group.place(device)
+    if saved and saved["dataset"]["sha256"] != dataset.sha256:
+        raise TrainingError(f"the dataset {dataset.name} is not the one that {out}/{checkpoint.LAST} was trained on: "
+                            "its sha256 differs", "Bring that one back, or start again without --resume.")  # fmt: skip
+    folder = out or _folder(config)
+    if group.restarts and not saved and group.from_leader(lambda: _goes_on(folder, config, dataset)):
+        saved = checkpoint.load(folder, warn)[1]
+        complete = _completed(folder, saved)
+        if complete:
+            return complete
+        warn(f"going on with the training in {folder}, from step {saved['step']}")
+    with deterministic_kernels(config.deterministic):
+        if not group.leads:
+            return _follow(config, dataset, folder, device, saved, group)
+        # TensorBoard writes from a thread of its own, whose errors come late and long.
+        make_folder(folder / "tensorboard")
+        with _alone(folder):
+            run = _Training(config, dataset, folder, device, clock, saved, warn, watch, group).run(report, pictures)
+    group.wait()
+    return run
+
+
+def find_learning_rate(
+    config: TrainConfig, out: Path | None = None, *, warn: Warn = lambda message: None
+) -> tuple[Finding, Path]:
+    """A range test of `config`, and its picture in `out` (`runs/<model>-<dataset>` unless given). Leaves no run."""
+    if not entry_of(config.model).datasets:
+        raise UsageError(f"{config.model} is not trained: it has no learning rate")
+    config, dataset, device = _prepared(config, warn)
+    found = lr_finder.find_learning_rate(config, dataset, device)
+    return found, drawing.rates((out or _folder(config)) / "learning-rates.png", found)
+
+
+def repeat(
+    path: Path,
+    out: Path | None = None,
+    *,
+    pictures: bool = False,
+    report: Report = lambda progress: None,
+    warn: Warn = lambda message: None,
+    group: Group = ALONE,
+) -> tuple[Run, bool]:
+    """The run of this run.json (or its folder) again, into `out` (`<its folder>-again` unless given); and whether the
+    weights are the same to the bit, what may be the reason for others said through `warn`.
+
+    UsageError where that is no run of this version or `out` is its folder, DataError where the data are others.
+    """
+    first = runs.open_run(path if path.is_dir() else path.parent)
+    folder = out or first.folder.with_name(f"{first.folder.resolve().name}-again")
+    if folder.resolve() == first.folder.resolve():
+        raise UsageError(f"{folder} is the run that is to be repeated", "Give another --out.")
+    try:
+        config = settings.read(TrainConfig, first.document["config"], whole=True)
+    except UsageError as cause:
+        raise UsageError(f"{first.folder}/run.json is another version's: {cause.message}", cause.remedy) from cause
+    first.dataset()
+    config = dataclasses.replace(config, device=first.document["device"])
+    second = train(config, folder, pictures=pictures, report=report, warn=warn, group=group)
+    same = first.document["weights_sha256"] == second.document["weights_sha256"]
+    if not same:
+        kept = ("versions", "threads", "device", "git_commit")
+        others = [name for name in kept if first.document.get(name) != second.document.get(name)]
+        warn(f"the weights are not those of {first.folder}: " + (f"other {', '.join(others)}" if others else
+             "nothing that run.json knows is different, the processor or GPU may be"))  # fmt: skip
+    return second, same
+
+
+def _goes_on(folder: Path, config: TrainConfig, dataset: Dataset) -> bool:
+    try:
+        saved = checkpoint.load(folder, lambda message: None)[1]
+    except TrainingError:
+        return False
+    return bool(saved["config"] == dataclasses.asdict(config) and saved["dataset"]["sha256"] == dataset.sha256)
+
+
+def _follow(
+    config: TrainConfig,
+    dataset: Dataset,
+    folder: Path,
+    device: torch.device,
+    saved: dict[str, Any] | None,
+    group: Group,
+) -> Run:
+    """What the processes of a group do that do not lead: their share of each step."""
+    with stop_requests() as stop:
+        try:
+            loop = Loop(config, dataset, device, group)
+            if saved:
+                loop.restore(saved)
+            while not loop.done:
+                loop.advance()
+                if loop.at_epoch_end:
+                    loop.finish_epoch()
+            group.wait()
+        except Exploded as cause:
+            raise TrainingError(f"the loss became {cause.loss:g}") from None
+        except RuntimeError:
+            # The leader saves and leaves when it is asked to stop: only then is there nobody left.
+            if stop.asked:
+                raise Interrupted("training interrupted") from None
+            raise
+    return runs.open_run(folder)
+
+
+class _Training:
+    """A loop, and what it leaves in the run directory on its way."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: Dataset,
+        folder: Path,
+        device: torch.device,
+        clock: Clock,
+        saved: dict[str, Any] | None,
+        warn: Warn,
+        watch: Watch | None,
+        group: Group,
+    ) -> None:
+        self.config, self.dataset, self.folder, self.device, self.clock = config, dataset, folder, device, clock
+        self.watch = watch
+        with clock.phase("setup"):
+            self.loop = Loop(config, dataset, device, group)
+            if saved:
+                self._restore(saved, warn)
+        self.saved_step, self.saved_at = self.loop.step, time.monotonic()
+        if not saved:
+            # What lies here of another training must never be taken for this one's.
+            checkpoint.remove(folder)
+            shutil.rmtree(folder / "tensorboard")
+            self._save()
+
+    def run(self, report: Report, pictures: bool) -> Run:
+        try:
+            with stop_requests() as stop:
+                self._train(report, stop)
+            if self.saved_step != self.loop.step:
+                self._save()
+            return self._finish(pictures)
+        except Exploded as cause:
+            raise TrainingError(
+                f"the loss became {cause.loss:g} in epoch {cause.epoch}, step {cause.step} of {self.loop.steps}",
+                f"Lower --learning-rate; {self._kept()}.",
+            ) from None
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"training interrupted; {self._kept()}",
+                f"Go on with `deploypipe train --resume --out {self.folder}`.",
+            ) from None
+        except (RuntimeError, MemoryError) as cause:
+            # In a group no process can try a batch without the others.
+            if not is_out_of_memory(cause) or self.loop.group.size > 1:
+                raise
+        # Not in the handler: what the error's frames held is free by now.
+        fitting = batch_that_fits(self.loop)
+        raise TrainingError(
+            f"a batch of {self.config.batch_size} does not fit into the memory ({self.device})",
+            f"--batch-size {fitting} does." if fitting else "Nothing does: take a smaller network.",
+        )
+
+    def _train(self, report: Report, stop: Stop) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        loop, every = self.loop, self.config.checkpoint
+        look = max(loop.all_steps // LOOKS, 1)
+        with SummaryWriter(str(self.folder / "tensorboard"), purge_step=loop.step + 1) as curves:
+            begun, told, before = time.monotonic(), time.monotonic(), loop.examples
+            while not loop.done:
+                with self.clock.phase("train"):
+                    loop.advance()
+                    now, ended = time.monotonic(), loop.at_epoch_end
+                    progress = None
+                    if ended or now - told > TOLD_EVERY:
+                        rate = (loop.examples - before) / (now - begun)
+                        place = loop.epoch + 1, loop.epochs, loop.place, loop.steps_now
+                        progress = Progress(*place, *loop.standing(), rate)
+                        told = now
+                    if ended:
+                        row = loop.finish_epoch()
+                if progress:
+                    curves.add_scalar("loss so far in this epoch", progress.loss, loop.step)
+                if ended:
+                    for name, value in row.items():
+                        curves.add_scalar(name, value, loop.step)
+                    begun, before = time.monotonic(), loop.examples
+                try:
+                    if progress:
+                        report(progress)
+                    if stop.asked:
+                        raise KeyboardInterrupt
+                except KeyboardInterrupt:
+                    self._save()
+                    raise
+                if self.watch and loop.step % look == 0:
+                    self._look(self.watch)
+                due = every.every_steps and loop.step % every.every_steps == 0
+                if due or now - self.saved_at > every.every_seconds:
+                    self._save()
+
+    def _look(self, watch: Watch) -> None:
+        with self.clock.phase("train"):
+            self.loop.standing()  # waits for the device
+        with self.clock.phase("watch"):
+            module, weights = self.loop.module.eval(), self.loop.weights()
+            found = evaluate(lambda batch: functional_call(module, weights, batch), self.dataset.test, self.device)
+            module.train()
+        watch(self.clock.read("train"), found)
+
+    def _save(self) -> None:
+        loop = self.loop
+        with self.clock.phase("train"):
+            loop.standing()  # waits for the device
+        with self.clock.phase("write"):
+            if not loop.is_sound():
+                raise Exploded(float("nan"), loop.epoch + 1, loop.place)
+            document = {
+                "config": dataclasses.asdict(self.config),
+                "dataset": {"name": self.dataset.name, "sha256": self.dataset.sha256},
+                "device": str(self.device),
+                "versions": {"torch": str(torch.__version__)},
+                "epoch": loop.epoch,
+                "metrics": dict(loop.history[-1]) if loop.history else {},
+                "seconds": self.clock.read("train"),
+                **loop.state(),
+            }
+            checkpoint.save(self.folder, document)
+            self.saved_step, self.saved_at = loop.step, time.monotonic()
+
+    def _restore(self, saved: dict[str, Any], warn: Warn) -> None:
+        if saved["versions"]["torch"] != torch.__version__:
+            warn(f"the checkpoint is of torch {saved['versions']['torch']}, this is {torch.__version__}: "
+                 "the weights need not come out the same")  # fmt: skip
+        try:
+            self.loop.restore(saved)
+        except Exception as cause:
+            raise TrainingError(f"{self.folder}/{checkpoint.LAST} does not fit {self.config.model}: "
+                                f"{first_line(cause)}", checkpoint.AGAIN) from cause  # fmt: skip
+        self.clock.add("train", saved["seconds"])
+
+    def _kept(self) -> str:
+        epoch, step = divmod(self.saved_step, self.loop.steps)
+        return f"{self.folder}/{checkpoint.LAST} has epoch {epoch + 1}, step {step} of {self.loop.steps}"
+
+    def _finish(self, pictures: bool) -> Run:
+        loop = self.loop
+        loop.module.load_state_dict(loop.best if self.config.patience and loop.best else loop.weights())
+        loop.module.eval()
+        with self.clock.phase("evaluate"):
+            outputs = outputs_of(loop.module, self.dataset.test, self.device)
+            metrics = measure(outputs, self.dataset.test)
+        with self.clock.phase("write"):
+            record.write_samples(self.dataset, self.folder / "samples")
+            digest = record.write_weights(self.folder, loop.module)
+        with self.clock.phase("pictures"):
+            for name in PICTURES:
+                (self.folder / name).unlink(missing_ok=True)
+            if pictures:
+                self._draw(outputs, metrics)
+        seconds = self.clock.read("train")
+        facts = {
+            "dataset": {
+                "name": self.dataset.name,
+                "sha256": self.dataset.sha256,
+                "train": len(loop.training),
+                "validation": len(loop.validation) if loop.validation else 0,
+                "test": len(self.dataset.test),
+                "classes": list(self.dataset.classes),
+            },
+            "epochs": loop.history,
+            "metrics": metrics.to_json(),
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "seconds": round(seconds, 3),
+            "images_per_second": round(loop.examples / seconds),
+            "phases": {name: round(value, 3) for name, value in self.clock.seconds.items()},
+        }
+        return record.write_run(self.folder, self.config, digest, facts)
+
+    def _draw(self, outputs: Tensor, metrics: Metrics) -> None:
+        loop, test, classes = self.loop, self.dataset.test, self.dataset.classes
+        drawn = [drawing.curves(self.folder / CURVES, loop.by_step(), loop.steps, loop.history)]
+        if metrics.confusion:
+            drawn.append(drawing.confusion(self.folder / CONFUSION, metrics.confusion, classes))
+        if test.inputs.dtype == torch.uint8:
+            drawn.append(drawing.mistakes(self.folder / MISTAKES, test, outputs, classes))
+        drawing.to_tensorboard(self.folder / "tensorboard", drawn, loop.step)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """TrainingError where another training is within this block. A lock of the operating system, on every platform
+    that filelock knows: it ends with its process, however that ends."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise TrainingError(f"another training is at work in {folder}", "Wait for it, or give another --out.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _prepared(config: TrainConfig, warn: Warn) -> tuple[TrainConfig, Dataset, torch.device]:
+    """The data, the device, and the configuration as it is really used: nothing left to the model or the data."""
+    entry = entry_of(config.model)
     wanted = entry.datasets[0] if config.data == "auto" else config.data
     if wanted not in entry.datasets:
         raise UsageError(f"{config.model} does not train on {wanted!r}", f"It trains on: {', '.join(entry.datasets)}.")
-    dataset = data.load(wanted, Path(config.data_dir) if config.data_dir else None, warn)
-    if checkpoint and checkpoint["dataset_sha256"] != dataset.sha256:
-        raise TrainingError(f"the dataset {dataset.name} is not the one that {out}/checkpoint.pt was trained on: its "
-                            "sha256 differs", "Bring that one back, or start again without --resume.")  # fmt: skip
-    # From here on the configuration says what is really used.
+    device = resolve_device(config.device)
+    # Later verbs may run in another folder.
+    folder = Path(config.data_dir).resolve() if config.data_dir else None
+    dataset = data.load(wanted, folder, warn)
+    epochs = config.examples / len(dataset.train) if config.examples else data.source_of(dataset.name).epochs
     config = dataclasses.replace(
         config,
         data=dataset.name,
-        epochs=config.epochs or data.source_of(dataset.name).epochs,
-        optimizer=config.optimizer or entry.optimizer,
+        data_dir=str(folder) if folder else None,
+        epochs=float(config.epochs or epochs),
+        precision=resolve_precision(config.precision, device),
+        optimizer=dataclasses.replace(config.optimizer, name=config.optimizer.name or entry.optimizer),
     )
-    folder = out or runs.ROOT / f"{config.model}-{dataset.name}"
-    loop = _Loop(config, dataset, folder, checkpoint)
-    try:
-        loop.run(report)
-    except KeyboardInterrupt:
-        where = f"{folder}/checkpoint.pt has epoch {loop.epoch}" if loop.epoch else "no epoch was finished"
-        again = f"Go on with `deploypipe train --resume --out {folder}`." if loop.epoch else ""
-        raise Interrupted(f"training interrupted; {where}", again) from None
-    return loop.finish()
+    return config, dataset, device
 
 
-class _Loop:
-    def __init__(self, config: TrainConfig, dataset: Dataset, folder: Path, checkpoint: dict[str, Any] | None) -> None:
-        self.config, self.dataset, self.folder = config, dataset, folder
-        self.device = resolve_device(config.device)
-        self.started = time.perf_counter()
-        torch.manual_seed(config.seed)
-        self.module = entry_of(config.model).build()
-        for layer in self.module.modules():
-            if isinstance(layer, nn.Dropout) and config.dropout is not None:
-                layer.p = config.dropout
-        self.training, self.validation = _split(dataset.train, config)
-        if self.training.inputs.dtype == torch.uint8:
-            pixels = self.training.inputs.float()
-            self.module.mean.fill_(pixels.mean())  # type: ignore[operator]
-            self.module.std.fill_(pixels.std())  # type: ignore[operator]
-        self.module.to(self.device).to(memory_format=torch.channels_last)
-        self.inputs, self.targets = self.training.inputs.to(self.device), self.training.targets.to(self.device)
-        self.classify = not self.targets.is_floating_point()
-        self.steps = math.ceil(len(self.training) / config.batch_size)
-        assert config.epochs is not None
-        self.epochs = config.epochs
-        self.optimizer = _optimizer(config, self.module)
-        self.scheduler = _scheduler(config, self.optimizer, self.steps * self.epochs)
-        self.epoch = 0
-        self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Tensor] | None = None
-        self.best_loss, self.epochs_without_gain = math.inf, 0
-        if checkpoint:
-            self._restore(checkpoint)
-
-    def run(self, report: Report) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        curves = self.folder / "tensorboard"
-        if not self.epoch:
-            shutil.rmtree(curves, ignore_errors=True)
-        make_folder(curves)  # TensorBoard writes from a thread of its own, whose errors come late and long
-        with SummaryWriter(str(curves)) as writer:
-            while self.epoch < self.epochs and not self._stale():
-                row = self._one_epoch(report)
-                self.epoch += 1
-                self.history.append(row)
-                for name, value in row.items():
-                    if name != "epoch":
-                        writer.add_scalar(name, value, self.epoch)
-                self._save_checkpoint()
-
-    def _one_epoch(self, report: Report) -> dict[str, Any]:
-        # An epoch's randomness (order, augmentation, dropout) follows from the seed and its number alone.
-        torch.manual_seed(self.config.seed * 1_000_003 + self.epoch + 1)
-        order = torch.randperm(len(self.training)).to(self.device)
-        self.module.train()
-        # Sums stay on the device: reading them waits for it, so that is done a few times a second.
-        losses, hits = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        seen, begun = 0, time.perf_counter()
-        told = begun
-        for step, index in enumerate(torch.split(order, self.config.batch_size), start=1):
-            inputs, targets = self._augmented(self.inputs[index]), self.targets[index]
-            outputs = self.module(inputs)
-            loss = F.cross_entropy(outputs, targets) if self.classify else F.mse_loss(outputs, targets)
-            total = (
-                loss + self.config.l1 * sum(p.abs().sum() for p in self.module.parameters()) if self.config.l1 else loss
-            )
-            self.optimizer.zero_grad()
-            torch.autograd.backward(total)
-            self.optimizer.step()
-            if self.scheduler:
-                self.scheduler.step()
-            seen += len(index)
-            losses += loss.detach() * len(index)
-            if self.classify:
-                hits += (outputs.detach().argmax(1) == targets).sum()
-            now = time.perf_counter()
-            if now - told > 0.25 or step == self.steps:
-                told = now
-                mean = losses.item() / seen
-                if not math.isfinite(mean):
-                    raise TrainingError(
-                        f"the loss became {mean} in epoch {self.epoch + 1}, step {step} of {self.steps}",
-                        "Lower --learning-rate; the last checkpoint is kept.",
-                    )
-                accuracy = hits.item() / seen if self.classify else None
-                report(Progress(self.epoch + 1, self.epochs, step, self.steps, mean, accuracy, seen / (now - begun)))
-        row: dict[str, Any] = {"epoch": self.epoch + 1, "loss": losses.item() / seen}
-        if self.classify:
-            row["accuracy"] = hits.item() / seen
-        return row | self._validate()
-
-    def _augmented(self, images: Tensor) -> Tensor:
-        config = self.config
-        if images.dtype != torch.uint8 or not (config.shift or config.rotate or config.scale):
-            return images
-        return augment(images, shift=config.shift, rotate=config.rotate, scale=config.scale)
-
-    def _validate(self) -> dict[str, float]:
-        if self.validation is None:
-            return {}
-        self.module.eval()
-        with torch.no_grad():
-            outputs = torch.cat(
-                [self.module(batch.to(self.device)).cpu() for batch in torch.split(self.validation.inputs, 1000)]
-            )
-        targets = self.validation.targets
-        loss = (F.cross_entropy if self.classify else F.mse_loss)(outputs, targets).item()
-        if loss < self.best_loss:
-            self.best_loss, self.epochs_without_gain = loss, 0
-            self.best = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
-        else:
-            self.epochs_without_gain += 1
-        found = {"validation_loss": loss}
-        if self.classify:
-            found["validation_accuracy"] = (outputs.argmax(1) == targets).float().mean().item()
-        return found
-
-    def _stale(self) -> bool:
-        return bool(self.config.patience) and self.epochs_without_gain >= self.config.patience
-
-    def _save_checkpoint(self) -> None:
-        state = {
-            "schema": CHECKPOINT_SCHEMA,
-            "config": dataclasses.asdict(self.config),
-            "dataset_sha256": self.dataset.sha256,
-            "epoch": self.epoch,
-            "history": self.history,
-            "module": self.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
-            "best": self.best,
-            "best_loss": self.best_loss,
-            "epochs_without_gain": self.epochs_without_gain,
-        }
-        with atomic_path(self.folder / "checkpoint.pt") as temporary:
-            torch.save(state, temporary)
-
-    def _restore(self, checkpoint: dict[str, Any]) -> None:
-        try:
-            self.module.load_state_dict(checkpoint["module"])
-            self.optimizer.load_state_dict(checkpoint["optimizer"])
-            if self.scheduler:
-                self.scheduler.load_state_dict(checkpoint["scheduler"])
-        except Exception as cause:
-            raise TrainingError(f"{self.folder}/checkpoint.pt does not fit {self.config.model}: {first_line(cause)}",
-                                AGAIN) from cause  # fmt: skip
-        self.epoch, self.history = checkpoint["epoch"], checkpoint["history"]
-        self.best, self.best_loss = checkpoint["best"], checkpoint["best_loss"]
-        self.epochs_without_gain = checkpoint["epochs_without_gain"]
-
-    def finish(self) -> Run:
-        if self.config.patience and self.best:
-            self.module.load_state_dict(self.best)
-        self.module.eval()
-        _save_samples(self.dataset, self.folder / "samples")
-        metrics = evaluate(self.module, self.dataset.test, self.device).to_json()
-        dataset = {
-            "name": self.dataset.name,
-            "sha256": self.dataset.sha256,
-            "train": len(self.training),
-            "validation": len(self.validation) if self.validation else 0,
-            "test": len(self.dataset.test),
-            "classes": list(self.dataset.classes),
-        }
-        seconds = time.perf_counter() - self.started
-        return _write_run(
-            self.folder, self.config, self.module, dataset, self.history, metrics, str(self.device), seconds
-        )
-
-
-def _save_samples(dataset: Dataset, folder: Path) -> None:
-    if dataset.test.inputs.dtype != torch.uint8:
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    for label in range(len(dataset.classes)):
-        first = (dataset.test.targets == label).nonzero()[0, 0]
-        with atomic_path(folder / f"{label}.png") as temporary:
-            Image.fromarray(dataset.test.inputs[first, 0].numpy()).save(temporary)
+def _folder(config: TrainConfig) -> Path:
+    return runs.ROOT / f"{config.model}-{config.data}"
 
 
 def _untrained(config: TrainConfig, folder: Path) -> Run:
@@ -373,149 +423,26 @@ def _untrained(config: TrainConfig, folder: Path) -> Run:
         raise UsageError(f"{config.model} is not trained: there is nothing to do with a dataset or epochs",
                          "Leave out --data and --epochs.")  # fmt: skip
     torch.manual_seed(config.seed)
-    return _write_run(folder, config, entry_of(config.model).build(), None, [], {}, "cpu", 0.0)
+    digest = record.write_weights(folder, entry_of(config.model).build())
+    facts: dict[str, Any] = {"dataset": None, "epochs": [], "metrics": {}, "device": "cpu", "seconds": 0.0}
+    return record.write_run(folder, config, digest, facts)
 
 
-def _write_run(
-    folder: Path,
-    config: TrainConfig,
-    module: nn.Module,
-    dataset: dict[str, Any] | None,
-    history: list[dict[str, Any]],
-    metrics: dict[str, Any],
-    device: str,
-    seconds: float,
-) -> Run:
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    # Artifacts and verdicts of the weights that are replaced now would no longer be this run's.
-    shutil.rmtree(folder / "exports", ignore_errors=True)
-    (folder / "parity.json").unlink(missing_ok=True)
-    with atomic_path(folder / "weights.safetensors") as temporary:
-        temporary.write_bytes(to_safetensors(weights))
-    document = {
-        "schema": runs.SCHEMA,
-        "model": config.model,
-        "config": dataclasses.asdict(config),
-        "seed": config.seed,
-        "dataset": dataset,
-        "epochs": history,
-        "metrics": metrics,
-        "weights_sha256": sha256_file(folder / "weights.safetensors"),
-        "device": device,
-        "seconds": round(seconds, 3),
-        "versions": runs.versions(),
-        "git_commit": runs.git_commit(),
-    }
-    write_json(folder / "run.json", document)
-    return runs.open_run(folder)
+def _config_of(saved: dict[str, Any], folder: Path) -> TrainConfig:
+    path = folder / checkpoint.LAST
+    try:
+        config = settings.read(TrainConfig, saved["config"], whole=True)
+        entry_of(config.model)
+    except UsageError as cause:
+        raise TrainingError(f"{path} cannot be resumed: {first_line(cause)}", checkpoint.AGAIN) from cause
+    return config
 
 
-def _resumable(out: Path | None) -> Path:
-    if out is not None:
-        return out / "checkpoint.pt"
-    found = sorted(runs.ROOT.glob("*/checkpoint.pt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise TrainingError(f"no checkpoint in {runs.ROOT.resolve()} to resume from", "Start with `deploypipe train`.")
-    return found[-1]
-
-
-def _completed(folder: Path, checkpoint: dict[str, Any]) -> Run | None:
+def _completed(folder: Path, saved: dict[str, Any]) -> Run | None:
     """The run in `folder`, if it is what this checkpoint led to: run.json is written when no epoch is left."""
     try:
         run = runs.open_run(folder)
     except UsageError:
         return None
-    same = (run.document["config"], run.document["epochs"]) == (checkpoint["config"], checkpoint["history"])
+    same = (run.document["config"], run.document["epochs"]) == (saved["config"], saved["history"])
     return run if same and run.has_its_weights() else None
-
-
-def _load_checkpoint(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
-    if not path.is_file():
-        raise TrainingError(f"{path} does not exist", AGAIN)
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as cause:
-        raise TrainingError(f"{path} cannot be read: {first_line(cause)}", AGAIN) from cause
-    if not isinstance(checkpoint, dict) or checkpoint.get("schema") != CHECKPOINT_SCHEMA:
-        raise TrainingError(f"{path} is not a {CHECKPOINT_SCHEMA!r} file", AGAIN)
-    try:
-        check_shape(checkpoint, CHECKPOINT)
-        fields = {field.name for field in dataclasses.fields(TrainConfig)}
-        if other := fields ^ set(checkpoint["config"]):
-            raise ValueError(f"its configuration is another version's ({', '.join(sorted(map(str, other)))})")
-        config = TrainConfig(**checkpoint["config"])
-        entry_of(config.model)
-    except (ValueError, TypeError, UsageError) as cause:
-        raise TrainingError(f"{path} cannot be resumed: {first_line(cause)}", AGAIN) from cause
-    return config, checkpoint
-
-
-def resolve_device(name: str) -> torch.device:
-    """ "auto" is the GPU where there is one. UsageError for a device that is not there."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(name.partition(":")[0], False):
-        usable = ", ".join(device for device, usable in there.items() if usable)
-        raise UsageError(f"device {name!r} is not there", f"Usable here: {usable}.")
-    try:
-        device = torch.device(name)
-    except RuntimeError as cause:
-        raise UsageError(f"{name!r} is no device", "Examples: cpu, cuda, cuda:1.") from cause
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device {name!r} is not there", f"There are {torch.cuda.device_count()} GPUs, from cuda:0.")
-    return device
-
-
-def _split(split: Split, config: TrainConfig) -> tuple[Split, Split | None]:
-    held = round(len(split) * config.validation)
-    if not held:
-        return split, None
-    if held == len(split):
-        raise UsageError(f"validation is {config.validation}: of {len(split):,} examples none is left to train on",
-                         "Hold back fewer.")  # fmt: skip
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(config.seed))
-    kept, back = order[held:], order[:held]
-    return Split(split.inputs[kept], split.targets[kept]), Split(split.inputs[back], split.targets[back])
-
-
-def _optimizer(config: TrainConfig, module: nn.Module) -> torch.optim.Optimizer:
-    assert config.optimizer is not None
-    kind, default = OPTIMIZERS[config.optimizer]
-    options: dict[str, Any] = {"lr": config.learning_rate or default, "weight_decay": config.l2}
-    if config.optimizer == "sgd":
-        options["momentum"] = config.momentum
-    device = next(module.parameters()).device.type
-    if config.optimizer in FUSED.get(device, ()):
-        options["fused"] = True
-    return kind(module.parameters(), **options)
-
-
-def _scheduler(config: TrainConfig, optimizer: torch.optim.Optimizer, steps: int) -> lr_scheduler.LRScheduler | None:
-    if config.schedule == "one-cycle":
-        peak = [group["lr"] for group in optimizer.param_groups]
-        return lr_scheduler.OneCycleLR(optimizer, peak, total_steps=max(steps, 1), cycle_momentum=False)
-    if config.schedule == "cosine":
-        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(steps, 1))
-    if config.schedule == "step":
-        return lr_scheduler.StepLR(optimizer, step_size=max(steps // 3, 1), gamma=0.1)
-    return None
-
-
-def augment(images: Tensor, *, shift: float, rotate: float, scale: float) -> Tensor:
-    """Each of `uint8 [n, 1, height, width]` moved, turned and scaled by amounts of its own, drawn evenly."""
-    count, height, width = len(images), images.shape[2], images.shape[3]
-
-    def draw(limit: float) -> Tensor:
-        return (torch.rand(count, device=images.device) * 2 - 1) * limit
-
-    angle, factor = draw(math.radians(rotate)), 1 + draw(scale)
-    cosine, sine = angle.cos() / factor, angle.sin() / factor
-    # affine_grid measures in halves of the image.
-    across, down = draw(shift * 2 / width), draw(shift * 2 / height)
-    theta = torch.stack([cosine, -sine, across, sine, cosine, down], dim=1).reshape(count, 2, 3)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    moved = F.grid_sample(images.float(), grid, align_corners=False)
-    return moved.round().clamp(0, 255).to(torch.uint8)

@@ -1,4 +1,5 @@
-"""Every command and code block of the README is run, in its order, in one folder, as a reader would paste it."""
+"""Every command and code block of the README is run, in its order, in one folder, as a reader would paste it; so is
+every one of each page in docs/."""
 
 import os
 import re
@@ -11,8 +12,16 @@ from pathlib import Path
 import pytest
 from support import PROJECT, clean_environment
 
-README = (PROJECT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PAGES = sorted((PROJECT / "docs").glob("*.md"))
+Blocks = list[tuple[str, str]]
+
+
+def blocks_of(page: Path) -> Blocks:
+    """Language and text of each."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+README = blocks_of(PROJECT / "README.md")
 
 
 @pytest.fixture(scope="module")
@@ -50,30 +59,43 @@ def test_make_demo_is_the_run_verb() -> None:
     assert all(tool in recipes.stdout for tool in ("ruff check", "ruff format --check", "mypy", "pytest"))
 
 
+def run_blocks(blocks: Blocks, folder: Path) -> None:
+    """In their order; a block whose first line is a comment with a file's name is written there for those after it."""
+    for language, block in blocks:
+        if named := re.match(r"# (\w+\.(?:py|toml))\n", block):
+            (folder / named[1]).write_text(block)
+        elif language == "bash" and "make " not in block:
+            said = bash(block, folder)
+            if "curl" in block:
+                assert '"error"' in said or '"predictions"' in said or '"class"' in said or '"outputs"' in said
+                assert ('"error"' in said) == ("[[1, 2]]" in block), said
+        elif language == "python":
+            (folder / "block.py").write_text(block)
+            said = bash("python block.py", folder)
+            assert "passed" in said or said.strip() == "7"
+
+
 def test_every_block_runs(reader: Path) -> None:
     if not free(8080):
         pytest.skip("port 8080, which the README uses, is taken on this machine")
     bash("deploypipe run --data digits --epochs 1", reader)  # what `make demo` does, in short
     try:
-        for language, block in BLOCKS:
-            if language == "bash" and "make " in block:
-                continue
-            if language == "bash":
-                said = bash(block, reader)
-                if "curl" in block:
-                    assert '"error"' in said or '"predictions"' in said or '"class"' in said or '"outputs"' in said
-                    assert ('"error"' in said) == ("[[1, 2]]" in block), said
-            elif language == "python" and (named := re.match(r"# (\w+\.py)\n", block)):
-                (reader / named[1]).write_text(block)
-            elif language == "python":
-                (reader / "block.py").write_text(block)
-                said = bash("python block.py", reader)
-                assert "passed" in said or said.strip() == "7"
+        run_blocks(README, reader)
     finally:
         if not free(8080):
             bash("deploypipe stop || true", reader)
 
 
-def test_the_blocks_are_of_kinds_that_are_known() -> None:
-    assert {language for language, _ in BLOCKS} == {"bash", "python", "text", "json"}
-    assert sum(language == "bash" for language, _ in BLOCKS) > 12
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_of_a_page_runs(page: Path, tmp_path: Path) -> None:
+    """Blocks that need several machines, or hours, are `text`."""
+    run_blocks(blocks_of(page), tmp_path)
+
+
+@pytest.mark.parametrize("page", [PROJECT / "README.md", *PAGES], ids=lambda page: page.stem)
+def test_the_blocks_are_of_kinds_that_are_known(page: Path) -> None:
+    assert {language for language, _ in blocks_of(page)} <= {"bash", "python", "text", "json", "toml"}
+
+
+def test_the_readme_has_its_commands_in_blocks() -> None:
+    assert sum(language == "bash" for language, _ in README) > 12

@@ -32,12 +32,13 @@ class TorchScriptAnatomy(Anatomy):
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             self._module: Any = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
         self._graph = _inlined(self._module)
+        self.devices = frozenset(_named_devices(self._graph) | _storages(path))
+        torch._C._jit_pass_constant_propagation(self._graph)
+        torch._C._jit_pass_dce(self._graph)
         self._given = [value.debugName() for value in self._graph.inputs()][1:]
         self.returned = tuple(value.debugName() for value in self._graph.outputs())
         self.constants: dict[str, Tensor] = _weights(self._module)
-        devices: set[str] = set()
-        self._paths = self._resolve(devices)
-        self.devices = frozenset(devices | _storages(path))
+        self._paths = self._resolve()
         self._calls: dict[str, str] = {}
         for called, line in _calls(self._module):
             self._calls.setdefault(called, line)
@@ -45,7 +46,7 @@ class TorchScriptAnatomy(Anatomy):
         self.nodes = tuple(self._nodes(self._graph.nodes(), names))
         self.bodies = tuple(self._nodes(_inner(self._graph.nodes()), names))
 
-    def _resolve(self, devices: set[str]) -> dict[str, str]:
+    def _resolve(self) -> dict[str, str]:
         """The value in the graph → the constant that it is; constants in the graph are noted."""
         names = Names((*self.constants, *self._given))
         found: dict[str, str] = {}
@@ -53,12 +54,10 @@ class TorchScriptAnatomy(Anatomy):
             self.constants[f"self.{name}"] = self.constants.pop(name)
         for node in _all(self._graph.nodes()):
             if node.kind() == "prim::Constant":
-                value, kind = node.output().toIValue(), str(node.output().type())
+                value = node.output().toIValue()
                 if isinstance(value, Tensor):
                     name = found[node.output().debugName()] = names.fresh(node.output().debugName())
                     self.constants[name] = value.detach()
-                elif kind == "Device" and value is not None:
-                    devices.add(str(value))
             elif node.kind() == "prim::GetAttr":
                 path = _path(node.output())
                 value = None if path is None else _follow(self._module, path)
@@ -138,9 +137,12 @@ def _inlined(module: Any) -> Any:
             with graph.insert_point_guard(node):
                 flag = graph.insertConstant(_follow(module, owner or "").training)
             node.output().replaceAllUsesWith(flag)
-    torch._C._jit_pass_constant_propagation(graph)
-    torch._C._jit_pass_dce(graph)
     return graph
+
+
+def _named_devices(graph: Any) -> set[str]:
+    constants = [node.output() for node in _all(graph.nodes()) if node.kind() == "prim::Constant"]
+    return {str(value.toIValue()) for value in constants if str(value.type()) == "Device"}
 
 
 def _initialised(value: Any) -> bool:

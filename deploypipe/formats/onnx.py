@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..signature import TensorSpec
 from .base import METADATA, SEAL, DeviceUnavailable, Format, Runner, errors_only
 
 if TYPE_CHECKING:
@@ -81,11 +82,21 @@ class OnnxRunner(Runner):
             raise DeviceUnavailable(f"ONNX Runtime fell back to {self.provider} though {device!r} was asked for")
         properties = self.session.get_modelmeta().custom_metadata_map
         super().__init__(properties.get(METADATA, ""), properties.get(SEAL, ""), device)
+        if self.signature is not None:
+            _check_names("inputs", self.signature.inputs, self.session.get_inputs())
+            _check_names("outputs", self.signature.outputs, self.session.get_outputs())
 
     def run(self, *inputs: Tensor) -> list[Tensor]:
         names = [node.name for node in self.session.get_inputs()]
         feed = {name: tensor.detach().cpu().numpy() for name, tensor in zip(names, inputs, strict=True)}
         return [torch.from_numpy(output) for output in self.session.run(None, feed)]
+
+
+def _check_names(kind: str, specs: Sequence[TensorSpec], nodes: Sequence[Any]) -> None:
+    """Tensors go in and come out by position here, but by name for whoever runs the file with ONNX Runtime alone."""
+    names, wanted = [node.name for node in nodes], [spec.name for spec in specs]
+    if names != wanted:
+        raise ValueError(f"its {kind} are {', '.join(names)}, but its signature says {', '.join(wanted)}")
 
 
 def seal(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from deploypipe.capture import Axes
 from deploypipe.errors import UsageError
 from deploypipe.models import dynamic, images
 
-DEFAULT = "cnn"
+DEFAULT = "lean-cnn"
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,12 @@ class Entry:
     """Datasets it trains on, the default first ("auto": MNIST where it can be had); none when it cannot be trained."""
     optimizer: str = "adam"
     """What it trains with unless told otherwise."""
+    recipe: str = "plain"
+    """The settings it trains with unless told otherwise: a name of deploypipe.training.recipes."""
     task: str = TENSORS
 
 
-def _image_classifier(summary: str, network: Callable[[], nn.Module]) -> Entry:
+def _image_classifier(summary: str, network: Callable[[], nn.Module], recipe: str = "plain") -> Entry:
     return Entry(
         summary,
         build=lambda: images.PixelsToLogits(network()),
@@ -36,12 +38,19 @@ def _image_classifier(summary: str, network: Callable[[], nn.Module]) -> Entry:
         dynamic={"pixels": {0: "batch"}},
         outputs=("logits",),
         datasets=("auto", "mnist", "fashion-mnist", "digits"),
+        recipe=recipe,
         task=IMAGE_CLASSIFICATION,
     )
 
 
 MODELS: dict[str, Entry] = {
-    "cnn": _image_classifier("conv 32, conv 64, 1024 hidden, dropout: the default", images.cnn),
+    "lean-cnn": _image_classifier(
+        "conv 16, conv 32, 128 hidden, batch normalisation: the default", images.lean_cnn, "fast"
+    ),
+    "wide-cnn": _image_classifier(
+        "conv 32, 64, 64, 128, batch normalisation: the most accurate", images.wide_cnn, "accurate"
+    ),
+    "cnn": _image_classifier("conv 32, conv 64, 1024 hidden, dropout", images.cnn),
     "simple-cnn": _image_classifier("conv 10, conv 20, 50 hidden", images.simple_cnn),
     "mlp": _image_classifier("784 → 128 → 10", images.mlp),
     "linear-regression": Entry(

@@ -26,6 +26,62 @@ class PixelsToLogits(nn.Module):
         return logits
 
 
+class Middle(nn.Module):
+    """The middle `size × size` of images: MNIST's digits lie in their middle 20 × 20, around it is black."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, images: Tensor) -> Tensor:
+        top, left = ((side - self.size) // 2 for side in images.shape[2:])
+        return images[:, :, top : top + self.size, left : left + self.size]
+
+
+def lean_cnn() -> nn.Module:
+    """The least arithmetic that learns 99 % in an epoch: pooling before batch normalisation and ReLU quarters their
+    work, and neither convolution before it has a bias, which normalisation would take away again."""
+    return nn.Sequential(
+        Middle(24),
+        nn.Conv2d(1, 16, kernel_size=5, bias=False),
+        nn.MaxPool2d(2),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, kernel_size=3, padding=1, bias=False),
+        nn.MaxPool2d(2),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(800, 128),
+        nn.ReLU(),
+        nn.Linear(128, 10),
+    )
+
+
+def wide_cnn() -> nn.Module:
+    """`lean_cnn` with two to four times the filters and two more convolutions in place of the hidden layer, for
+    trainings of many epochs."""
+    return nn.Sequential(
+        Middle(24),
+        nn.Conv2d(1, 32, kernel_size=5, bias=False),
+        nn.MaxPool2d(2),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, kernel_size=3, padding=1, bias=False),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        nn.Conv2d(64, 64, kernel_size=3, padding=1, bias=False),
+        nn.MaxPool2d(2),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        nn.Conv2d(64, 128, kernel_size=3, bias=False),
+        nn.BatchNorm2d(128),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(1152, 10),
+    )
+
+
 def simple_cnn() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, 10, kernel_size=5),

@@ -59,8 +59,8 @@ class Gate:
             process = stack.enter_context(closing(FreshProcess(path, device, runner))) if fresh else None
             report = self.examine_runner(runner, title or str(path))
             found = check_structure(self.reference.module, anatomy, runner.signature or self.signature)
-            chain = check_provenance(path, runner, self.weights_sha256)
-            report = _extended(report, findings=[*found, chain])
+            found.append(check_provenance(path, runner, self.weights_sha256))
+            report = _extended(report, findings=found)
             if report.passed:
                 report = self._under_settings(report, path, device)
             if report.passed and process:

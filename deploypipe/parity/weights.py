@@ -46,14 +46,15 @@ def check_weights(module: nn.Module, constants: Mapping[str, Tensor]) -> Finding
         if other and _is_folded(module, name, weight, held[other]):
             folded.append(name)
         elif other:
-            changed.append(_difference(name, other, weight, held[other]))
+            changed.append((name, other))
         elif similar := _similar(weight, {key: value for key, value in held.items() if key not in used}):
-            changed.append(_difference(name, similar, weight, held[similar]))
+            changed.append((name, similar))
         else:
             absent.append(name)
     if changed:
         more = f"; and {len(changed) - 1} more weights of {len(weights)}" if len(changed) > 1 else ""
-        return Finding(CHECK, False, changed[0] + more)
+        name, other = changed[0]
+        return Finding(CHECK, False, _difference(name, other, weights[name], held[other]) + more)
     detail = f"{len(equal)} of {len(weights)} weights equal to the bit"
     if folded:
         detail += f", {len(folded)} as folding a batch normalisation into them gives"
@@ -204,11 +205,17 @@ def _difference(name: str, other: str, weight: Tensor, held: Tensor) -> str:
         return f"{title} is {dtype_name(held.dtype)}{list(held.shape)} in the file, eager {list(weight.shape)}"
     if held.dtype != weight.dtype:
         return f"{title} is {dtype_name(held.dtype)} in the file, eager {dtype_name(weight.dtype)}"
-    best = max(candidates, key=lambda candidate: int((_bits(candidate) == _bits(weight)).sum()))
     wide = torch.complex128 if weight.is_complex() else torch.float64
+
+    def distance(candidate: Tensor) -> tuple[int, float]:
+        apart = (candidate.to(wide) - weight.to(wide)).abs()
+        return int((_bits(candidate) != _bits(weight)).sum()), float(apart.nansum())
+
+    best = candidates[0] if len(candidates) == 1 else min(candidates, key=distance)
     difference = (best.to(wide) - weight.to(wide)).abs().nan_to_num(nan=math.inf)
     wrong = (best != weight) & ~(best.isnan() & weight.isnan())
-    wrong = wrong if wrong.any() else _bits(best) != _bits(weight)  # 0.0 and -0.0, or other NaNs
+    if not wrong.any():  # 0.0 and -0.0, or other NaNs
+        wrong = (_bits(best) != _bits(weight)).reshape(*weight.shape, -1).any(dim=-1)
     worst = int(torch.where(wrong, difference, -1.0).argmax())
     index = [int(axis) for axis in torch.unravel_index(torch.tensor(worst), weight.shape)]
     return (
@@ -221,9 +228,9 @@ def _become(weight: Tensor, held: Tensor) -> str:
     """What one sees in the values of a changed weight."""
     if not held.any():
         return "is all zero in the file"
-    if weight.is_floating_point():
+    if weight.is_floating_point() and not torch.equal(held, weight):
         for narrow in NARROW:
-            if torch.equal(held.to(narrow).to(held.dtype), held) and weight.dtype != narrow:
+            if torch.equal(held, weight.to(narrow).to(weight.dtype)):
                 return f"is rounded to {dtype_name(narrow)} in the file"
     if _print(weight) == _print(held):
         return "has its values in another order in the file"

@@ -286,10 +286,10 @@ def outputs_exchanged(program: torch.export.ExportedProgram) -> None:
 DECLARED = [
     Mutant("an output of another name", "digits", edited(output_renamed), "output_0", ONNX),
     Mutant("an input of another name", "digits", edited(input_renamed), "input.1", ONNX),
-    Mutant("outputs in another order", "heads", edited(outputs_reordered), "scores|order", ONNX),
-    Mutant("inputs in another order", "heads", edited(inputs_reordered), "x|order", ONNX),
+    Mutant("outputs in another order", "heads", edited(outputs_reordered), "signature says", ONNX),
+    Mutant("inputs in another order", "heads", edited(inputs_reordered), "signature says", ONNX),
     Mutant("an input of float32", "digits", edited(input_float), "float", ONNX),
-    Mutant("outputs of a program exchanged", "heads", reprogrammed(outputs_exchanged), "scores|order", PT2),
+    Mutant("outputs of a program exchanged", "heads", reprogrammed(outputs_exchanged), "scores|chances", PT2),
 ]
 
 # -- state and surroundings

@@ -264,7 +264,7 @@ def without_best(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 HEADS = [
-    Mutant("two outputs exchanged", "heads", remade(heads(swapped)), "scores"),
+    Mutant("two outputs exchanged", "heads", remade(heads(swapped)), "scores|chances"),
     Mutant("an output renamed", "heads", retyped(heads(renamed)), "output_0"),
     Mutant("an output dropped", "heads", retyped(heads(without_best)), "best"),
     Mutant("an output too many", "heads", retyped(heads(lambda o: {**o, "debug": o["scores"] * 2})), "debug"),
@@ -276,7 +276,7 @@ HEADS = [
         "softmax that overflows", "heads", remade(heads(softmax=lambda s: s.exp() / s.exp().sum(1, True))), "chances"
     ),
     Mutant("division rounded to zero", "heads", remade(heads(rounding="trunc")), "steps"),
-    Mutant("two inputs exchanged", "heads", remade(of_class(SwappedInputs)), "scores"),
+    Mutant("two inputs exchanged", "heads", remade(of_class(SwappedInputs)), "scores|chances|best"),
 ]
 
 # -- arithmetic

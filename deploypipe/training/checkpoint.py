@@ -1,0 +1,114 @@
+"""A training's state as a file that describes itself and loads with `weights_only=True`.
+
+checkpoint.pt            the last one, the best weights of a validated training in it
+checkpoint.previous.pt   the one before, for when the last is damaged
+"""
+
+import io
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deploypipe.errors import TrainingError, first_line
+from deploypipe.files import atomic_path, check_shape
+from deploypipe.training.settings import check
+
+SCHEMA = "deploypipe.checkpoint/2"
+SHAPE = {
+    "config": dict,
+    "dataset": {"name": str, "sha256": str},
+    "device": str,
+    "versions": {"torch": str},
+    "epoch": int,
+    "step": int,
+    "metrics": dict,
+    "seconds": float,
+    "history": [dict],
+    "module": dict,
+    "optimizer": dict,
+    "losses": torch.Tensor,
+    "hits": torch.Tensor,
+    "average": dict | None,
+    "best": dict | None,
+    "best_loss": float,
+    "epochs_without_gain": int,
+}
+LAST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+AGAIN = "Start again without --resume."
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When one is written, besides at the start, at the end and when a training is stopped."""
+
+    every_steps: int | None = None
+    """None: however many."""
+    every_seconds: float = 30.0
+    """So long apart that a short training spends no time on them."""
+
+    def __post_init__(self) -> None:
+        check(self.every_steps is None or self.every_steps >= 1,
+              f"checkpoint.every_steps is {self.every_steps}, must be at least 1")  # fmt: skip
+        check(self.every_seconds >= 0, f"checkpoint.every_seconds is {self.every_seconds}, must not be negative")
+
+
+def save(folder: Path, document: dict[str, Any]) -> None:
+    """In place of the last, which becomes the previous one. `Unwritable` leaves both as they were."""
+    content = io.BytesIO()  # torch's own writing tells of a full disk as a RuntimeError
+    torch.save({"schema": SCHEMA, **document}, content)
+    path = folder / LAST
+    with atomic_path(path) as temporary:
+        with temporary.open("wb") as file:
+            file.write(content.getbuffer())
+            os.fsync(file.fileno())  # on the disk before the last one gives way
+        if path.exists():
+            path.replace(folder / PREVIOUS)
+
+
+def load(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint of `folder` that is whole, and what is in it. TrainingError where there is none."""
+    paths = [path for path in (folder / LAST, folder / PREVIOUS) if path.exists()]
+    if not paths:
+        raise TrainingError(f"{folder / LAST} does not exist", AGAIN)
+    problems = []
+    for path in paths:
+        try:
+            document = _read(path)
+        except Exception as cause:  # whatever unpickling makes of damaged bytes
+            problems.append(f"{path} cannot be resumed: {first_line(cause)}")
+            continue
+        for problem in problems:
+            warn(f"{problem}. Going on from {path.name}, step {document['step']}")
+        return path, document
+    raise TrainingError("; ".join(problems), AGAIN)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as archive:
+        # torch.load does not look at the checksums that torch.save writes.
+        if damaged := archive.testzip():
+            raise ValueError(f"its {damaged} is damaged")
+    document = torch.load(path, map_location="cpu", weights_only=True)
+    found = document.get("schema") if isinstance(document, dict) else None
+    if found != SCHEMA:
+        raise ValueError(f"it is not a {SCHEMA!r} file (its schema is {found!r})")
+    check_shape(document, SHAPE)
+    return dict(document)
+
+
+def remove(folder: Path) -> None:
+    for name in (LAST, PREVIOUS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def newest(root: Path) -> Path:
+    """The folder below `root` with the newest checkpoint. TrainingError where there is none."""
+    found = sorted(root.glob(f"*/{LAST}"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise TrainingError(f"no checkpoint in {root.resolve()} to resume from", "Start with `deploypipe train`.")
+    return found[-1].parent

@@ -1,0 +1,22 @@
+"""A training of seconds, and how to change it by dotted keys."""
+
+from pathlib import Path
+from typing import Any
+
+from deploypipe.train import TrainConfig, configure
+
+SMALL = {"model": "mlp", "data": "digits", "epochs": 2, "batch_size": 120, "device": "cpu", "precision": "float32",
+         "optimizer.name": "adam", "optimizer.lr": 2e-3, "schedule.name": "one-cycle"}  # fmt: skip
+"""Twelve steps an epoch, whatever the defaults are."""
+
+
+def small(**settings: Any) -> TrainConfig:
+    """`optimizer__lr=1` is optimizer.lr."""
+    options = SMALL | {key.replace("__", "."): value for key, value in settings.items()}
+    return configure(options=options)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a run, without those that are written from elsewhere: the lock and TensorBoard's thread."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*")
+            if path.is_file() and path.name != ".lock" and path.parent.name != "tensorboard"}  # fmt: skip

@@ -1,0 +1,92 @@
+"""The train verb's own options: where settings come from, and the forms that exclude each other."""
+
+import json
+from pathlib import Path
+
+import pytest
+from small import SMALL, small
+from typer.testing import CliRunner
+
+from deploypipe.cli import SETTINGS, app
+from deploypipe.train import TrainConfig, train
+from deploypipe.training import settings
+
+
+def invoke(*argv: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["train", *argv])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    lines = [f"{key} = {json.dumps(value)}" for key, value in SMALL.items()]
+    (tmp_path / "small.toml").write_text("\n".join(lines) + "\noptimizer.momentum = 0.5\n")
+    return tmp_path
+
+
+def test_settings_from_everywhere_are_in_the_run(folder: Path) -> None:
+    code, out, err = invoke("--config", "small.toml", "--recipe", "accurate", "--set", "optimizer.lr=0.01", "--set",
+                            "seed=3", "--seed", "4", "--shift", "0", "--l2", "1e-5", "--epochs", "0.5", "--json",
+                            "--checkpoint-every-steps", "3", "--no-pictures")  # fmt: skip
+    assert code == 0, err
+    config = json.loads(out)["config"]
+    assert (config["model"], config["seed"], config["epochs"]) == ("mlp", 4, 0.5)
+    assert config["optimizer"]["lr"] == 0.01 and config["optimizer"]["momentum"] == 0.5
+    assert config["optimizer"]["weight_decay"] == 1e-5 and config["checkpoint"]["every_steps"] == 3
+    assert config["augment"]["shift"] == 0 and config["augment"]["rotate"] > 0, "the rest is the recipe's"
+    assert not list(folder.rglob("*.png")) or {path.parent.name for path in folder.rglob("*.png")} == {"samples"}
+
+
+def test_the_table_names_every_class_and_the_pictures_are_drawn(folder: Path) -> None:
+    code, out, _ = invoke("--config", "small.toml", "--epochs", "1")
+    assert code == 0 and "recall" in out and out.count("%") >= 11
+    assert (folder / "runs" / "mlp-digits" / "curves.png").is_file()
+
+
+def test_a_run_again_from_the_command_line(folder: Path) -> None:
+    train(small(epochs=1), folder / "runs" / "one")
+    code, out, err = invoke("--from", "runs/one/run.json", "--json", "--no-pictures")
+    assert code == 0, err
+    document = json.loads(out)
+    assert document["run"] == "runs/one-again" and document["same_weights"] is True
+    assert "The weights are those of runs/one/run.json, bit for bit." in err
+
+
+def test_the_learning_rate_is_suggested_as_the_next_command(folder: Path) -> None:
+    code, out, err = invoke("--config", "small.toml", "--find-lr", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert f"deploypipe train --learning-rate {found['suggestion']:g}" in err
+    assert [path.name for path in (folder / "runs" / "mlp-digits").iterdir()] == ["learning-rates.png"]
+    code, out, _ = invoke("--config", "small.toml", "--find-lr")
+    assert code == 0 and "The loss falls fastest at a learning rate of" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        (["--set", "optimizer.rate=1"], 2, "no setting 'optimizer.rate'"),
+        (["--set", "batchsize=1"], 2, "no setting 'batchsize'. Did you mean batch_size?"),
+        (["--set", "seed"], 2, "'seed' sets nothing"),
+        (["--config", "gone.toml"], 2, "gone.toml cannot be read: No such file"),
+        (["--recipe", "slow"], 2, "no recipe 'slow'"),
+        (["--resume", "--epochs", "3"], 2, "--epochs is for a new training, not with --resume"),
+        (["--from", "runs/x", "--seed", "3"], 2, "--seed is for a new training, not with --from"),
+        (["--resume", "--find-lr"], 2, "--resume, --from and --find-lr exclude each other"),
+        (["--from", "runs/x"], 2, "run.json does not exist"),
+        (["--find-lr", "--model", "dynamic-branch"], 2, "dynamic-branch is not trained"),
+        (["--resume"], 4, "no checkpoint in"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_errors_are_one_line_and_leave_nothing(folder: Path, argv: list[str], code: int, message: str) -> None:
+    found, out, err = invoke(*argv)
+    assert (found, out) == (code, "") and message in err.replace("\n", " ")
+    assert [path.name for path in folder.iterdir()] == ["small.toml"]
+
+
+def test_every_option_names_a_setting_that_is_there() -> None:
+    assert set(SETTINGS.values()) <= set(settings.keys(TrainConfig))
