@@ -115,7 +115,7 @@ OWN = ("--model", "net.py:Net", "--example", "net.py:inputs")
     [
         (None, ["train", "--model", "cn"], 2, "no model 'cn'. There are: cnn,"),
         (None, ["train", "--data", "digts"], 2, "cnn does not train on 'digts'"),
-        (None, ["train", "--optimizer", "lion"], 2, "optimizer.name is 'lion', must be one of sgd"),
+        (None, ["train", "--optimizer", "lion"], 2, "optimizer is 'lion', must be one of sgd"),
         (None, ["train", "--epochs", "few"], 2, "Invalid value for '--epochs'"),
         (None, ["train", "--device", "tpu"], 2, "device 'tpu' is not there. Usable here: cpu"),
         (None, ["train", "--resume", "--out", "nowhere"], 4, "nowhere/checkpoint.pt does not exist"),
@@ -170,7 +170,9 @@ def test_errors_are_one_line_with_the_right_code(
         assert len(errors) == 1 and message in errors[0]
     new = {path for path in folder.rglob("*") if path.is_file()} - files
     # Python keeps the bytecode of a user's file beside it, as with any import.
-    assert {path.name for path in new if path.suffix != ".pyc"} <= {"parity.json", "reproduce.py"}, "no more"
+    assert {path.name for path in new if path.suffix != ".pyc"} <= {"parity.json", "reproduce.py"}, (
+        "an error leaves nothing behind"
+    )
 
 
 def test_an_error_is_json_when_json_was_asked_for(folder: Path) -> None:

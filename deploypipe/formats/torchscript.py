@@ -46,6 +46,16 @@ class TorchScriptRunner(TorchRunner):
         self.threads = threads
         super().__init__(extra[METADATA], extra[SEAL], str(where))
 
+    def run(self, *inputs: Tensor) -> list[Tensor]:
+        try:
+            return super().run(*inputs)
+        except RuntimeError as cause:
+            _, interpreted, trace = str(cause).partition("Traceback of TorchScript")
+            if not interpreted:
+                raise
+            # What went wrong is in the last line, below a traceback.
+            raise RuntimeError(trace.strip().splitlines()[-1]) from cause
+
 
 def inspect(path: Path) -> "Anatomy":
     from deploypipe.anatomy.torchscript import TorchScriptAnatomy

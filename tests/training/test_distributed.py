@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+import small
 import torch
 from safetensors.torch import load_file
 from support import clean_environment
@@ -24,7 +25,7 @@ from deploypipe.train import configure, train
 from deploypipe.training.distributed import Group, joined
 
 # Of 1,438 digits: no batch has as many examples for each of the processes.
-SMALL = {"model": "mlp", "data": "digits", "device": "cpu", "epochs": 3, "batch_size": 301, "augment.shift": 2.0}
+SMALL = small.SMALL | {"epochs": 3, "batch_size": 301, "augment.shift": 2.0}
 LONG = SMALL | {"epochs": 40, "checkpoint.every_steps": 10}
 
 

@@ -101,7 +101,8 @@ WEIGHTS = [
                             "the weights before training": before_training}),
     *weights("loop", "layer", {"a square weight transposed": transposed}),
     *weights("heads", "left", {"two layers' weights exchanged": exchanged}),
-    *weights("words", "embedding", {"a lookup's row that no example reads": unseen_token}),
+    # In a loop's body, and bisection ends at the loop.
+    Mutant("a lookup's row that no example reads", "words", reweighed(unseen_token), r"embedding\.weight"),
 ]  # fmt: skip
 
 # -- the way in and the way out
@@ -371,9 +372,9 @@ ATTRIBUTES = [
     other("colours", "LayerNormalization", "epsilon", 1e-3, "scale"),
     other("colours", "LayerNormalization", "epsilon", 1e-6, "scale"),
     other("colours", "Gelu", "approximate", "tanh"),
-    other("colours", "Resize", "coordinate_transformation_mode", "asymmetric"),
-    other("colours", "Resize", "coordinate_transformation_mode", "align_corners"),
-    other("colours", "Resize", "mode", "nearest"),
+    other("colours", "Resize", "coordinate_transformation_mode", "asymmetric", "Resize|upsample"),
+    other("colours", "Resize", "coordinate_transformation_mode", "align_corners", "Resize|upsample"),
+    other("colours", "Resize", "mode", "nearest", "Resize|upsample"),
     other("digits", "Gemm", "alpha", 0.999, "network.7"),
     other("digits", "Gemm", "beta", 0.0, "network.7"),
     other("centred", "Gemm", "transB", 0, "layer", "y"),
