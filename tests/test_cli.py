@@ -113,7 +113,7 @@ OWN = ("--model", "net.py:Net", "--example", "net.py:inputs")
 @pytest.mark.parametrize(
     ("before", "argv", "code", "message"),
     [
-        (None, ["train", "--model", "cn"], 2, "no model 'cn'. There are: cnn,"),
+        (None, ["train", "--model", "cn"], 2, "no model 'cn'. There are: lean-cnn,"),
         (None, ["train", "--data", "digts"], 2, "cnn does not train on 'digts'"),
         (None, ["train", "--optimizer", "lion"], 2, "optimizer is 'lion', must be one of sgd"),
         (None, ["train", "--epochs", "few"], 2, "Invalid value for '--epochs'"),
