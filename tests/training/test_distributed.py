@@ -141,8 +141,12 @@ def train_in(group: Group, settings: dict[str, Any], out: Path) -> None:
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize(
     "settings",
-    [SMALL, SMALL | {"model": "simple-cnn", "batch_size": 101, "validation": 0.2, "patience": 2, "loss.l1": 1e-5}],
-    ids=["augmented", "validated"],
+    [
+        SMALL,
+        SMALL | {"model": "simple-cnn", "batch_size": 101, "validation": 0.2, "patience": 2, "loss.l1": 1e-5},
+        SMALL | {"model": "lean-cnn", "optimizer.name": "sgd", "optimizer.lr": 0.05, "average": 0.9},
+    ],
+    ids=["augmented", "validated", "batch-normalised"],
 )
 def test_the_same_losses_as_one_process(tmp_path: Path, size: int, settings: dict[str, Any]) -> None:
     together(size, train_in, settings, tmp_path / "run")
