@@ -115,7 +115,7 @@ OWN = ("--model", "net.py:Net", "--example", "net.py:inputs")
     [
         (None, ["train", "--model", "cn"], 2, "no model 'cn'. There are: lean-cnn,"),
         (None, ["train", "--data", "digts"], 2, "cnn does not train on 'digts'"),
-        (None, ["train", "--optimizer", "lion"], 2, "optimizer is 'lion', must be one of sgd"),
+        (None, ["train", "--optimizer", "lion"], 2, "optimizer.name is 'lion', must be one of sgd"),
         (None, ["train", "--epochs", "few"], 2, "Invalid value for '--epochs'"),
         (None, ["train", "--device", "tpu"], 2, "device 'tpu' is not there. Usable here: cpu"),
         (None, ["train", "--resume", "--out", "nowhere"], 4, "nowhere/checkpoint.pt does not exist"),
