@@ -28,8 +28,9 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+# A file's tests stay together, for they share servers and trained models.
 pytest: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # The long ones: everything marked `soak`.
 soak: $(READY)

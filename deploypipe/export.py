@@ -113,7 +113,7 @@ def plan_run(run: Run, data_dir: Path | None = None, overrides: Overrides = NO_O
 def _refuse_randomness(reference: Reference, probe: Probe) -> None:
     title = type(reference.module).__name__
     for a, b in zip(reference.answer(probe).leaves, reference.outputs(probe.inputs), strict=True):
-        if not torch.allclose(a.double(), b.double(), rtol=1e-6, atol=1e-6, equal_nan=True):
+        if not torch.allclose(_wide(a), _wide(b), rtol=1e-6, atol=1e-6, equal_nan=True):
             raise ExportError(
                 f"{title}.forward draws random numbers: eager itself differs between two calls",
                 "Draw them outside and pass them in, or switch the randomness off in eval mode.",
@@ -224,7 +224,11 @@ def _seal(entry: Format, path: Path, report: Report, probe: Probe) -> None:
 
 def _equal(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
     pairs = zip(first, second, strict=True)
-    return all(torch.allclose(a.double(), b.double(), rtol=0, atol=0, equal_nan=True) for a, b in pairs)
+    return all(torch.allclose(_wide(a), _wide(b), rtol=0, atol=0, equal_nan=True) for a, b in pairs)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
 @dataclass(frozen=True)

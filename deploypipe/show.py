@@ -121,7 +121,7 @@ def run_summary(run: Run) -> None:
     out.print(table)
     recall = document["metrics"].get("recall")
     if recall:
-        classes = _table("class", "recall", title="of each class's test images, those found")
+        classes = _table("class", "recall on the test set")
         for name, share in zip(dataset["classes"], recall, strict=True):
             classes.add_row(name, f"{share:.2%}")
         out.print(classes)

@@ -132,11 +132,13 @@ def _examine(gate: Gate, subjects: Subjects, served: dict[str, ServingRunner]) -
     """ServingError when a server does not answer."""
     return [
         *(gate.examine(path, subjects.device) for path in subjects.artifacts),
-        *(_examine_served(gate, title, runner) for title, runner in served.items()),
+        *(examine_served(gate, title, runner) for title, runner in served.items()),
     ]
 
 
-def _examine_served(gate: Gate, title: str, runner: ServingRunner) -> Report:
+def examine_served(gate: Gate, title: str, runner: ServingRunner) -> Report:
+    """The probes that one request can carry each; how many are not sent is a finding. ServingError when nobody
+    answers."""
     reasons = [runner.too_large(probe.inputs) for probe in gate.probes]
     sent = tuple(probe for probe, reason in zip(gate.probes, reasons, strict=True) if not reason)
     report = replace(gate, probes=sent).examine_runner(runner, title)

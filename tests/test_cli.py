@@ -113,7 +113,7 @@ OWN = ("--model", "net.py:Net", "--example", "net.py:inputs")
 @pytest.mark.parametrize(
     ("before", "argv", "code", "message"),
     [
-        (None, ["train", "--model", "cn"], 2, "no model 'cn'. There are: cnn,"),
+        (None, ["train", "--model", "cn"], 2, "no model 'cn'. There are: lean-cnn,"),
         (None, ["train", "--data", "digts"], 2, "cnn does not train on 'digts'"),
         (None, ["train", "--optimizer", "lion"], 2, "optimizer.name is 'lion', must be one of sgd"),
         (None, ["train", "--epochs", "few"], 2, "Invalid value for '--epochs'"),
@@ -138,7 +138,7 @@ OWN = ("--model", "net.py:Net", "--example", "net.py:inputs")
         (damage_artifact, ["verify"], 6, "model.onnx cannot be loaded"),
         (None, ["verify", "--model", "net.py:Net"], 2, "--model needs --example"),
         (no_exports, ["package"], 7, "has no artifact to package"),
-        (damage_sidecar, ["package"], 7, "is not proven equal to the trained model: its parity verdict is 'failed'"),
+        (damage_sidecar, ["package"], 7, "equal to the trained model: the verdict in its sidecar is 'failed'"),
         (damage_artifact, ["package"], 7, "is not the file that was proven"),
         (other_weights, ["package", *RUN], 7, "was not written from this run's weights"),
         (None, ["package", "--name", "a b"], 7, "'a b' is no name that TorchServe takes"),
@@ -170,7 +170,9 @@ def test_errors_are_one_line_with_the_right_code(
         assert len(errors) == 1 and message in errors[0]
     new = {path for path in folder.rglob("*") if path.is_file()} - files
     # Python keeps the bytecode of a user's file beside it, as with any import.
-    assert {path.name for path in new if path.suffix != ".pyc"} <= {"parity.json", "reproduce.py"}, "no more"
+    assert {path.name for path in new if path.suffix != ".pyc"} <= {"parity.json", "reproduce.py"}, (
+        "an error leaves nothing behind"
+    )
 
 
 def test_an_error_is_json_when_json_was_asked_for(folder: Path) -> None:
@@ -211,7 +213,7 @@ def test_an_unforeseen_error_says_that_it_is_a_bug(folder: Path, monkeypatch: py
     def fails(*args: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr(cli.pipeline, "run_of", fails)
+    monkeypatch.setattr(cli, "run_of", fails)
     code, _, err = invoke("evaluate")
     assert code == 1 and "unforeseen ZeroDivisionError: division by zero. This is a bug in deploypipe" in err
     monkeypatch.setenv("DEPLOYPIPE_TRACEBACK", "1")

@@ -6,17 +6,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-import torch
 from support import Command, clean_environment
-
-from deploypipe import pipeline
-from deploypipe.errors import DeploypipeError, PackageError, ServingError, UsageError
-from deploypipe.parity import Gate, Probe, Reference
-from deploypipe.runs import Run
 
 
 def test_without_a_dataset_run_says_digits_and_finishes(deploypipe: Command, tmp_path: Path) -> None:
@@ -81,23 +74,3 @@ def servers() -> list[int]:
         if "org.pytorch.serve" in command and "/deploypipe-" in command:
             found.append(process.pid)
     return found
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "says"),
-    [
-        ({"archive": Path("no.mar")}, PackageError, "no archive at no.mar"),
-        ({"url": "http://127.0.0.1:1"}, UsageError, "which model of"),
-        ({"url": "http://127.0.0.1:1", "name": "m"}, ServingError, "no server at http://127.0.0.1:1"),
-        ({"url": "http://127.0.0.1:1", "name": "m", "artifact": None}, UsageError, "was not started here"),
-    ],
-    ids=["no archive", "no name", "no server", "unknown signature"],
-)
-def test_what_cannot_be_asked_is_an_error_not_a_difference(
-    digits_run: Run, options: dict[str, Any], error: type[DeploypipeError], says: str
-) -> None:
-    given = {"archive": None, "url": None, "name": None, "artifact": digits_run.exports / "model.onnx"} | options
-    images = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
-    gate = Gate(Reference(digits_run.load_module()), (Probe("black", (images,)),))
-    with pytest.raises(error, match=says), pipeline.serving(**given) as served:
-        pipeline.examine(gate, [], served=served)

@@ -146,9 +146,10 @@ def _row_of(run: Row, program: str, seed: int) -> Row:
         "epochs": run["epochs"],
         "accuracy": accuracy,
         "seconds": run["seconds"],
-        "seconds_with_evaluation": run["seconds"],
+        "seconds_with_evaluation": run["seconds"] + run["phases"]["evaluate"],
         "reached": accuracy >= TARGET,
-        "images_per_second": run["dataset"]["train"] * len(run["epochs"]) / run["seconds"],
+        "images_per_second": run["images_per_second"],
+        "phases": run["phases"],
     }
 
 

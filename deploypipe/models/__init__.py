@@ -48,7 +48,7 @@ MODELS: dict[str, Entry] = {
         "conv 16, conv 32, 128 hidden, batch normalisation: the default", images.lean_cnn, "fast"
     ),
     "wide-cnn": _image_classifier(
-        "conv 32, 64, 64, 128, batch normalisation: the most accurate", images.wide_cnn, "accurate"
+        "conv 32, 64, 128, batch normalisation: the most accurate", images.wide_cnn, "accurate"
     ),
     "cnn": _image_classifier("conv 32, conv 64, 1024 hidden, dropout", images.cnn),
     "simple-cnn": _image_classifier("conv 10, conv 20, 50 hidden", images.simple_cnn),

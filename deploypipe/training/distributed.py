@@ -66,7 +66,7 @@ class Group:
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                 layer.__class__ = _SyncedBatchNorm
         # Every process has the same buffers anyway: none is drawn, and those of batch normalisation are the batch's.
-        return DistributedDataParallel(module, broadcast_buffers=False)
+        return DistributedDataParallel(module, forward_sync_buffers=False)
 
     def share(self, count: int) -> Share:
         """This process's part of a batch of `count` examples. Together the parts are the batch, none of it twice.

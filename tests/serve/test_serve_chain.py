@@ -82,8 +82,8 @@ def _own_weights(document: dict[str, Any]) -> Any:
     return document
 
 
-def _own_output_name(document: dict[str, Any]) -> Any:
-    document["signature"]["outputs"][0]["name"] = "scores"
+def _own_output_shape(document: dict[str, Any]) -> Any:
+    document["signature"]["outputs"][0]["shape"] = ["batch", 11]
     return document
 
 
@@ -136,7 +136,7 @@ LINKS: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
     "other weights, says the sidecar": (
         lambda path, _: _edit_sidecar(path, provenance={"weights_sha256": "b" * 64}), "other weights"),
     "other weights, says the artifact": (lambda path, _: _edit_inside(path, METADATA, _own_weights), "other weights"),
-    "another signature": (lambda path, _: _edit_inside(path, METADATA, _own_output_name), "its own signature"),
+    "another signature": (lambda path, _: _edit_inside(path, METADATA, _own_output_shape), "its own signature"),
 }  # fmt: skip
 """The artifact's bytes are those of its sidecar, and something else does not hold."""
 

@@ -17,11 +17,11 @@ from deploypipe.errors import PackageError, ServingError, UsageError
 from deploypipe.formats import FORMATS
 from deploypipe.formats.base import Runner
 from deploypipe.parity import Gate, Probe, Reference, Report, image_probes, usable
-from deploypipe.pipeline import examine
 from deploypipe.serve import Client, package
 from deploypipe.serve.configuration import MAX_BODY
 from deploypipe.serve.runners import archive_runner, server_runner
 from deploypipe.signature import Signature, TensorSpec
+from deploypipe.verification import examine_served
 
 
 class Two(nn.Module):
@@ -129,7 +129,7 @@ def test_a_probe_too_large_for_one_request_is_said_and_not_sent(
     archive = package(artifacts["onnx"], "digits", store=tmp_path)
     small, large = (Probe("white", (torch.full((n, 1, 28, 28), 255, dtype=torch.uint8),)) for n in (3, 5000))
     with archive_runner(archive.path) as runner:
-        (report,) = examine(Gate(Reference(network), (small, large)), [], served={"archive": runner})
+        report = examine_served(Gate(Reference(network), (small, large)), "archive", runner)
     assert report.passed
     assert {outcome.shapes for outcome in report.outcomes} == {"3x1x28x28"}
     assert [(finding.check, f"one may have {MAX_BODY:,}" in finding.detail) for finding in report.findings] == [

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+import small
 import torch
 from safetensors.torch import load_file
 from support import clean_environment
@@ -24,7 +25,7 @@ from deploypipe.train import configure, train
 from deploypipe.training.distributed import Group, joined
 
 # Of 1,438 digits: no batch has as many examples for each of the processes.
-SMALL = {"model": "mlp", "data": "digits", "device": "cpu", "epochs": 3, "batch_size": 301, "augment.shift": 2.0}
+SMALL = small.SMALL | {"epochs": 3, "batch_size": 301, "augment.shift": 2.0}
 LONG = SMALL | {"epochs": 40, "checkpoint.every_steps": 10}
 
 
@@ -140,8 +141,12 @@ def train_in(group: Group, settings: dict[str, Any], out: Path) -> None:
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize(
     "settings",
-    [SMALL, SMALL | {"model": "simple-cnn", "batch_size": 101, "validation": 0.2, "patience": 2, "loss.l1": 1e-5}],
-    ids=["augmented", "validated"],
+    [
+        SMALL,
+        SMALL | {"model": "simple-cnn", "batch_size": 101, "validation": 0.2, "patience": 2, "loss.l1": 1e-5},
+        SMALL | {"model": "lean-cnn", "optimizer.name": "sgd", "optimizer.lr": 0.05, "average": 0.9},
+    ],
+    ids=["augmented", "validated", "batch-normalised"],
 )
 def test_the_same_losses_as_one_process(tmp_path: Path, size: int, settings: dict[str, Any]) -> None:
     together(size, train_in, settings, tmp_path / "run")

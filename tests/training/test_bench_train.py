@@ -3,14 +3,15 @@ import json
 from pathlib import Path
 
 import pytest
+from small import small
 from typer.testing import CliRunner
 
 from deploypipe.bench import time_training
 from deploypipe.cli import app
 from deploypipe.errors import UsageError
-from deploypipe.train import configure, train
+from deploypipe.train import train
 
-SMALL = configure(options={"model": "mlp", "data": "digits", "epochs": 4, "device": "cpu", "average": 0.9})
+SMALL = small(epochs=4, average=0.9)
 
 
 def test_the_time_to_an_accuracy_and_where_it_goes() -> None:
