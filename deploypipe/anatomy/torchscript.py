@@ -210,12 +210,13 @@ def _inner(nodes: Iterable[Any]) -> Iterator[Any]:
 
 
 def _captured(node: Any) -> list[Any]:
-    """What the blocks of a branch or a loop read from around it."""
+    """What the blocks of a branch or a loop read from around it; modules are no values."""
     inner = list(_inner([node]))
     blocks = [block for owner in (node, *inner) for block in owner.blocks()]
     own = {value.debugName() for part in (*inner, *(block.paramNode() for block in blocks)) for value in part.outputs()}
     used = [value for part in (*inner, *(block.returnNode() for block in blocks)) for value in part.inputs()]
-    return list({value.debugName(): value for value in used if value.debugName() not in own}.values())
+    around = {value.debugName(): value for value in used if value.debugName() not in own}
+    return [value for value in around.values() if value.type().kind() != "ClassType"]
 
 
 def _hierarchy(text: str) -> str:
