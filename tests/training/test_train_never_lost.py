@@ -312,7 +312,7 @@ def test_killed_at_random_moments(tmp_path: Path, kills: int) -> None:
     whole = train(config, tmp_path / "whole").document
     longest = time.monotonic() - begun
     folder, moments, where = tmp_path / "run", random.Random(kills), [0]
-    while len(where) <= kills or not where[-1]:  # on a busy machine it may get nowhere at first
+    while len(where) <= kills or not where[-1]:
         # A copy of this process has torch already; what it is killed in is the real thing.
         there = any((folder / name).exists() for name in (checkpoint.LAST, checkpoint.PREVIOUS))
         process = get_context("fork").Process(target=train, args=(config, folder), kwargs={"resume": there})
@@ -321,6 +321,7 @@ def test_killed_at_random_moments(tmp_path: Path, kills: int) -> None:
         process.kill()
         process.join()
         where.append(checkpoint.load(folder, lambda warning: None)[1]["step"] if there else 0)
+        longest *= 1 if where[-1] else 2  # on a busy machine it gets nowhere in that time
     assert where == sorted(where), "it went on each time"
     assert train(config, folder, resume=True).document["weights_sha256"] == whole["weights_sha256"]
     assert open_run(folder).document["epochs"] == whole["epochs"]
