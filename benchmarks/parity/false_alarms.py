@@ -2,6 +2,7 @@
 
     python benchmarks/parity/false_alarms.py            # 5 seeds
     python benchmarks/parity/false_alarms.py --quick    # 1 seed
+    python benchmarks/parity/false_alarms.py --zoo      # the models of the zoo alone
 
 For each seed, every model of the zoo is trained for an epoch (on the digits, the line or the sentences; one that does
 not learn gets random weights), and so get the small modules of the mutation suite. Each is exported in every format
@@ -39,7 +40,7 @@ OFFLINE = {"auto": "digits"}
 """What stands for a dataset that may have to be fetched."""
 
 
-def honest(seed: int, folder: Path) -> Iterator[tuple[str, Plan]]:
+def honest(seed: int, folder: Path, zoo_only: bool) -> Iterator[tuple[str, Plan]]:
     for name, entry in MODELS.items():
         if entry.datasets:
             data = OFFLINE.get(entry.datasets[0], entry.datasets[0])
@@ -48,7 +49,7 @@ def honest(seed: int, folder: Path) -> Iterator[tuple[str, Plan]]:
         else:
             torch.manual_seed(seed)
             yield name, plan(capture(entry.build(), entry.example(), entry.dynamic, entry.outputs))
-    for name in HONEST:
+    for name in () if zoo_only else HONEST:
         if name != TRAINED:
             yield f"suite: {name}", untrained(name, folder, seed).plan
 
@@ -66,6 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one seed")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--zoo", action="store_true", help="the models of the zoo, without the small modules")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
@@ -74,7 +76,7 @@ def main() -> None:
     wrong: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for seed in range(1 if options.quick else options.seeds):
         with tempfile.TemporaryDirectory(prefix="deploypipe-") as folder:
-            for name, prepared in honest(seed, Path(folder)):
+            for name, prepared in honest(seed, Path(folder), options.zoo):
                 for format in FORMATS:
                     path = Path(folder) / f"{name.split()[-1]}-{format}{suffix_of(format)}"
                     reason = rejection(prepared, format, path)
