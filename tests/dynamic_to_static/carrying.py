@@ -14,7 +14,6 @@ from torch.utils import _pytree as pytree
 FORMATS = ("torchscript", "onnx", "pt2")
 GENERATED = "torchscript, generated"
 """TorchScript from the captured program even where scripting the original works, which would else go untested."""
-OPSET = 20
 Dynamic = dict[str, dict[int, str]]
 Inputs = tuple[Tensor, ...]
 
@@ -55,21 +54,9 @@ class Carried:
 
 
 def onnx_model(capture: Any) -> bytes:
-    """The compiler's own ONNX, if it has a way of its own to write it; else its program, given to the exporter."""
-    import deploypipe.dynamic_to_static as compiler
+    from deploypipe.dynamic_to_static.onnx import to_onnx
 
-    to_onnx = getattr(compiler, "to_onnx", None)
-    if to_onnx is None:
-        return exported_onnx(capture.program)
-    written = to_onnx(capture)
-    model: bytes = getattr(written, "model_proto", written).SerializeToString()
-    return model
-
-
-def exported_onnx(program: torch.export.ExportedProgram) -> bytes:
-    exported = torch.onnx.export(program, dynamo=True, external_data=False, opset_version=OPSET, verbose=False)
-    assert exported is not None
-    model: bytes = exported.model_proto.SerializeToString()
+    model: bytes = to_onnx(capture).model_proto.SerializeToString()
     return model
 
 
