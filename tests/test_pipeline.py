@@ -63,7 +63,8 @@ def test_ctrl_c_at_any_step_leaves_no_process_and_no_half_written_file(tmp_path:
     assert "error: interrupted" in said and "Traceback" not in said
     assert servers() == []
     hidden = [path for folder in ("runs", "model_store") for path in (tmp_path / folder).rglob(".*")]
-    assert hidden == [], "temporary files"
+    # The lock is empty, and the kernel lets go of it with the process.
+    assert {path.name for path in hidden} <= {".lock"}, "temporary files"
 
 
 def servers() -> list[int]:
