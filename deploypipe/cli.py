@@ -85,13 +85,13 @@ def verb(function: Callable[P, Document], within: typer.Typer = app, name: str |
     def command(*args: P.args, **kwargs: P.kwargs) -> None:
         as_json = bool(kwargs.pop("as_json"))
         # Of several processes of one training one speaks; errors are any one's.
-        show.out.quiet, show.err.quiet = as_json or not distributed.leads(), not distributed.leads()
+        leads = distributed.leads()
         try:
-            with show.results_alone():
+            with show.results_alone(results=leads and not as_json, progress=leads):
                 document = function(*args, **kwargs)
         except BaseException as cause:
             _fail(cause, as_json)
-        if as_json and distributed.leads():
+        if as_json and leads:
             print(json.dumps(document))
         if document.get("exit_code"):
             raise typer.Exit(document["exit_code"])
@@ -120,7 +120,6 @@ def _fail(cause: BaseException, as_json: bool) -> NoReturn:
         remedy, code = "This is a bug in deploypipe; DEPLOYPIPE_TRACEBACK=1 shows where.", 1
     if as_json and distributed.leads():
         print(json.dumps({"error": message, "remedy": remedy, "exit_code": code}))
-    show.err.quiet = False
     show.err.print(f"error: {message}" + (f". {remedy}" if remedy else ""), style="red", markup=False)
     raise typer.Exit(code)
 
@@ -162,6 +161,9 @@ def _setting(key: str, help: str = "") -> Any:
     return typer.Option(help=f"{help}{shown}".strip())
 
 
+ModelSetting = Annotated[str | None, _setting("model", "A network of the zoo: see `deploypipe models`.")]
+DataSetting = Annotated[str | None, _setting("data", "A dataset: see `deploypipe datasets`.")]
+DeviceSetting = Annotated[str | None, _setting("device", "auto, cpu, cuda or mps.")]
 SETTINGS = {
     # option: key, where it is another
     "optimizer": "optimizer.name",
@@ -181,8 +183,8 @@ SETTINGS = {
 
 @verb
 def train(
-    model: Annotated[str | None, _setting("model", "A network of the zoo: see `deploypipe models`.")] = None,
-    data: Annotated[str | None, _setting("data", "A dataset: see `deploypipe datasets`.")] = None,
+    model: ModelSetting = None,
+    data: DataSetting = None,
     data_dir: DataDir = None,
     recipe: RecipeOption = None,
     config: ConfigOption = None,
@@ -212,7 +214,7 @@ def train(
         float | None, _setting("checkpoint.every_seconds", "Write a checkpoint after so many seconds.")
     ] = None,
     seed: Annotated[int | None, _setting("seed")] = None,
-    device: Annotated[str | None, _setting("device", "auto, cpu, cuda or mps.")] = None,
+    device: DeviceSetting = None,
     deterministic: Annotated[
         bool | None, typer.Option("--deterministic", help="The same bits on a GPU too, at the cost of time.")
     ] = None,
@@ -457,15 +459,15 @@ def predict(
 
 @functools.partial(verb, within=benches, name="train")
 def bench_train(
-    model: Annotated[str | None, _setting("model", "A network of the zoo: see `deploypipe models`.")] = None,
-    data: Annotated[str | None, _setting("data", "A dataset: see `deploypipe datasets`.")] = None,
+    model: ModelSetting = None,
+    data: DataSetting = None,
     data_dir: DataDir = None,
     recipe: RecipeOption = None,
     config: ConfigOption = None,
     set: SetOption = None,
     seeds: Annotated[int, typer.Option(help="How many trainings, each with its own.")] = 5,
     target: Annotated[float, typer.Option(help="Test accuracy whose time is taken.")] = 0.99,
-    device: Annotated[str | None, _setting("device", "auto, cpu, cuda or mps.")] = None,
+    device: DeviceSetting = None,
 ) -> Document:
     """Time to 99 % over several seeds, images a second, peak memory, and where the time goes."""
     given = {"model": model, "data": data, "data_dir": _text(data_dir), "device": device}

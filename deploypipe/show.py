@@ -43,14 +43,16 @@ def _table(*columns: str, title: str | None = None) -> Table:
 
 
 @contextmanager
-def results_alone() -> Iterator[None]:
-    """Standard output is for results: what anything else prints, a user's own module too, goes to standard error."""
-    out.file = sys.stdout
+def results_alone(*, results: bool = True, progress: bool = True) -> Iterator[None]:
+    """Standard output is for results: what anything else prints, a user's own module too, goes to standard error.
+    Inside, `results` and `progress` say which of the two are shown."""
+    out.file, out.quiet, err.quiet = sys.stdout, not results, not progress
     try:
         with redirect_stdout(sys.stderr):
             yield
     finally:
-        out.file = None  # type: ignore[assignment]  # whatever standard output is then
+        # `None` is whatever standard output is then.
+        out.file, out.quiet, err.quiet = None, False, False  # type: ignore[assignment]
 
 
 def warn(message: str) -> None:

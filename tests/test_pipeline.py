@@ -25,7 +25,7 @@ def test_without_a_dataset_run_says_digits_and_finishes(deploypipe: Command, tmp
     assert summary["http"]["agreeing"] == summary["http"]["requests"] == 100
     assert summary["http"]["max_difference"] < 1e-4
     assert (tmp_path / summary["archive"]["path"]).is_file()
-    assert servers() == []
+    assert servers(tmp_path) == []
 
 
 def test_mnist_reaches_99_percent_and_serves_what_it_trained(
@@ -61,17 +61,17 @@ def test_ctrl_c_at_any_step_leaves_no_process_and_no_half_written_file(tmp_path:
     said = process.stderr.read()
     assert process.wait(timeout=60) == 130, said
     assert "error: interrupted" in said and "Traceback" not in said
-    assert servers() == []
+    assert servers(tmp_path) == []
     hidden = [path for folder in ("runs", "model_store") for path in (tmp_path / folder).rglob(".*")]
     # The lock is empty, and the kernel lets go of it with the process.
     assert {path.name for path in hidden} <= {".lock"}, "temporary files"
 
 
-def servers() -> list[int]:
-    """Processes of TorchServe servers that `run` started: theirs is a temporary folder."""
+def servers(home: Path) -> list[int]:
+    """TorchServe processes, front ends and workers, of this test: other tests run beside it with homes of their own."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        command = " ".join(process.info["cmdline"] or ())
-        if "org.pytorch.serve" in command and "/deploypipe-" in command:
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        environment = process.info["environ"] or {}
+        if "org.pytorch.serve" in " ".join(process.info["cmdline"] or ()) and environment.get("HOME") == str(home):
             found.append(process.pid)
     return found

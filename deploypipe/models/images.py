@@ -38,19 +38,19 @@ class Middle(nn.Module):
         return images[:, :, top : top + self.size, left : left + self.size]
 
 
+def _pooled(channels: int, filters: int, kernel_size: int, padding: int = 0) -> list[nn.Module]:
+    """A convolution, pooled before batch normalisation and ReLU, which quarters their work. No bias: normalisation
+    would take it away again."""
+    convolution = nn.Conv2d(channels, filters, kernel_size=kernel_size, padding=padding, bias=False)
+    return [convolution, nn.MaxPool2d(2), nn.BatchNorm2d(filters), nn.ReLU()]
+
+
 def lean_cnn() -> nn.Module:
-    """The least arithmetic that learns 99 % in an epoch: pooling before batch normalisation and ReLU quarters their
-    work, and neither convolution before it has a bias, which normalisation would take away again."""
+    """The least arithmetic that learns 99 % in an epoch."""
     return nn.Sequential(
         Middle(24),
-        nn.Conv2d(1, 16, kernel_size=5, bias=False),
-        nn.MaxPool2d(2),
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, kernel_size=3, padding=1, bias=False),
-        nn.MaxPool2d(2),
-        nn.BatchNorm2d(32),
-        nn.ReLU(),
+        *_pooled(1, 16, kernel_size=5),
+        *_pooled(16, 32, kernel_size=3, padding=1),
         nn.Flatten(),
         nn.Linear(800, 128),
         nn.ReLU(),
@@ -62,14 +62,8 @@ def wide_cnn() -> nn.Module:
     """`lean_cnn` with twice the filters and a third convolution in place of the hidden layer: for many epochs."""
     return nn.Sequential(
         Middle(24),
-        nn.Conv2d(1, 32, kernel_size=5, bias=False),
-        nn.MaxPool2d(2),
-        nn.BatchNorm2d(32),
-        nn.ReLU(),
-        nn.Conv2d(32, 64, kernel_size=3, padding=1, bias=False),
-        nn.MaxPool2d(2),
-        nn.BatchNorm2d(64),
-        nn.ReLU(),
+        *_pooled(1, 32, kernel_size=5),
+        *_pooled(32, 64, kernel_size=3, padding=1),
         nn.Conv2d(64, 128, kernel_size=3, bias=False),
         nn.BatchNorm2d(128),
         nn.ReLU(),

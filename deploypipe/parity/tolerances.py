@@ -52,7 +52,7 @@ NO_OVERRIDES = Overrides()
 def tolerance_of(dtype: torch.dtype, runtime: str, output: str, overrides: Overrides) -> Tolerance:
     """The row of the table for a floating-point or complex output, with what the user overrides of it."""
     kind = {torch.complex64: "float32", torch.complex128: "float64"}.get(dtype, str(dtype).removeprefix("torch."))
-    row = TOLERANCES[runtime, kind]
+    row = TOLERANCES.get((runtime, kind), TOLERANCES["torch", "float32"])
     return Tolerance(
         overrides.atol.get(output, overrides.atol.get("", row.atol)),
         overrides.rtol.get(output, overrides.rtol.get("", row.rtol)),

@@ -3,6 +3,7 @@
 Every artifact goes through bytes: what is compared is what a reader would load, not what the writer held.
 """
 
+import dataclasses
 import io
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+
+from deploypipe.formats.onnx import OPSET
 
 FORMATS = ("torchscript", "onnx", "pt2")
 GENERATED = "torchscript, generated"
@@ -60,6 +63,14 @@ def onnx_model(capture: Any) -> bytes:
     return model
 
 
+def exported_onnx(program: torch.export.ExportedProgram) -> bytes:
+    """By torch's exporter alone, for comparison."""
+    exported = torch.onnx.export(program, dynamo=True, external_data=False, opset_version=OPSET, verbose=False)
+    assert exported is not None
+    model: bytes = exported.model_proto.SerializeToString()
+    return model
+
+
 def onnx_runner(model: bytes, unflatten: Callable[[list[Tensor]], Any]) -> Callable[..., Any]:
     """Runs an ONNX model with torch tensors, and gives its flat outputs back their structure."""
     import onnxruntime
@@ -75,3 +86,35 @@ def onnx_runner(model: bytes, unflatten: Callable[[list[Tensor]], Any]) -> Calla
         return unflatten([torch.as_tensor(value) for value in session.run(None, feeds)])
 
     return call
+
+
+def flatten(value: Any) -> list[Tensor]:
+    if value is None:
+        return []
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        return [t for key in sorted(value) for t in flatten(value[key])]
+    if dataclasses.is_dataclass(value):
+        return flatten(vars(value))
+    if isinstance(value, (list, tuple)):
+        return [t for part in value for t in flatten(part)]
+    return [torch.as_tensor(value)]
+
+
+def own(probe: Inputs) -> Inputs:
+    return tuple(t.clone() if isinstance(t, Tensor) else t for t in probe)
+
+
+def check(module: nn.Module, example: Inputs, probes: Sequence[Inputs], dynamic: Dynamic, fmt: str) -> Any:
+    """Assert that the artifact returns what eager returns on every probe; gives the capture."""
+    carried = Carried(module, example, dynamic, probes)
+    run = carried.runner(GENERATED if fmt == "torchscript" else fmt)
+    module = module.eval()
+    for probe in probes:
+        with torch.no_grad():
+            expected, found = flatten(module(*own(probe))), flatten(run(*own(probe)))
+        assert len(expected) == len(found)
+        for a, b in zip(expected, found, strict=True):
+            torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-4, equal_nan=True)
+    return carried.capture

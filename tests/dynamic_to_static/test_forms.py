@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from carry import FORMATS, check
+from carrying import FORMATS, check
 from torch import nn
 
 from deploypipe.dynamic_to_static import capture, find_inputs, missing, record_paths

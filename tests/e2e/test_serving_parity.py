@@ -11,7 +11,7 @@ from served_models import Models
 from typer.testing import CliRunner
 
 import deploypipe
-from deploypipe import cli, show
+from deploypipe import cli
 from deploypipe.serve import Server
 from deploypipe.usercode import load_module
 
@@ -38,7 +38,6 @@ def verify(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> V
     """`deploypipe verify` of the user's module, also against what is served as "pair": exit code and document."""
     (tmp_path / "user.py").write_text(USER)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(show.out, "quiet", False)
 
     def run(name: str, *options: str | Path) -> tuple[int, dict[str, Any]]:
         model = ["--model", f"user.py:{name}", "--example", "user.py:example"]

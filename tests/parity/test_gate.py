@@ -18,9 +18,10 @@ from deploypipe.errors import ParityError, UsageError
 from deploypipe.export import plan, write_proven
 from deploypipe.formats import FORMATS
 from deploypipe.formats.base import SEAL, digest_of
-from deploypipe.parity import Gate, Overrides, Probe, Reference, parse_overrides
+from deploypipe.parity import NO_OVERRIDES, TOLERANCES, Gate, Overrides, Probe, Reference, parse_overrides
 from deploypipe.parity.reference import float64
 from deploypipe.parity.task import compare_classes
+from deploypipe.parity.tolerances import tolerance_of
 from deploypipe.verification import Subjects, gate_for, inputs_of, verify_module
 
 X = torch.linspace(-1, 1, 12).reshape(4, 3)
@@ -230,3 +231,7 @@ def test_a_file_that_cannot_be_loaded_is_no_report(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(b"not a model")
     with pytest.raises(ParityError, match="cannot be loaded"):
         deploypipe.verify(Net(), tmp_path / "net.onnx", [(X,)])
+
+
+def test_a_dtype_that_the_table_lacks_is_held_to_float32() -> None:
+    assert tolerance_of(torch.float8_e4m3fn, "onnxruntime", "y", NO_OVERRIDES) == TOLERANCES["torch", "float32"]

@@ -1,5 +1,7 @@
 """Mutants of the graph: its mode, its control flow, its axes, its state, its surroundings."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -257,18 +259,18 @@ def input_renamed(proto: object) -> None:
     graph.input[0].name = "input.1"
 
 
+def swap_first_two(values: Any) -> None:
+    kept = [values[1], values[0], *values[2:]]
+    del values[:]
+    values.extend(kept)
+
+
 def outputs_reordered(proto: object) -> None:
-    outputs = proto.graph.output  # type: ignore[attr-defined]
-    kept = [outputs[1], outputs[0], *outputs[2:]]
-    del outputs[:]
-    outputs.extend(kept)
+    swap_first_two(proto.graph.output)  # type: ignore[attr-defined]
 
 
 def inputs_reordered(proto: object) -> None:
-    inputs = proto.graph.input  # type: ignore[attr-defined]
-    kept = [inputs[1], inputs[0], *inputs[2:]]
-    del inputs[:]
-    inputs.extend(kept)
+    swap_first_two(proto.graph.input)  # type: ignore[attr-defined]
 
 
 def input_float(proto: object) -> None:

@@ -1,0 +1,22 @@
+"""What the README names to measure with starts; `benchmarks/training/` has tests of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import PROJECT, clean_environment
+
+SCRIPTS = sorted((PROJECT / "benchmarks").glob("[cp]a*/*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_benchmark_starts(script: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, script, "--help"],
+        cwd=tmp_path,
+        env=clean_environment(tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "usage:" in done.stdout, done.stderr
