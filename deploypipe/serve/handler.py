@@ -8,11 +8,10 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import torch
@@ -38,14 +37,15 @@ Class = Mapping[str, Any]
 """The class of an image, its probability, and all probabilities: JSON-able."""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What the artifact gave for one request, not yet rendered."""
 
     request: Request
     runs: Sequence[Run]
     classes: Sequence[Class] = ()
     """Of an image classifier: what is said of each row."""
+    rows: slice = slice(None)
+    """Of an image classifier: the request's rows of these."""
 
 
 class ArchiveInvalid(RuntimeError):
@@ -172,16 +172,18 @@ class Handler:
     def _render(self, answer: Answer) -> bytes:
         request, runs = answer.request, answer.runs
         if request.form is Form.PROTOCOL:
-            named = dict(zip((spec.name for spec in self.signature.outputs), runs[0], strict=True))
+            outputs = runs[0] if request.rows is None else [output[answer.rows] for output in runs[0]]
+            named = dict(zip((spec.name for spec in self.signature.outputs), outputs, strict=True))
             document: dict[str, Any] = {"model_name": self.model_name, "model_version": self.model_version}
             if request.id is not None:
                 document["id"] = request.id
             names = request.outputs or tuple(named)
             return _json({**document, "outputs": [to_protocol(name, named[name]) for name in names]})
         if request.rows is not None:
-            if any(isnan(row["probability"]) for row in answer.classes):
+            classes = answer.classes[answer.rows]
+            if any(isnan(row["probability"]) for row in classes):
                 raise ValueError("the logits are not finite")  # which JSON cannot say
-            return _json(answer.classes[0] if request.form is Form.IMAGE else {"predictions": answer.classes})
+            return _json(classes[0] if request.form is Form.IMAGE else {"predictions": classes})
         names = tuple(spec.name for spec in self.signature.outputs)
         rows = zip(*runs[0], strict=True) if request.stacked else runs
         named_rows = [dict(zip(names, map(to_lists, row), strict=True)) for row in rows]
@@ -201,7 +203,7 @@ class Handler:
 
 def _share(logits: Tensor, classes: Sequence[Class], request: Request) -> Answer:
     """The request's rows of what the whole batch gave."""
-    return Answer(request, [[logits[request.rows]]], classes[request.rows or slice(0)])
+    return Answer(request, [[logits]], classes, request.rows or slice(None))
 
 
 def _json(document: Mapping[str, Any]) -> bytes:

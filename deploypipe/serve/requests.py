@@ -6,9 +6,8 @@ What a body is, is read from its first bytes, not from its content type, which c
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import orjson
@@ -31,8 +30,7 @@ class Form(Enum):
     PROTOCOL = "Open Inference Protocol"
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     form: Form
     rows: slice | None = None
     """The rows of the shared pixel batch that are this request's; None for a model of tensors."""
