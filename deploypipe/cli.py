@@ -401,7 +401,11 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: PortOption = server.PORT,
     detach: Annotated[bool, typer.Option("--detach", help="Return when ready; else stay until Ctrl-C.")] = False,
-    workers: Annotated[int | None, typer.Option(help="Per model. [default: half the cores, 4 at most]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Per model. [default: the number of cores, 4 at most]")] = None,
+    batch: Annotated[int, typer.Option(help="Most requests in one run; 1 is fastest for a single client.")] = 64,
+    answer_within: Annotated[
+        float, typer.Option(help="Seconds: more requests than are answered within them get 503 at once.")
+    ] = server.ANSWER_WITHIN,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     timeout: Annotated[float, typer.Option(help="Seconds to wait for readiness.")] = 120.0,
 ) -> Document:
@@ -412,7 +416,8 @@ def serve(
         started.append(found)
         show.server(found)
 
-    options = {"host": host, "port": port, "workers": workers, "device": device, "timeout": timeout}
+    options = {"host": host, "port": port, "workers": workers, "batch": batch, "answer_within": answer_within,
+               "device": device, "timeout": timeout}  # fmt: skip
     if detach:
         ready(server.start(model_store, **options))  # type: ignore[arg-type]
         name, at = started[0].archives[0].name, str(started[0].port)

@@ -78,6 +78,7 @@ class OnnxRunner(Runner):
             raise DeviceUnavailable(f"ONNX Runtime runs on cpu or cuda here, not on {device!r}")
         self.session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
         self.provider: str = self.session.get_providers()[0]
+        self._names = [node.name for node in self.session.get_inputs()]
         if kind == "cuda" and self.provider != "CUDAExecutionProvider":
             raise DeviceUnavailable(f"ONNX Runtime fell back to {self.provider} though {device!r} was asked for")
         properties = self.session.get_modelmeta().custom_metadata_map
@@ -87,8 +88,7 @@ class OnnxRunner(Runner):
             _check_names("outputs", self.signature.outputs, self.session.get_outputs())
 
     def run(self, *inputs: Tensor) -> list[Tensor]:
-        names = [node.name for node in self.session.get_inputs()]
-        feed = {name: tensor.detach().cpu().numpy() for name, tensor in zip(names, inputs, strict=True)}
+        feed = {name: tensor.detach().cpu().numpy() for name, tensor in zip(self._names, inputs, strict=True)}
         return [torch.from_numpy(output) for output in self.session.run(None, feed)]
 
 

@@ -9,15 +9,18 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import orjson
 import torch
 from torch import Tensor
 
 from ..chain import broken_link
 from ..formats.base import Runner, mismatches
 from ..signature import Sample, Signature, flatten
+from . import wire
 from .rejection import PHRASES, UNPROCESSABLE, Rejection
 from .requests import Form, PixelBatch, Request, body_of, image_shape, read_image_request, read_tensor_request
 from .tensors import disagreement, to_lists, to_protocol
@@ -28,6 +31,21 @@ Read = Callable[[Path, str, int | None], Runner]
 Failure = Rejection | Exception
 Run = Sequence[Tensor]
 """The outputs of one run of the artifact, in the signature's order."""
+
+
+Class = Mapping[str, Any]
+"""The class of an image, its probability, and all probabilities: JSON-able."""
+
+
+class Answer(NamedTuple):
+    """What the artifact gave for one request, not yet rendered."""
+
+    request: Request
+    runs: Sequence[Run]
+    classes: Sequence[Class] = ()
+    """Of an image classifier: what is said of each row."""
+    rows: slice = slice(None)
+    """Of an image classifier: the request's rows of these."""
 
 
 class ArchiveInvalid(RuntimeError):
@@ -61,6 +79,7 @@ class Handler:
             self.batch = PixelBatch(image_shape(self.signature), int(properties.get("batch_size") or 1))
         gpu = properties.get("gpu_id")
         torch.set_num_threads(1)
+        wire.install()
         self.runner = self._read(folder / facts["artifact"], "cpu" if gpu is None else f"cuda:{gpu}", 1)
         if problem := broken_link(sidecar, self.runner):
             raise ArchiveInvalid(f"{facts['artifact']} is not proven equal to the trained model: {problem}")
@@ -94,34 +113,48 @@ class Handler:
                 raise Rejection(UNPROCESSABLE, "; ".join(problems))
         return request
 
-    def inference(self, requests: Sequence[Request | Failure]) -> list[tuple[Request, list[Run]] | Failure]:
+    def inference(self, requests: Sequence[Request | Failure]) -> list[Answer | Failure]:
         """Run the artifact: once for all the images of the batch; for tensors once a run that a request asks for,
         since nothing says that rows of different requests do not see each other there."""
         answer = self._answer_tensors
         if self.batch is not None:
-            some = any(isinstance(request, Request) for request in requests)
-            outputs = self._each(self._run, (self.batch.tensor,)) if some else []
-            # Where the whole batch fails, what each request is worth alone still stands.
-            answer = self._answer_images_alone if isinstance(outputs, Exception) else partial(_share, outputs)
+            answer = self._answer_images_alone
+            if any(isinstance(request, Request) for request in requests):
+                together = self._each(self._classified, self.batch.tensor)
+                # Where the whole batch fails, what each request is worth alone still stands.
+                if not isinstance(together, Exception):
+                    answer = partial(_share, *together)
         return [self._each(answer, request) if isinstance(request, Request) else request for request in requests]
 
-    def _answer_images_alone(self, request: Request) -> tuple[Request, list[Run]]:
+    def _answer_images_alone(self, request: Request) -> Answer:
         assert self.batch is not None
-        return request, [self._run((self.batch.tensor[request.rows],))]
+        logits, classes = self._classified(self.batch.tensor[request.rows])
+        return Answer(request, [[logits]], classes)
 
-    def _answer_tensors(self, request: Request) -> tuple[Request, list[Run]]:
+    def _answer_tensors(self, request: Request) -> Answer:
         try:
-            return request, [self._run(inputs) for inputs in request.runs]
+            return Answer(request, [self._run(inputs) for inputs in request.runs])
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as cause:
             # The artifact answered its samples, so it is these values or sizes that it cannot take.
             raise Rejection(UNPROCESSABLE, f"the model fails on these inputs: {_line(cause)}") from cause
 
+    def _classified(self, pixels: Tensor) -> tuple[Tensor, list[Class]]:
+        """The logits, `float [n, classes]`, and what they say of each row."""
+        logits = self._run((pixels,))[0]
+        probabilities = torch.softmax(logits.to(torch.float32), dim=1)
+        best = probabilities.max(dim=1)
+        columns = best.indices.tolist(), best.values.tolist(), probabilities.tolist()
+        return logits, [
+            {"class": index, "probability": probability, "probabilities": row}
+            for index, probability, row in zip(*columns, strict=True)
+        ]
+
     def _run(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         return flatten(self.runner(*inputs))[0]
 
-    def postprocess(self, answers: Sequence[tuple[Request, list[Run]] | Failure], context: Any) -> list[bytes]:
+    def postprocess(self, answers: Sequence[Answer | Failure], context: Any) -> list[bytes]:
         """JSON bodies, and the status of each request that is not answered with 200."""
         bodies: list[bytes] = []
         for i, answer in enumerate(answers):
@@ -136,18 +169,21 @@ class Handler:
             bodies.append(body)
         return bodies
 
-    def _render(self, answer: tuple[Request, list[Run]]) -> bytes:
-        request, runs = answer
+    def _render(self, answer: Answer) -> bytes:
+        request, runs = answer.request, answer.runs
         if request.form is Form.PROTOCOL:
-            named = dict(zip((spec.name for spec in self.signature.outputs), runs[0], strict=True))
+            outputs = runs[0] if request.rows is None else [output[answer.rows] for output in runs[0]]
+            named = dict(zip((spec.name for spec in self.signature.outputs), outputs, strict=True))
             document: dict[str, Any] = {"model_name": self.model_name, "model_version": self.model_version}
             if request.id is not None:
                 document["id"] = request.id
             names = request.outputs or tuple(named)
             return _json({**document, "outputs": [to_protocol(name, named[name]) for name in names]})
         if request.rows is not None:
-            predictions = _classified(runs[0][0])
-            return _json(predictions[0] if request.form is Form.IMAGE else {"predictions": predictions})
+            classes = answer.classes[answer.rows]
+            if any(isnan(row["probability"]) for row in classes):
+                raise ValueError("the logits are not finite")  # which JSON cannot say
+            return _json(classes[0] if request.form is Form.IMAGE else {"predictions": classes})
         names = tuple(spec.name for spec in self.signature.outputs)
         rows = zip(*runs[0], strict=True) if request.stacked else runs
         named_rows = [dict(zip(names, map(to_lists, row), strict=True)) for row in rows]
@@ -165,25 +201,13 @@ class Handler:
             return cause
 
 
-def _share(outputs: Run, request: Request) -> tuple[Request, list[Run]]:
+def _share(logits: Tensor, classes: Sequence[Class], request: Request) -> Answer:
     """The request's rows of what the whole batch gave."""
-    return request, [[outputs[0][request.rows]]]
-
-
-def _classified(logits: Tensor) -> list[dict[str, Any]]:
-    """`float [n, classes]` → the class, its probability and all probabilities of each row."""
-    probabilities = torch.softmax(logits.to(torch.float32), dim=1)
-    best = probabilities.max(dim=1)
-    return [
-        {"class": index, "probability": probability, "probabilities": row}
-        for index, probability, row in zip(
-            best.indices.tolist(), best.values.tolist(), probabilities.tolist(), strict=True
-        )
-    ]
+    return Answer(request, [[logits]], classes, request.rows or slice(None))
 
 
 def _json(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
+    return orjson.dumps(document)
 
 
 def _line(cause: BaseException) -> str:

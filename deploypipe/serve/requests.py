@@ -5,13 +5,12 @@ What a body is, is read from its first bytes, not from its content type, which c
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
+import orjson
 import torch
 from torch import Tensor
 
@@ -19,6 +18,8 @@ from ..signature import Signature, TensorSpec
 from .images import NPY_MAGIC, Pixels, decode_image, pixels_from_lists, pixels_from_npy
 from .rejection import BAD_REQUEST, UNPROCESSABLE, UNSUPPORTED_MEDIA_TYPE, Rejection
 from .tensors import from_lists, from_protocol
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Form(Enum):
@@ -29,8 +30,7 @@ class Form(Enum):
     PROTOCOL = "Open Inference Protocol"
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     form: Form
     rows: slice | None = None
     """The rows of the shared pixel batch that are this request's; None for a model of tensors."""
@@ -175,15 +175,13 @@ def _named(instance: Any, signature: Signature, i: int) -> Mapping[str, Any]:
 
 
 def _looks_like_json(body: bytes | bytearray) -> bool:
-    start = bytes(body[:64]).lstrip(b" \t\r\n\xef\xbb\xbf")
+    start = bytes(body[:64]).removeprefix(_BYTE_ORDER_MARK).lstrip(b" \t\r\n")
     return start[:1] in (b"{", b"[", b'"')
 
 
 def _json_object(body: bytes | bytearray) -> dict[str, Any]:
     try:
-        document = json.loads(bytes(body), parse_constant=_no_constant)
-    except RecursionError as cause:
-        raise Rejection(BAD_REQUEST, "the JSON is nested too deeply") from cause
+        document = orjson.loads(body.removeprefix(_BYTE_ORDER_MARK))
     except ValueError as cause:
         raise Rejection(BAD_REQUEST, f"the body is no valid JSON: {cause}") from cause
     if not isinstance(document, dict) or ("instances" in document) == ("inputs" in document):
@@ -191,10 +189,6 @@ def _json_object(body: bytes | bytearray) -> dict[str, Any]:
             UNPROCESSABLE, "the JSON must be an object with either 'instances' or 'inputs' (Open Inference Protocol v2)"
         )
     return document
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _instances(document: Mapping[str, Any]) -> list[Any]:

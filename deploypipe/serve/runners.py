@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 import tempfile
+import time
 import zipfile
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -130,6 +131,19 @@ class ArchiveRunner(ServingRunner):
         if 0 in context.statuses:
             raise ValueError(f"the handler refuses the request (HTTP {context.statuses[0]}): {document['error']}")
         return document
+
+    def rate(self, inputs: Sequence[Tensor], batch: int, seconds: float) -> float:
+        """Requests a second that the handler answers in batches of `batch` such requests, measured for `seconds`."""
+        items = [{"body": bytearray(self._body(inputs))}] * batch
+        context = Context(self._context.manifest, self._context.system_properties)
+        answered = 0
+        with _worker_settings():
+            self.handler.handle(items, context)  # the first run of a size may prepare it
+            begin = time.perf_counter()
+            while (spent := time.perf_counter() - begin) < seconds:
+                self.handler.handle(items, context)
+                answered += batch
+        return answered / spent
 
     def close(self) -> None:
         self._folder.cleanup()

@@ -14,6 +14,7 @@ from deploypipe.errors import ServingError
 from deploypipe.files import write_json
 from deploypipe.serve import configuration, diagnosis, processes
 from deploypipe.serve.archive import Archive
+from deploypipe.serve.capacity import queue_for
 from deploypipe.serve.configuration import Layout, Settings
 from deploypipe.serve.java import Java, find_java
 from deploypipe.serve.network import check_free, connects, free_ports, is_loopback
@@ -22,6 +23,8 @@ from deploypipe.serve.record import Server, clean, default_folder, recorded, tok
 from deploypipe.serve.store import archives_in
 
 PORT = 8080
+ANSWER_WITHIN = 2.0
+"""Seconds."""
 _SOCKET_PATH = 100
 """Bytes; the operating systems' limit for a socket's path is 104 to 108."""
 _PAUSE = 0.2
@@ -51,7 +54,8 @@ def start(
     workers: int | None = None,
     batch: int = 64,
     delay_ms: int = 1,
-    queue: int = 1000,
+    queue: int | None = None,
+    answer_within: float = ANSWER_WITHIN,
     device: str = "cpu",
     tokens: bool | None = None,
     timeout: float = 120.0,
@@ -60,8 +64,11 @@ def start(
 
     `models`: names or file names of archives; None for all. Of several versions of a name the newest is the default.
     `port`: 0 for a free one. `folder`: the server's own files; by default under the user's state folder, by port.
-    `workers`: of each model; by default half the cores, 4 at most. `device`: "cpu" or "cuda". `tokens`: whether
-    requests need a token; by default only where `host` is not this machine alone. `timeout`: seconds.
+    `workers`: of each model; by default as many as cores, 4 at most. `batch`: the most requests that a worker gets at
+    once; with 1 none waits for others (`delay_ms`). `queue`: requests that may wait for a model, beyond which the
+    answer is 503 at once; by default as many as are answered within `answer_within` seconds (see `capacity`).
+    `device`: "cpu" or "cuda". `tokens`: whether requests need a token; by default only where `host` is not this machine
+    alone. `timeout`: seconds.
 
     ServingError, before anything is started, for a port that is taken, a store that is missing or empty, a broken
     archive, a missing Java; and, with nothing left running, when a model does not load (with its worker's own error)
@@ -77,6 +84,10 @@ def start(
     gpus = 1024 if device == "cuda" else 0  # TorchServe takes as many as there are
     if tokens is None:
         tokens = not is_loopback(host)
+    if workers is None:
+        workers = _default_workers()
+    if queue is None:
+        queue = queue_for(archives, workers, batch, device, answer_within)
     with processes.interruptions() as noted:
         for _attempt in range(3):
             if folder or port:
@@ -86,7 +97,7 @@ def start(
             chosen = port or free[5]
             settings = Settings(
                 host, chosen, free[0], free[1], (free[2], free[3]), free[4],
-                _default_workers() if workers is None else workers, batch, delay_ms, queue, gpus, tokens,
+                workers, batch, delay_ms, queue, gpus, tokens,
             )  # fmt: skip
             layout = Layout((folder or default_folder(chosen)).resolve())
             with contextlib.suppress(_PortLost), _locked(layout):
@@ -220,7 +231,7 @@ def serve_foreground(store: Path, on_ready: Callable[[Server], None] = lambda se
 
 def _default_workers() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(4, max(1, cores // 2))
+    return min(4, cores)
 
 
 def _scratch(layout: Layout) -> Path:

@@ -109,7 +109,7 @@ BAD = [
     ("empty", b"", 400, "empty"),
     ("no image", b"hello, this is text", 415, "no image"),
     ("invalid JSON", b'{"instances": [', 400, "no valid JSON"),
-    ("NaN in JSON", b'{"instances": [NaN]}', 400, "NaN is not JSON"),
+    ("NaN in JSON", b'{"instances": [NaN]}', 400, "no valid JSON"),
     ("JSON of another shape", b'{"images": []}', 422, "'instances' or 'inputs'"),
     ("pixels out of range", json.dumps({"instances": [[[256] * 28] * 28]}).encode(), 422, "outside 0..255"),
     ("27 rows", json.dumps({"instances": [[[0] * 28] * 27]}).encode(), 422, "28x28"),

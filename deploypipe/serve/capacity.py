@@ -1,0 +1,33 @@
+"""How many requests may wait: those answered in time, by the pace of the archives' own handlers on this machine."""
+
+from collections.abc import Sequence
+
+from deploypipe.artifact import IMAGE_CLASSIFICATION
+from deploypipe.errors import DeploypipeError
+from deploypipe.serve.archive import Archive
+from deploypipe.serve.runners import archive_runner
+
+_SECONDS = 0.3
+"""Of measuring, for each archive."""
+_SHARE = 0.5
+"""Of the handlers' pace is what requests see: the front end, and clients on the same machine, take the rest."""
+
+
+def queue_for(archives: Sequence[Archive], workers: int, batch: int, device: str, seconds: float) -> int:
+    """The length of a model's queue whose last request is answered within `seconds`, when it is asked for one image,
+    or for as much as its packaged sample, at a time.
+
+    Each archive's handler is loaded into this process and timed; the slowest decides, for TorchServe has one length
+    for all. At least one batch. An archive that does not load is left to the server, which says why.
+    """
+    rates = []
+    for archive in archives:
+        inputs = archive.sample.inputs
+        if archive.task == IMAGE_CLASSIFICATION:
+            inputs = (inputs[0][:1],)
+        try:
+            with archive_runner(archive.path, device) as runner:
+                rates.append(runner.rate(inputs, batch, _SECONDS))
+        except DeploypipeError:
+            continue
+    return max(batch, int(min(rates, default=0.0) * workers * _SHARE * seconds))
