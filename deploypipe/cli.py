@@ -26,7 +26,7 @@ from deploypipe.formats import FORMATS
 from deploypipe.models import MODELS
 from deploypipe.parity import parse_overrides
 from deploypipe.runs import ROOT, Run, open_run, run_of
-from deploypipe.serve import server
+from deploypipe.serve import read_archive, server
 from deploypipe.serve.client import client_for
 from deploypipe.serve.record import Server
 from deploypipe.train import TrainConfig, configure
@@ -68,7 +68,10 @@ SetOption = Annotated[
 ]
 StoreOption = Annotated[Path, typer.Option(help="Folder of the archives.")]
 PortOption = Annotated[int, typer.Option(help="Port of the predictions.")]
+UrlOption = Annotated[str, typer.Option(help="The server.")]
+ServedName = Annotated[str | None, typer.Option(help="Model name. [default: the one that `serve` serves there]")]
 STORE = Path("model_store")
+SERVER = f"http://127.0.0.1:{server.PORT}"
 CommandLineError: Any = typer.BadParameter.__mro__[2]
 """What typer raises when it cannot parse the command line (click's ClickException, which typer does not export)."""
 
@@ -451,8 +454,8 @@ def status(port: PortOption = server.PORT) -> Document:
 @verb
 def predict(
     files: Annotated[list[Path], typer.Argument(help="Images, or JSON requests for other models.")],
-    url: Annotated[str, typer.Option(help="The server.")] = f"http://127.0.0.1:{server.PORT}",
-    name: Annotated[str | None, typer.Option(help="Model name. [default: the one that `serve` serves there]")] = None,
+    url: UrlOption = SERVER,
+    name: ServedName = None,
 ) -> Document:
     """Send images (or JSON requests) to a server and show what it makes of them."""
     with client_for(url, name) as client:
@@ -481,6 +484,36 @@ def bench_train(
     )
     show.training_times(found)
     return found.to_json()
+
+
+@functools.partial(verb, within=benches, name="serve")
+def bench_serve(
+    url: UrlOption = SERVER,
+    name: ServedName = None,
+    connections: Annotated[
+        str | None,
+        typer.Option(help="Closed loops: each asks again when answered. [default: 1,8,64]"),
+    ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(help="Open loops: arrivals a second. [default: 20 to 80 % of the best closed one]"),
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Of each load, after a second of warm-up.")] = 5.0,
+    images_per_request: Annotated[int, typer.Option(help="1: a PNG a request; more: a NumPy array.")] = 1,
+    mar: Annotated[Path | None, typer.Option(help="What is served, where `serve` did not start the server.")] = None,
+    out: Annotated[Path, typer.Option(help="The figures; a picture goes beside it.")] = Path("bench-serve.json"),
+) -> Document:
+    """Latencies, throughput and errors of a server under load, and what it takes for it."""
+    loads = [bench.Load(connections=int(count)) for count in _numbers("--connections", connections)]
+    loads += [bench.Load(rate=arrivals) for arrivals in _numbers("--rate", rate)]
+    found = bench.time_serving(
+        url, name, loads, images_per_request=images_per_request, seconds=seconds,
+        archive=read_archive(mar) if mar else None, report=show.load_done,
+    )  # fmt: skip
+    document, picture = bench.write_serving(found, out)
+    show.serving_times(found)
+    show.note(f"Figures: {document}, picture: {picture}")
+    return {**found.to_json(), "picture": str(picture)}
 
 
 @verb
@@ -546,6 +579,17 @@ def _refuse(what: str, options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         if value is not None:
             raise UsageError(f"{name} is for {what}")
+
+
+def _numbers(option: str, text: str | None) -> list[float]:
+    """Of "1,8,64"; UsageError for what are no numbers above 0."""
+    try:
+        numbers = [float(part) for part in text.split(",")] if text is not None else []
+    except ValueError:
+        numbers = [0]
+    if any(number <= 0 or (option == "--connections" and number % 1) for number in numbers):
+        raise UsageError(f"{option} {text} are no numbers to measure with", f"Such as {option} 1,8,64.")
+    return numbers
 
 
 def _text(path: Path | None) -> str | None:

@@ -1,5 +1,6 @@
 """What the command line shows. Results go to standard output, progress and everything else to standard error."""
 
+import dataclasses
 import json
 import math
 import shlex
@@ -17,7 +18,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from deploypipe.bench import SeedTime, TrainingTimes
+from deploypipe.bench import Measurement, Percentiles, SeedTime, ServingTimes, TrainingTimes, Usage
 from deploypipe.evaluate import Metrics
 from deploypipe.export import Plan, Written
 from deploypipe.parity import Distance, Report
@@ -157,6 +158,39 @@ def training_times(found: TrainingTimes) -> None:
         ("share of the time", ", ".join(f"{name} {share:.0%}" for name, share in shares)),
     ]  # fmt: skip
     listing((f"{found.model} on {found.data}", f"{found.device}, {found.threads} threads"), rows)
+
+
+def load_done(found: Measurement) -> None:
+    note(f"{found.load}: {found.requests_per_second:,.0f} right answers/s")
+
+
+def serving_times(found: ServingTimes) -> None:
+    several = found.measurements[0].images_per_request > 1
+    table = _table("load", "requests/s", *(["images/s"] if several else []), "p50", "p95", "p99",
+                   "max, ms", "errors", "not sent", "front end", "workers", "memory",
+                   title=f"{found.model} {found.version} at {found.url}")  # fmt: skip
+    for done in found.measurements:
+        table.add_row(
+            str(done.load),
+            f"{done.requests_per_second:,.0f}",
+            *([f"{done.images_per_second:,.0f}"] if several else []),
+            *_latencies(done.latency),
+            ", ".join(f"{kind}: {count:,}" for kind, count in done.errors.items()) or "0",
+            f"{done.unsent:,}",
+            *_usage(done.server),
+        )
+    out.print(table)
+
+
+def _latencies(found: Percentiles | None) -> list[str]:
+    return [f"{value:.1f}" for value in dataclasses.astuple(found)] if found else ["–"] * 4
+
+
+def _usage(found: Usage | None) -> list[str]:
+    """Of a server that runs elsewhere nothing is known."""
+    if found is None:
+        return ["–"] * 3
+    return [f"{found.front_end_cores:.2f} cores", f"{found.worker_cores:.2f} cores", size_of(found.memory)]
 
 
 def result_of(metrics: Mapping[str, Any]) -> str:

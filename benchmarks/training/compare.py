@@ -18,23 +18,22 @@ nothing else.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any
 
 import torch
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(HERE.parent)]
 
+from comparison import Row, begun, cells, machine, spread  # noqa: E402
 from loop import TARGET  # noqa: E402
 
 from deploypipe.files import write_json  # noqa: E402
@@ -48,7 +47,6 @@ BASELINES = {
     "cnn": ("cnn.py", "cnn, SGD + momentum, batch 64"),
     "mlp": ("mlp.py", "mlp, Adam 0.001, batch 64"),
 }
-Row = dict[str, Any]
 Job = tuple[str, int]
 """A program and a seed."""
 
@@ -56,7 +54,7 @@ Job = tuple[str, int]
 def main() -> None:
     asked = _arguments()
     settings = {"data": asked.data, "trial": asked.trial} | _machine()
-    document = _begun(asked.out, settings)
+    document = begun(asked.out, SCHEMA, settings)
     wanted = _jobs(asked)
     done = {(row["program"], row["seed"]) for row in document["results"]}
     for number, job in enumerate(wanted, start=1):
@@ -88,27 +86,11 @@ def _arguments() -> argparse.Namespace:
 
 
 def _machine() -> Row:
-    found = Path("/proc/cpuinfo")
-    lines = found.read_text().splitlines() if found.is_file() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    return machine() | {
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,
-        "python": platform.python_version(),
     }
-
-
-def _begun(out: Path, settings: Row) -> Row:
-    if not out.is_file():
-        return {"schema": SCHEMA, "settings": settings, "results": []}
-    document: Row = json.loads(out.read_text())
-    if document["settings"] != settings:
-        different = sorted(name for name in settings if document["settings"].get(name) != settings[name])
-        sys.exit(f"error: {out} was measured with another {', '.join(different)}. Name another file with --out.")
-    return document
 
 
 def _jobs(asked: argparse.Namespace) -> list[Job]:
@@ -174,11 +156,8 @@ def _of(rows: Sequence[Row], program: str) -> list[Row]:
 
 
 def _summary(rows: Sequence[Row]) -> Row:
-    def spread(field: str, only: Callable[[Row], bool] = lambda row: True) -> Row | None:
-        values = [row[field] for row in rows if only(row)]
-        if not values:
-            return None
-        return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    def clock(field: str, only: Callable[[Row], bool] = lambda row: True) -> Row | None:
+        return spread([row[field] for row in rows if only(row)])
 
     def reached(row: Row) -> bool:
         return bool(row["reached"])
@@ -188,12 +167,12 @@ def _summary(rows: Sequence[Row]) -> Row:
         "seeds": len(rows),
         "reached": sum(map(reached, rows)),
         "accuracy": {"mean": statistics.fmean(accuracies), "min": min(accuracies), "max": max(accuracies)},
-        "seconds_to_target": spread("seconds", reached),
-        "seconds_to_target_with_evaluation": spread("seconds_with_evaluation", reached),
-        "process_seconds_to_target": spread("process_seconds", reached),
-        "seconds": spread("seconds"),
-        "process_seconds": spread("process_seconds"),
-        "images_per_second": spread("images_per_second"),
+        "seconds_to_target": clock("seconds", reached),
+        "seconds_to_target_with_evaluation": clock("seconds_with_evaluation", reached),
+        "process_seconds_to_target": clock("process_seconds", reached),
+        "seconds": clock("seconds"),
+        "process_seconds": clock("process_seconds"),
+        "images_per_second": clock("images_per_second"),
     }
 
 
@@ -231,7 +210,7 @@ def _report(document: Row, rows: Sequence[Row]) -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for program, found in summary.items():
         accuracy = found["accuracy"]
-        yield _cells([
+        yield cells([
             _name(program),
             found["seeds"],
             found["reached"],
@@ -258,10 +237,6 @@ def _name(program: str) -> str:
 
 def _spread(found: Row | None) -> str:
     return f"{found['median']:.1f} ({found['min']:.1f} to {found['max']:.1f})" if found else "not reached"
-
-
-def _cells(values: Iterable[object]) -> str:
-    return f"| {' | '.join(map(str, values))} |"
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ ROWS, COLUMNS = 3, 8
 
 def curves(path: Path, steps: Mapping[str, Tensor], length: int, history: Sequence[Mapping[str, Any]]) -> Path:
     """Of `steps` ("loss", "accuracy"; float [n], `length` to an epoch) each one in grey, and the epochs' on top."""
-    figure = _figure(4.5 * len(steps), 3.5)
+    figure = new_figure(4.5 * len(steps), 3.5)
     axes = figure.subplots(1, len(steps), squeeze=False)[0]
     count = len(steps["loss"])
     places = [(step + 1) / length for step in range(count)]
@@ -35,13 +35,13 @@ def curves(path: Path, steps: Mapping[str, Tensor], length: int, history: Sequen
                 one.plot(ends, [row[key] for row in history], marker=".", label=key.replace("_", " "))
         one.set(title=name, xlabel="epoch", yscale="log" if name == "loss" else "linear")
         one.legend(fontsize=8)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def confusion(path: Path, matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Path:
     """Rows are true classes; coloured by what is off the diagonal, or the diagonal would be all there is to see."""
     counts = torch.tensor(matrix)
-    figure = _figure(6.5, 6)
+    figure = new_figure(6.5, 6)
     axes = figure.subplots()
     wrong = counts - torch.diag(counts.diagonal())
     axes.imshow(wrong.numpy(), cmap="Reds")
@@ -53,7 +53,7 @@ def confusion(path: Path, matrix: Sequence[Sequence[int]], classes: Sequence[str
     axes.set_xticks(ticks, classes, rotation=90 if max(map(len, classes)) > 2 else 0)
     axes.set_yticks(ticks, classes)
     axes.set(xlabel="predicted", ylabel="true class", title="test images")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def mistakes(path: Path, split: Split, logits: Tensor, classes: Sequence[str]) -> Path:
@@ -65,7 +65,7 @@ def mistakes(path: Path, split: Split, logits: Tensor, classes: Sequence[str]) -
     worst = worst[(found != split.targets)[worst]][: ROWS * COLUMNS]
     height, width = split.inputs.shape[2] + 10, split.inputs.shape[3] + 4
     wall = torch.full((ROWS * height, COLUMNS * width), 255, dtype=torch.uint8)
-    figure = _figure(COLUMNS * 1.1, ROWS * 1.3)
+    figure = new_figure(COLUMNS * 1.1, ROWS * 1.3)
     axes = figure.subplots()
     for place, i in enumerate(worst.tolist()):
         true, wrong = int(split.targets[i]), int(found[i])
@@ -75,17 +75,17 @@ def mistakes(path: Path, split: Split, logits: Tensor, classes: Sequence[str]) -
         axes.text(left + (width - 4) / 2, top - 2, text, ha="center", fontsize=7)
     axes.imshow(wall.numpy(), cmap="gray", vmin=0, vmax=255)
     axes.set_axis_off()
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def rates(path: Path, found: Finding) -> Path:
-    figure = _figure(6, 3.5)
+    figure = new_figure(6, 3.5)
     axes = figure.subplots()
     axes.plot(found.rates, found.losses)
     axes.axvline(found.suggestion, color="0.5", linestyle="--", label=f"suggestion {found.suggestion:g}")
     axes.set(xlabel="learning rate", ylabel="loss", xscale="log")
     axes.legend()
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def to_tensorboard(folder: Path, pictures: Sequence[Path], step: int) -> None:
@@ -99,13 +99,13 @@ def to_tensorboard(folder: Path, pictures: Sequence[Path], step: int) -> None:
                 board.add_image(path.stem, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
 
-def _figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=100, layout="tight")
 
 
-def _save(figure: "Figure", path: Path) -> Path:
+def save(figure: "Figure", path: Path) -> Path:
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")
     return path
