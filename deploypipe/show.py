@@ -23,8 +23,9 @@ from deploypipe.export import Plan, Written
 from deploypipe.parity import Distance, Report
 from deploypipe.pipeline import Summary
 from deploypipe.runs import Run
+from deploypipe.serve.deployment import Deployment
+from deploypipe.serve.readiness import Status
 from deploypipe.serve.record import Server
-from deploypipe.serve.server import Status
 from deploypipe.train import Finding, Progress
 from deploypipe.train import Report as Listener
 
@@ -310,6 +311,26 @@ def predictions(found: Sequence[Mapping[str, Any]]) -> None:
 
 
 def status(found: Status) -> None:
-    rows = [(model.name, model.version, f"{model.workers} of {model.workers_wanted}", model.problem or "correct")
-            for model in found.models]  # fmt: skip
-    listing(("model", "version", "workers", "answers"), rows)
+    if found.models:
+        rows = [(model.name, f"{model.version} (default)" if model.default else model.version,
+                 f"{model.workers} of {model.workers_wanted}", model.problem or "correct")
+                for model in found.models]  # fmt: skip
+        listing(("model", "version", "workers", "answers"), rows)
+        if found.ready:
+            note(found.message)
+
+
+def deployment(done: Deployment) -> None:
+    name, version, previous = done.archive.name, done.archive.version, done.previous
+    listing(
+        ("model", "version", "predictions"),
+        [(served.name, f"{served.version} (default)" if served.version == version else served.version,
+          f"{done.server.url}/predictions/{name}/{served.version}")
+         for served in done.server.archives if served.name == name],
+    )  # fmt: skip
+    if done.state == "unchanged":
+        note(f"{name} {version} was the default already.")
+    elif previous is None:
+        note(f"{name} {version} is served.")
+    else:
+        note(f"{name} {version} is the default; {previous} {'is unloaded' if done.removed else 'is still served'}.")

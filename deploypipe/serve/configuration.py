@@ -130,7 +130,7 @@ def properties(settings: Settings, archives: Sequence[Archive], store: Path) -> 
         "load_models": ",".join(archive.path.name for archive in archives),
         "models": json.dumps(models),
         "allowed_urls": f"file://{_quoted_pattern(str(store))}/[A-Za-z0-9_.-]+[.]mar",
-        "enable_model_api": "false",
+        "enable_model_api": "true",  # for `deploypipe deploy`; on this machine only, like all of management
         "install_py_dep_per_model": "false",
         "enable_envvars_config": "false",
         "disable_token_authorization": str(not settings.tokens).lower(),

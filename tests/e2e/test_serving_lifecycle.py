@@ -21,7 +21,7 @@ from served_models import TIMEOUT, Models, png
 
 from deploypipe.artifact import read_artifact
 from deploypipe.errors import ServingError
-from deploypipe.serve import Client, Server, package, start, status, stop
+from deploypipe.serve import Client, Server, Stopped, package, start, status, stop
 from deploypipe.signature import Sample
 
 
@@ -71,7 +71,7 @@ def test_two_servers_side_by_side_and_stop_ends_exactly_one(
     assert set(statuses) == {200, 503}
     assert len(Client(other.url, "one").predict([body] * 32)) == 32
 
-    assert stop(folder=folder) == other
+    assert stop(folder=folder) == Stopped(other, drained=True)
     assert not any(member.is_running() and member.status() != psutil.STATUS_ZOMBIE for member in members)
     assert not _session(other.pid)
     assert not other.scratch.exists()
