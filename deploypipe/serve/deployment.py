@@ -33,7 +33,7 @@ class Deployment:
     """With what it serves now."""
     archive: Archive
     state: str
-    """"deployed": loaded, proven and switched to; "switched": it was served already; "unchanged": it was the default."""
+    """"deployed": loaded, proven and switched to; "switched": it was served already; "unchanged": as the default."""
     previous: str | None
     """The version that was the default before; None where the name was not served."""
     removed: bool
@@ -51,21 +51,20 @@ def deploy(
 ) -> Deployment:
     """Make the archive at `path` the default version of its name on the running server, without losing a request.
 
-    A path that does not exist is looked for in the server's model store. The archive is checked, put into the server's model store if it lies elsewhere, loaded beside what is served and
-    held to its packaged samples over HTTP, within `timeout` seconds; then requests that name no version go to it. The
-    version that got them before is unloaded once it has answered what it accepted, if that is within `drain` seconds,
-    unless `keep`. An archive that is served already is switched to, and nothing is unloaded.
+    The archive is checked, put into the server's model store if it lies elsewhere (a path that does not exist is
+    looked for there), loaded beside what is served and held to its packaged samples over HTTP, within `timeout`
+    seconds; then requests that name no version go to it. The version that got them before is unloaded once it has
+    answered what it accepted, if that is within `drain` seconds, unless `keep`. An archive that is served already is
+    switched to, and nothing is unloaded.
 
     PackageError for a broken archive. ServingError when no server runs, when this version is served with other
     content, when the store cannot be written; and, with everything as it was before, when the new version does not
     load (with its worker's own error) or does not answer as it should.
     """
     place = (folder or default_folder(port)).resolve()
+    _running(place)  # before the lock makes a folder of that name
     with processes.interruptions() as noted, locked(place):
-        server = recorded(place)
-        if server is None or not processes.alive(server.pid, server.created):
-            where = f"on port {port}" if folder is None else f"in {place}"
-            raise ServingError(f"no server runs {where}", "Start one with `deploypipe serve --detach`.")
+        server = _running(place)
         archive = read_archive(path if path.exists() else server.store / path)
         try:
             with Management(server) as management:
@@ -74,6 +73,13 @@ def deploy(
             raise ServingError(
                 f"TorchServe does not answer at {server.management_url}: {cause}", "See `deploypipe status`."
             ) from cause
+
+
+def _running(folder: Path) -> Server:
+    server = recorded(folder)
+    if server is None or not processes.alive(server.pid, server.created):
+        raise ServingError(f"no server runs that has its files in {folder}", "Start one with `deploypipe serve`.")
+    return server
 
 
 def _deploy(

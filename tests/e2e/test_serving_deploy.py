@@ -132,9 +132,11 @@ def test_not_a_request_is_lost_while_a_new_version_takes_over(
     assert (store / "digits-2.0.mar").read_bytes() == archives["2.0"].path.read_bytes()
     with Client(serves_first.url, "digits", token=tokens_of(serves_first)["inference"]) as client:
         assert client.predict([png(models.images[0])])[0].label == second.probabilities([0])[0].argmax()
-    with Client(serves_first.url, "digits", version="1.0", token=tokens_of(serves_first)["inference"]) as client:
-        with pytest.raises(ServingError, match=r"serves no model 'digits/1.0'"):
-            client.predict([png(models.images[0])])
+    with (
+        Client(serves_first.url, "digits", version="1.0", token=tokens_of(serves_first)["inference"]) as client,
+        pytest.raises(ServingError, match=r"serves no model 'digits/1.0'"),
+    ):
+        client.predict([png(models.images[0])])
     # Back, by the name of an archive in the store.
     back = deploy(Path("digits-1.0.mar"), folder=serves_first.folder)
     assert (back.state, back.previous, back.removed) == ("deployed", "2.0", True)
@@ -197,8 +199,9 @@ def test_other_content_under_a_served_version_is_refused(
         deploy(tmp_path / "broken.mar", folder=folder)
     with pytest.raises(PackageError, match="no archive at"):
         deploy(Path("absent.mar"), folder=folder)
-    with pytest.raises(ServingError, match="no server runs in"):
+    with pytest.raises(ServingError, match="no server runs that has its files in"):
         deploy(other.path, folder=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
     assert _served(folder) == {"1.0": True}
 
 
