@@ -62,9 +62,10 @@ def deploy(
     load (with its worker's own error) or does not answer as it should.
     """
     place = (folder or default_folder(port)).resolve()
-    _running(place)  # before the lock makes a folder of that name
+    where = f"with port {port}" if folder is None else f"in {place}"
+    _running(place, where)  # before the lock makes a folder of that name
     with processes.interruptions() as noted, locked(place):
-        server = _running(place)
+        server = _running(place, where)
         archive = read_archive(path if path.exists() else server.store / path)
         try:
             with Management(server) as management:
@@ -75,10 +76,10 @@ def deploy(
             ) from cause
 
 
-def _running(folder: Path) -> Server:
+def _running(folder: Path, where: str) -> Server:
     server = recorded(folder)
     if server is None or not processes.alive(server.pid, server.created):
-        raise ServingError(f"no server runs that has its files in {folder}", "Start one with `deploypipe serve`.")
+        raise ServingError(f"no server runs {where}", "Start one with `deploypipe serve`.")
     return server
 
 
@@ -91,8 +92,8 @@ def _deploy(
     timeout: float,
     drain: float,
 ) -> Deployment:
-    others = [served for served in server.archives if (served.name, served.version) != (archive.name, archive.version)]
-    twin = next((served for served in server.archives if served not in others), None)
+    others = [served for served in server.archives if not _same(served, archive)]
+    twin = next((served for served in server.archives if _same(served, archive)), None)
     previous = management.default(archive.name)
     if twin is not None:
         if twin.sha256 != archive.sha256:
@@ -117,6 +118,10 @@ def _deploy(
     server = rewrite(server, [served for served in server.archives if served is not old])
     management.unregister(old.name, old.version)
     return Deployment(server, archive, "deployed", previous, removed=True)
+
+
+def _same(one: Archive, other: Archive) -> bool:
+    return (one.name, one.version) == (other.name, other.version)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from deploypipe.serve import Server, package, start, status, stop
 from deploypipe.serve.management import Management
 from deploypipe.serve.record import recorded
 
-MANY = 8000
+MANY = 3000
 """Images in one request that keeps a worker busy for a while, and makes others wait."""
 
 
@@ -50,11 +50,11 @@ Asked = list[Future[httpx.Response]]
 
 
 def _accepted(pool: ThreadPoolExecutor, http: httpx.Client, server: Server, models: Models) -> Asked:
-    """Four requests that keep a worker busy, one of them in its hands, and twenty that wait behind them."""
+    """Eight requests that keep a worker busy, one of them in its hands, and twenty that wait behind them."""
     url = f"{server.url}/predictions/one"
     many = npy(np.broadcast_to(models.images[0, 0].numpy(), (MANY, 28, 28)))
-    asked = [pool.submit(http.post, url, content=many) for _ in range(4)]
-    _wait_until_waiting(server, 3)
+    asked = [pool.submit(http.post, url, content=many) for _ in range(8)]
+    _wait_until_waiting(server, 6)
     asked += [pool.submit(http.post, url, content=png(models.images[0])) for _ in range(20)]
     _wait_until_waiting(server, 20)
     return asked
@@ -83,7 +83,7 @@ def test_stop_answers_what_was_accepted_and_turns_the_rest_away(
     store: Path, folder: Path, http: httpx.Client, models: Models
 ) -> None:
     server = start(store, port=0, folder=folder, workers=1, batch=1, timeout=TIMEOUT)
-    with ThreadPoolExecutor(24) as pool:
+    with ThreadPoolExecutor(28) as pool:
         accepted = _accepted(pool, http, server, models)
         with Hammer(f"{server.url}/predictions/one", png(models.images[0]), 4) as hammer:
             assert stop(folder=folder, drain=TIMEOUT).drained
@@ -115,7 +115,7 @@ def test_a_signal_to_serve_answers_what_was_accepted(
     assert process.stdout.readline() == "ready\n", process.communicate()
     server = recorded(folder)
     assert server is not None
-    with ThreadPoolExecutor(24) as pool:
+    with ThreadPoolExecutor(28) as pool:
         accepted = _accepted(pool, http, server, models)
         process.send_signal(signal.SIGTERM)
         _check_answered(accepted, models)
@@ -128,7 +128,7 @@ def test_what_is_not_answered_in_time_is_cut_and_said(
     store: Path, folder: Path, http: httpx.Client, models: Models
 ) -> None:
     server = start(store, port=0, folder=folder, workers=1, batch=1, timeout=TIMEOUT)
-    with ThreadPoolExecutor(24) as pool:
+    with ThreadPoolExecutor(28) as pool:
         accepted = _accepted(pool, http, server, models)
         assert not stop(folder=folder, drain=0.1).drained
         assert any(future.exception(timeout=TIMEOUT) is not None for future in accepted)
