@@ -406,6 +406,7 @@ def serve(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     timeout: Annotated[float, typer.Option(help="Seconds to wait for readiness.")] = 120.0,
     drain: DrainOption = server.DRAIN,
+    deployable: Annotated[bool, typer.Option(help="Whether `deploypipe deploy` can load other archives later.")] = True,
 ) -> Document:
     """Serve every archive of the store with TorchServe; ready means that each answered its samples correctly."""
     started: list[Server] = []
@@ -414,7 +415,8 @@ def serve(
         started.append(found)
         show.server(found)
 
-    options = {"host": host, "port": port, "workers": workers, "device": device, "timeout": timeout}
+    options = {"host": host, "port": port, "workers": workers, "device": device, "timeout": timeout,
+               "deployable": deployable}  # fmt: skip
     if detach:
         ready(server.start(model_store, **options))  # type: ignore[arg-type]
         name, at = started[0].archives[0].name, str(started[0].port)

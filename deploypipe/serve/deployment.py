@@ -135,7 +135,7 @@ def _loaded(server: Server, archive: Archive, management: Management, timeout: f
         try:
             management.register(archive.path.name, like, timeout)
         except ServingError as cause:
-            error = diagnosis.telling(diagnosis.worker_errors(layout)[earlier:]) or cause.message
+            error = diagnosis.telling(diagnosis.worker_errors(layout)[earlier:]) or cause
             raise ServingError(f"{archive} does not load: {error}", _as_before(server, archive)) from cause
         except httpx.TimeoutException as cause:
             raise ServingError(f"{archive} did not load within {timeout:g} s", _as_before(server, archive)) from cause

@@ -95,7 +95,10 @@ class Management:
             "max_batch_delay": like.delay_ms,
             "synchronous": "true",
         }
-        _accepted(self._http.post("/models", params=settings, timeout=timeout))
+        response = self._http.post("/models", params=settings, timeout=timeout)
+        if response.status_code == 405:
+            raise ServingError("this server was started so that nothing can be loaded later", "Start it anew.")
+        _accepted(response)
 
     def unregister(self, name: str, version: str) -> None:
         """End the version's workers, whatever they have in their hands."""

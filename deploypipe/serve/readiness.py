@@ -63,7 +63,7 @@ def status(port: int = PORT, *, folder: Path | None = None, timeout: float = 10.
     bad = [f"{model.name} {model.version}: {model.problem}" for model in models if not model.ready]
     if bad:
         return Status("running", server, models, "; ".join(bad))
-    left = "".join(f"; {found} is loaded too, by a deployment that was cut off" for found in _unrecorded(server))
+    left = "".join(f"; {found} is loaded too, by a deployment that goes on or was cut off" for found in _unrecorded(server))
     return Status("running", server, models, f"ready at {server.url}{left}")
 
 

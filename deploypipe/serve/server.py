@@ -51,6 +51,7 @@ def start(
     queue: int = 1000,
     device: str = "cpu",
     tokens: bool | None = None,
+    deployable: bool = True,
     timeout: float = 120.0,
 ) -> Server:
     """Serve the archives in `store`; return once each of them answered its packaged samples over HTTP.
@@ -58,7 +59,8 @@ def start(
     `models`: names or file names of archives; None for all. Of several versions of a name the newest is the default.
     `port`: 0 for a free one. `folder`: the server's own files; by default under the user's state folder, by port.
     `workers`: of each model; by default half the cores, 4 at most. `device`: "cpu" or "cuda". `tokens`: whether
-    requests need a token; by default only where `host` is not this machine alone. `timeout`: seconds.
+    requests need a token; by default only where `host` is not this machine alone. `deployable`: whether
+    `deploy` can load other archives later; without tokens, so can whoever else is on this machine. `timeout`: seconds.
 
     ServingError, before anything is started, for a port that is taken, a store that is missing or empty, a broken
     archive, a missing Java; and, with nothing left running, when a model does not load (with its worker's own error)
@@ -83,7 +85,7 @@ def start(
             chosen = port or free[5]
             settings = Settings(
                 host, chosen, free[0], free[1], (free[2], free[3]), free[4],
-                _default_workers() if workers is None else workers, batch, delay_ms, queue, gpus, tokens,
+                _default_workers() if workers is None else workers, batch, delay_ms, queue, gpus, tokens, deployable,
             )  # fmt: skip
             layout = Layout((folder or default_folder(chosen)).resolve())
             with contextlib.suppress(_PortLost), locked(layout.folder):
