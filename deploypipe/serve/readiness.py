@@ -63,8 +63,10 @@ def status(port: int = PORT, *, folder: Path | None = None, timeout: float = 10.
     bad = [f"{model.name} {model.version}: {model.problem}" for model in models if not model.ready]
     if bad:
         return Status("running", server, models, "; ".join(bad))
-    left = "".join(f"; {found} is loaded too, by a deployment that goes on or was cut off" for found in _unrecorded(server))
-    return Status("running", server, models, f"ready at {server.url}{left}")
+    message = f"ready at {server.url}"
+    for left in _unrecorded(server):
+        message += f"; {left} is loaded too, by a deployment that goes on or was cut off"
+    return Status("running", server, models, message)
 
 
 def check(archive: Archive, server: Server, timeout: float) -> ModelStatus:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -213,33 +214,42 @@ def test_a_store_that_cannot_be_written_is_named(archives: dict[str, Archive]) -
         pass
 
 
+def _wait_until_loading(server: Server) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    with Management(server) as management:
+        while "2.0" not in management.versions("digits"):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def test_ctrl_c_takes_back_what_was_done(serves_first: Server, archives: dict[str, Archive]) -> None:
+    def interrupt() -> None:
+        _wait_until_loading(serves_first)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as pool:
+        interrupted = pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            deploy(archives["2.0"].path, folder=serves_first.folder)
+        interrupted.result()
+    assert _served(serves_first.folder) == {"1.0": True}
+    assert status(folder=serves_first.folder).message == f"ready at {serves_first.url}"
+    assert not (serves_first.store / "digits-2.0.mar").exists()
+
+
 def test_what_a_killed_deployment_leaves_is_described_and_removed(
     serves_first: Server, archives: dict[str, Archive]
 ) -> None:
     folder = serves_first.folder
     code = "import sys; from pathlib import Path; from deploypipe.serve import deploy\n"
     code += "deploy(Path(sys.argv[1]), folder=Path(sys.argv[2]))\n"
-    command = [sys.executable, "-c", code, str(archives["2.0"].path), str(folder)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-
-    def cut_off_by(number: int) -> int:
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + TIMEOUT
-        with Management(serves_first) as management:
-            while "2.0" not in management.versions("digits"):
-                assert process.poll() is None and time.monotonic() < deadline
-                time.sleep(0.02)
-        process.send_signal(number)
-        return process.wait(timeout=TIMEOUT)
-
-    # Ctrl-C takes back what was done.
-    assert cut_off_by(signal.SIGINT) == -signal.SIGINT
-    assert _served(folder) == {"1.0": True}
-    assert status(folder=folder).message == f"ready at {serves_first.url}"
-    assert not (serves_first.store / "digits-2.0.mar").exists()
-
-    # Nothing can after SIGKILL: the version is loaded, and no request comes to it.
-    assert cut_off_by(signal.SIGKILL) == -signal.SIGKILL
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(archives["2.0"].path), str(folder)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    _wait_until_loading(serves_first)
+    process.kill()
+    process.wait()
     assert _served(folder) == {"1.0": True}
     assert "digits 2.0 is loaded too, by a deployment that goes on or was cut off" in status(folder=folder).message
     assert deploy(archives["2.0"].path, folder=folder, keep=True).state == "deployed"
