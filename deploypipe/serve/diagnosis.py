@@ -1,47 +1,65 @@
 """Why a server did not start, in one line, out of its logs."""
 
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from deploypipe.serve.configuration import Layout
 
 _TRACEBACK = "Traceback (most recent call last):"
-_WORKER_LINE = re.compile(r"^\S+ W-\d+-(?P<model>.+)-std(?:out|err) - (?P<message>.*)$")
+_WORKER = re.compile(r"^W-\d+-(?P<model>.+)-std(?:out|err)$")
 _JAVA_ERROR = re.compile(r"^(?:Caused by: )?(?:[a-z]\w*\.)+(?P<error>\w*(?:Exception|Error)(?:: .*)?)$")
-_REFUSED = re.compile(r" - (?P<message>Failed to load model: .*)$")
+_REFUSED = "Failed to load model: "
 
 
 def worker_error(layout: Layout) -> str:
     """The error with which a worker ended, as Python printed it: "ArchiveInvalid: …"; "" when there is none."""
     errors = []
     in_traceback: set[str] = set()
-    for line in _lines(layout.logs / "workers.log"):
-        match = _WORKER_LINE.match(line)
-        if not match:
-            continue
-        model, message = match["model"], match["message"]
-        if message.strip() == _TRACEBACK:
+    for model, line in _worker_lines(layout):
+        if line.strip() == _TRACEBACK:
             in_traceback.add(model)
-        elif model in in_traceback and message and not message[0].isspace():
+        elif model in in_traceback and line and not line[0].isspace():
             in_traceback.discard(model)
-            name, _, text = message.partition(": ")
+            name, _, text = line.partition(": ")
             errors.append(f"{model}: {name.rpartition('.')[2]}: {text}" if text else f"{model}: {name}")
     # After any ImportError TorchServe tries its own handlers too, and that second error hides the first.
     telling = [error for error in errors if "ts.torch_handler" not in error]
     return (telling or errors or [""])[0]
 
 
+def _worker_lines(layout: Layout) -> Iterator[tuple[str, str]]:
+    """(model, line): a worker's own events have several; what it prints before it is ours is an event a line."""
+    for event in events(layout.logs / "workers.log"):
+        if worker := _WORKER.match(event["worker"]):
+            for line in event["message"].split("\n"):
+                yield worker["model"], line
+
+
 def server_error(layout: Layout) -> str:
     """What TorchServe's front end says: an archive that it refuses, or why it ended; "" when it says nothing."""
-    server_log = _lines(layout.logs / "server.log")
-    for i, line in enumerate(server_log):
-        if refused := _REFUSED.search(line):
-            return ": ".join([refused["message"], *(java["error"] for java in _java_errors(server_log[i + 1 : i + 2]))])
+    for event in events(layout.logs / "server.log"):
+        if event["message"].startswith(_REFUSED):
+            reasons = _java_errors(event.get("error", "").split("\n")[:1])
+            return ": ".join([event["message"], *(java["error"] for java in reasons)])
     console = _lines(layout.console)
     errors = _java_errors(console)
     if errors:
         return errors[-1]["error"]
     return next((line for line in reversed(console) if line.startswith(("Invalid", "Error", "Could not"))), "")
+
+
+def events(path: Path) -> list[dict[str, Any]]:
+    """The events of a log, oldest first. A line that is being written is left out."""
+    found = []
+    for line in _lines(path):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
 
 
 def _java_errors(lines: list[str]) -> list[re.Match[str]]:

@@ -7,6 +7,8 @@ samples through the loaded artifact. What it raises keeps the worker from ever b
 import hashlib
 import json
 import logging
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,9 +20,12 @@ from torch import Tensor
 from ..chain import broken_link
 from ..formats.base import Runner, mismatches
 from ..signature import Sample, Signature, flatten
+from .exposition import expose
+from .metrics import Metrics, Outcome, ages
 from .rejection import PHRASES, UNPROCESSABLE, Rejection
 from .requests import Form, PixelBatch, Request, body_of, image_shape, read_image_request, read_tensor_request
 from .tensors import disagreement, to_lists, to_protocol
+from .worker_log import one_line_an_event
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +33,7 @@ Read = Callable[[Path, str, int | None], Runner]
 Failure = Rejection | Exception
 Run = Sequence[Tensor]
 """The outputs of one run of the artifact, in the signature's order."""
+Answer = tuple[Request, list[Run]] | Failure
 
 
 class ArchiveInvalid(RuntimeError):
@@ -40,10 +46,17 @@ class Handler:
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """What TorchServe calls with a batch: one item a request in, one JSON body a request out."""
-        return self.postprocess(self.inference(self.preprocess(data)), context)
+        began = time.perf_counter()
+        answers = self.inference(self.preprocess(data))
+        bodies, outcomes = self.postprocess(answers, context)
+        self.metrics.batch(Counter(outcomes), time.perf_counter() - began, ages(context, len(data)))
+        if logits := [runs[0][0] for request, runs in _successes(answers) if request.rows is not None]:
+            self.metrics.predicted(torch.cat(logits).argmax(1).numpy())
+        return bodies
 
     def initialize(self, context: Any) -> None:
         """Check digests and chain of proof, answer the packaged samples. ArchiveInvalid when anything differs."""
+        one_line_an_event()
         properties = context.system_properties
         folder = Path(properties["model_dir"])
         self.model_name: str = context.manifest["model"]["modelName"]
@@ -65,6 +78,9 @@ class Handler:
         if problem := broken_link(sidecar, self.runner):
             raise ArchiveInvalid(f"{facts['artifact']} is not proven equal to the trained model: {problem}")
         self._prove(Sample.from_json(sidecar["samples"]), facts["tolerances"])
+        self.metrics = Metrics(self.model_name, self.model_version, facts["artifact"], sidecar["sha256"])
+        expose()
+        logger.info("%s %s is loaded and answers its packaged samples", self.model_name, self.model_version)
         # A line for each batch would fill the log; what matters is logged as a warning.
         logging.getLogger().setLevel(logging.WARNING)
 
@@ -94,7 +110,7 @@ class Handler:
                 raise Rejection(UNPROCESSABLE, "; ".join(problems))
         return request
 
-    def inference(self, requests: Sequence[Request | Failure]) -> list[tuple[Request, list[Run]] | Failure]:
+    def inference(self, requests: Sequence[Request | Failure]) -> list[Answer]:
         """Run the artifact: once for all the images of the batch; for tensors once a run that a request asks for,
         since nothing says that rows of different requests do not see each other there."""
         answer = self._answer_tensors
@@ -121,20 +137,24 @@ class Handler:
     def _run(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         return flatten(self.runner(*inputs))[0]
 
-    def postprocess(self, answers: Sequence[tuple[Request, list[Run]] | Failure], context: Any) -> list[bytes]:
-        """JSON bodies, and the status of each request that is not answered with 200."""
+    def postprocess(self, answers: Sequence[Answer], context: Any) -> tuple[list[bytes], list[Outcome]]:
+        """JSON bodies, and what became of each request; the status of each that is not answered with 200 is set."""
         bodies: list[bytes] = []
+        outcomes: list[Outcome] = []
         for i, answer in enumerate(answers):
             body = answer if isinstance(answer, Exception) else self._each(self._render, answer)
+            outcome = (200, "")
             if isinstance(body, Exception):
-                status, message = 500, "the server failed on this request; its log says why"
+                outcome = (500, type(body).__name__)
+                message = "the server failed on this request; its log says why"
                 if isinstance(body, Rejection):
-                    status, message = body.status, body.message
-                context.set_response_status(status, PHRASES[status], i)
+                    outcome, message = (body.status, ""), body.message
+                context.set_response_status(outcome[0], PHRASES[outcome[0]], i)
                 body = _json({"error": message})
             context.set_response_content_type(i, "application/json")
             bodies.append(body)
-        return bodies
+            outcomes.append(outcome)
+        return bodies, outcomes
 
     def _render(self, answer: tuple[Request, list[Run]]) -> bytes:
         request, runs = answer
@@ -163,6 +183,10 @@ class Handler:
         except Exception as cause:
             logger.exception("a request failed")
             return cause
+
+
+def _successes(answers: Sequence[Answer]) -> list[tuple[Request, list[Run]]]:
+    return [answer for answer in answers if not isinstance(answer, Exception)]
 
 
 def _share(outputs: Run, request: Request) -> tuple[Request, list[Run]]:

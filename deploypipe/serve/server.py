@@ -12,7 +12,7 @@ from typing import Any
 
 from deploypipe.errors import ServingError
 from deploypipe.files import write_json
-from deploypipe.serve import configuration, diagnosis, processes
+from deploypipe.serve import configuration, diagnosis, log4j, processes
 from deploypipe.serve.archive import Archive
 from deploypipe.serve.configuration import Layout, Settings
 from deploypipe.serve.java import Java, find_java
@@ -82,10 +82,10 @@ def start(
             if folder or port:
                 _refuse_second(recorded((folder or default_folder(port)).resolve()))
             check_free(host, port)
-            free = free_ports(6)
-            chosen = port or free[5]
+            free = free_ports(7)
+            chosen = port or free[6]
             settings = Settings(
-                host, chosen, free[0], free[1], (free[2], free[3]), free[4],
+                host, chosen, free[0], free[1], free[5], (free[2], free[3]), free[4],
                 _default_workers() if workers is None else workers, batch, delay_ms, queue, gpus, tokens,
             )  # fmt: skip
             layout = Layout((folder or default_folder(chosen)).resolve())
@@ -121,14 +121,14 @@ def _start(
     layout.keys.unlink(missing_ok=True)
     scratch = _scratch(layout)
     layout.properties.write_text(configuration.properties(settings, archives, store), encoding="ascii")
-    layout.logging.write_text(configuration.logging_configuration(layout), encoding="utf-8")
+    layout.logging.write_text(log4j.configuration(layout.logs), encoding="utf-8")
     noted.check()
     server: Server | None = None
     try:
         pid, created = processes.launch(
             configuration.command(java, layout, scratch),
             layout.folder,
-            configuration.environment(layout, scratch),
+            configuration.environment(settings, layout, scratch),
             layout.console,
         )
         server = Server(
