@@ -55,7 +55,7 @@ def _escaped(converter: str) -> str:
 
 _TIME = """{"time":"%d{yyyy-MM-dd'T'HH:mm:ss.SSS'Z'}{UTC}","""
 # A worker's line breaks travel as vertical tabs; see `worker_log.py`.
-_LINES = f"%replace{{{_escaped('%m')}}}{{\\\\\\\\u000[bB]}}{{\\\\\\\\n}}"
+_LINES = rf"%replace{{{_escaped('%m')}}}{{\\u000[bB]}}{{\\n}}"
 _PATTERNS = {
     "server": f'{_TIME}"level":"%p","logger":"%c{{1}}","message":"{_escaped("%m")}"'
     f'%notEmpty{{,"error":"{_escaped("%ex")}"}}}}%n',

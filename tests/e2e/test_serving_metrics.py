@@ -1,9 +1,9 @@
 """What a scrape says is what was sent, whatever dies meanwhile; and what the logs say of it."""
 
+import http.client
+import itertools
 import json
-import os
 import re
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -34,8 +34,8 @@ class Faulty(Entry):
         if body == b"die":
             os.kill(os.getpid(), signal.SIGKILL)
         if body == b"shout":
-            for _ in range(3000):
-                print("x" * 20_000)
+            for _ in range(400):
+                print("x" * 10_100)
         return super()._parse(item)
 
 del Entry, Handler
@@ -43,11 +43,20 @@ del Entry, Handler
 """Goes wrong where it is told to."""
 
 
+SOAK_REQUESTS = 1_000_000
+
+
 @pytest.fixture(scope="module")
-def metered(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    store, folder = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("metered")
-    archive = package(models.artifacts["onnx"], MODEL["model"], MODEL["version"], store=store)
+def store(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("store")
+    archive = package(models.artifacts["onnx"], MODEL["model"], MODEL["version"], store=folder)
     rewrite(archive.path, {ENTRY_FILE: travelling_files("onnx")[ENTRY_FILE] + _ENTRY.encode()})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def metered(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("metered")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(log4j, "FILE_SIZE", 400_000)  # so that rotation is soon to be seen
         started = start(store, port=0, folder=folder, workers=2, timeout=TIMEOUT)
@@ -125,13 +134,10 @@ def test_a_scrape_says_what_was_sent(metered: Server, models: Models) -> None:
 
 
 def test_a_p99_can_be_computed_and_holds_the_truth(metered: Server, models: Models) -> None:
-    """As Prometheus's histogram_quantile does it, from the buckets that 100 slow requests and 9 fast ones fell into."""
-    before, body = _scrape(metered), npy(models.images[:, 0].numpy().repeat(100, 0))
+    """As Prometheus's histogram_quantile does it, from the buckets."""
+    before, body = _scrape(metered), npy(models.images[:, 0].numpy().repeat(10, 0))
     for _ in range(20):
-        began = time.monotonic()
         assert _post(metered, body) == 200
-        longest = max(time.monotonic() - began, 0)
-        assert longest < 10
     after = _scrape(metered)
     name = "deploypipe_handler_latency_seconds_bucket"
     bounds = sorted({float(dict(pairs)["le"]) for found, pairs in after if found == name})
@@ -145,9 +151,9 @@ def test_a_p99_can_be_computed_and_holds_the_truth(metered: Server, models: Mode
     }
     assert counts[bounds[-1]] == 20
     p99 = next(bound for bound in bounds if counts[bound] >= 0.99 * 20)
-    seconds = _of(after, "deploypipe_handler_latency_seconds_sum") - _of(before, "deploypipe_handler_latency_seconds_sum")
-    assert seconds / 20 <= p99 <= 10
-    assert counts[bounds[0]] == 0  # decoding 6,400 images takes more than 0.1 ms
+    first, last = (_of(samples, "deploypipe_handler_latency_seconds_sum") for samples in (before, after))
+    assert (last - first) / 20 <= p99 <= 10
+    assert counts[bounds[0]] == 0  # 640 images take more than 0.1 ms
 
 
 def test_a_proxy_that_says_when_a_request_came_gets_the_whole_latency(metered: Server, models: Models) -> None:
@@ -177,35 +183,30 @@ def test_the_page_holds_the_front_end_too_and_only_loopback_sees_it(metered: Ser
     assert httpx.get(metered.metrics_url.replace("/metrics", "/other"), trust_env=False).status_code == 404
 
 
-def test_each_server_counts_for_itself(metered: Server, server: Server) -> None:
-    assert metered.metrics_url != server.metrics_url
-    served = {dict(pairs)["model"] for name, pairs in _scrape(server) if name == "deploypipe_workers"}
-    assert served == {archive.name for archive in server.archives}
-
-
-@pytest.mark.parametrize("moment", ["idle", "at work"])
-def test_counters_outlive_killed_workers(metered: Server, models: Models, moment: str) -> None:
-    """All workers, so that the one that listens is among them."""
-    _eventually(lambda: len(_workers(metered)) == 2 and _of(_scrape(metered), "deploypipe_workers") == 2)
+def test_counters_outlive_killed_workers_and_the_log_tells(metered: Server, models: Models) -> None:
+    """All workers, one idle and one at work: whichever of them listens is among them."""
     for image in models.images[:10]:
         assert _post(metered, png(image)) == 200
-    before = _scrape(metered)
-    for worker in _workers(metered):
-        if moment == "idle":
-            os.kill(worker.pid, signal.SIGKILL)
-        else:
-            assert _post(metered, b"die") >= 500
+    before, told_before = _scrape(metered), len(_log(metered, "server"))
+    idle = _workers(metered)[0]
+    idle.kill()
+    idle.wait(10)
+    assert _post(metered, b"die") >= 500
     _eventually(lambda: _of(_scrape(metered), "deploypipe_workers") == 2)
+    assert _post(metered, png(models.images[0])) == 200
     after = _scrape(metered)
     lasting = [key for key in before if key[0].startswith("deploypipe_")]
     assert lasting
     assert all(after[key] >= before[key] for key in lasting)
-    assert _post(metered, png(models.images[0])) == 200
-    assert _of(_scrape(metered), "deploypipe_requests_total", status="200", **MODEL) == (
-        _of(before, "deploypipe_requests_total", status="200", **MODEL) + 1
-    )
-    files = list((metered.scratch / "metrics").glob("*.db"))
-    assert len(files) == 2 * 4  # those who follow go on with the files of those who died
+    answered = [_of(samples, "deploypipe_requests_total", status="200", **MODEL) for samples in (before, after)]
+    assert answered[1] == answered[0] + 1
+    assert len(list((metered.scratch / "metrics").glob("*.db"))) == 2 * 4  # who follows goes on with the same files
+
+    told = [event["message"] for event in _log(metered, "server")[told_before:]]
+    assert any("Worker disconnected" in message for message in told)
+    assert any(message.startswith("Retry worker") for message in told)
+    assert any("Auto recovery succeeded" in message for message in told)
+    assert f"Inference API bind to: {metered.url}" in [event["message"] for event in _log(metered, "server")]
 
 
 def test_the_dashboard_asks_for_nothing_that_is_not_there(metered: Server) -> None:
@@ -215,7 +216,9 @@ def test_the_dashboard_asks_for_nothing_that_is_not_there(metered: Server) -> No
     names = {name for text in asked for name in re.findall(r"\b(?:deploypipe|ts|Requests)\w+", text)}
     assert len(names) >= 8
     text = httpx.get(metered.metrics_url, trust_env=False).text
-    there = set(re.findall(r"^(\w+)(?:\{| )", text, re.MULTILINE)) | set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
+    there = set(re.findall(r"^(\w+)(?:\{| )", text, re.MULTILINE)) | set(
+        re.findall(r"^# TYPE (\w+)", text, re.MULTILINE)
+    )
     assert names <= there, names - there
 
 
@@ -241,16 +244,6 @@ def test_the_logs_say_what_matters_in_one_line_each(metered: Server, models: Mod
     assert "\nTraceback (most recent call last):\n  File " in failure["message"]
     assert failure["message"].endswith("\nLookupError: as told,\nin two lines")
 
-    (worker, *_) = _workers(metered)
-    worker.kill()
-    _eventually(lambda: len(_workers(metered)) == 2 and _of(_scrape(metered), "deploypipe_workers") == 2)
-    told = [event["message"] for event in _log(metered, "server")[server_lines:]]
-    assert any("Worker disconnected" in message for message in told)
-    assert any(message.startswith("Retry worker") for message in told)
-    assert any("Auto recovery succeeded" in message for message in told)
-    started = [event["message"] for event in _log(metered, "server")]
-    assert f"Inference API bind to: {metered.url}" in started
-
 
 def test_the_logs_are_rotated_and_bounded(metered: Server) -> None:
     """The last test of the file: it rotates away what the others look for."""
@@ -262,3 +255,45 @@ def test_the_logs_are_rotated_and_bounded(metered: Server) -> None:
     assert all(size <= 400_000 + 6 * log4j.LONGEST + 1000 for name, size in sizes.items() if name != "console.log")
     assert sizes["console.log"] < 10_000
     assert all(_log(metered, name) for name in ("workers", "workers.1", "workers.2", "server"))
+
+
+@pytest.mark.soak
+def test_a_million_requests_leave_little_in_the_logs(store: Path, models: Models, tmp_path: Path) -> None:
+    """One in ten is refused, one in a hundred fails with a traceback, and four workers are killed on the way."""
+    server = start(store, port=0, folder=tmp_path / "server", workers=2, timeout=TIMEOUT)
+    try:
+        before = _scrape(server)
+        good = [png(image) for image in models.images]
+        bodies = [b"fail" if i % 100 == 0 else b"no image" if i % 10 == 0 else good[i % 64] for i in range(1600)]
+        statuses: Counter[int] = Counter()
+        for part in range(5):
+            if part:
+                _post(server, b"die")
+                _eventually(lambda: _of(_scrape(server), "deploypipe_workers") == 2)
+            with ThreadPoolExecutor(16) as pool:
+                starts = [bodies[100 * thread :] for thread in range(16)]
+                statuses.update(sum(pool.map(_send, [server] * 16, starts, [SOAK_REQUESTS // 80] * 16), Counter()))
+        assert statuses.total() == SOAK_REQUESTS // 80 * 80
+        assert set(statuses) == {200, 415, 500}
+        after = _scrape(server)
+        for status, count in statuses.items():
+            name = "deploypipe_requests_total"
+            assert _of(after, name, status=str(status)) - _of(before, name, status=str(status)) == count
+        size = sum(path.stat().st_size for path in (server.folder / "logs").rglob("*") if path.is_file())
+        print(f"{statuses.total()} requests, {dict(statuses)}: {size} bytes of logs")
+        assert size < min(log4j.MOST_BYTES, 50e6)
+    finally:
+        stop(folder=tmp_path / "server")
+
+
+def _send(server: Server, bodies: list[bytes], count: int) -> Counter[int]:
+    """`count` requests, one after the other over a connection that is kept where the server keeps it."""
+    statuses: Counter[int] = Counter()
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    for body in itertools.islice(itertools.cycle(bodies), count):
+        connection.request("POST", f"/predictions/{MODEL['model']}", body)
+        response = connection.getresponse()
+        response.read()
+        statuses[response.status] += 1
+    connection.close()
+    return statuses

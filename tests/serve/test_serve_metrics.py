@@ -1,5 +1,6 @@
 """What workers count, in processes that start and die; no server."""
 
+import itertools
 import re
 import signal
 import subprocess
@@ -17,11 +18,11 @@ from without_server import load
 from deploypipe.serve.exposition import of_workers
 from deploypipe.serve.metrics import BATCH_BUCKETS, LATENCY_BUCKETS, Metrics, ages
 from deploypipe.serve.slots import FOLDER_VARIABLE
-from deploypipe.serve.worker_log import one_line_an_event
+from deploypipe.serve.travel import travelling_files
 
 _WORKER = """
 import sys
-from deploypipe.serve.metrics import Metrics
+from archived.serve.metrics import Metrics
 metrics = Metrics(sys.argv[1], "1.0", "model.onnx", "ab")
 print("ready", flush=True)
 for line in sys.stdin:
@@ -30,16 +31,26 @@ for line in sys.stdin:
 """
 
 
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What travels, as it lies beside a model."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    for name, content in travelling_files("torchscript").items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
 class Worker:
     """A process that counts a batch of four at each `count`."""
 
-    def __init__(self, folder: Path, model: str = "m") -> None:
+    def __init__(self, unpacked: Path, folder: Path, model: str = "m") -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", _WORKER, model],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={FOLDER_VARIABLE: str(folder), "PYTHONPATH": ":".join(sys.path)},
+            env={FOLDER_VARIABLE: str(folder), "PYTHONPATH": str(unpacked)},
         )
         self._expect("ready")
 
@@ -66,8 +77,8 @@ def _value(folder: Path, name: str, **labels: str) -> float:
     return found
 
 
-def test_workers_are_added_up_and_the_dead_still_count(tmp_path: Path) -> None:
-    first, second = Worker(tmp_path), Worker(tmp_path)
+def test_workers_are_added_up_and_the_dead_still_count(unpacked: Path, tmp_path: Path) -> None:
+    first, second = Worker(unpacked, tmp_path), Worker(unpacked, tmp_path)
     try:
         first.count()
         second.count()
@@ -78,7 +89,7 @@ def test_workers_are_added_up_and_the_dead_still_count(tmp_path: Path) -> None:
         assert _value(tmp_path, "deploypipe_workers", model="m") == 1
         assert _value(tmp_path, "deploypipe_requests_total", status="200") == 6
         files = set(tmp_path.glob("*.db"))
-        first = Worker(tmp_path)  # goes on where the dead one was
+        first = Worker(unpacked, tmp_path)  # goes on where the dead one was
         first.count()
         assert _value(tmp_path, "deploypipe_workers") == 2
         assert _value(tmp_path, "deploypipe_requests_total", status="422") == 3
@@ -91,11 +102,11 @@ def test_workers_are_added_up_and_the_dead_still_count(tmp_path: Path) -> None:
     assert _value(tmp_path, "deploypipe_handler_latency_seconds_count") == 12
 
 
-def test_who_follows_a_dead_worker_may_hold_another_model(tmp_path: Path) -> None:
-    old = Worker(tmp_path, "old")
+def test_who_follows_a_dead_worker_may_hold_another_model(unpacked: Path, tmp_path: Path) -> None:
+    old = Worker(unpacked, tmp_path, "old")
     old.count()
     old.kill()
-    new = Worker(tmp_path, "new")
+    new = Worker(unpacked, tmp_path, "new")
     try:
         new.count()
         for model, workers in (("old", 0), ("new", 1)):
@@ -105,9 +116,9 @@ def test_who_follows_a_dead_worker_may_hold_another_model(tmp_path: Path) -> Non
         new.kill()
 
 
-def test_files_have_no_holes(tmp_path: Path) -> None:
+def test_files_have_no_holes(unpacked: Path, tmp_path: Path) -> None:
     """A write to a hole of a mapped file kills the process where the disk is full."""
-    worker = Worker(tmp_path)
+    worker = Worker(unpacked, tmp_path)
     worker.kill()
     files = list(tmp_path.glob("*.db"))
     assert len(files) == 4
@@ -133,7 +144,7 @@ def test_many_observations_at_once_are_as_many_by_one(amount: float) -> None:
 
 def test_buckets_are_fit_for_0_1_ms_to_10_s() -> None:
     assert (LATENCY_BUCKETS[0], LATENCY_BUCKETS[-1]) == (0.0001, 10.0)
-    steps = [later / earlier for earlier, later in zip(LATENCY_BUCKETS, LATENCY_BUCKETS[1:], strict=False)]
+    steps = [later / earlier for earlier, later in itertools.pairwise(LATENCY_BUCKETS)]
     assert all(1 < step <= 5 / 3 + 1e-9 for step in steps)
     assert list(BATCH_BUCKETS) == sorted(BATCH_BUCKETS)
 
@@ -197,11 +208,11 @@ def test_without_a_server_nothing_is_written(tmp_path: Path, monkeypatch: pytest
     assert not list(tmp_path.iterdir())
 
 
-def test_a_traceback_is_one_line_and_keeps_its_end() -> None:
+def test_a_traceback_is_one_line_and_keeps_its_end(unpacked: Path) -> None:
     code = """
 import logging, sys
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
-from deploypipe.serve.worker_log import one_line_an_event
+from archived.serve.worker_log import one_line_an_event
 one_line_an_event()
 def deeper(n):
     return deeper(n - 1) if n else int("x\\u2028y\\r" + "z" * 20)
@@ -211,7 +222,7 @@ for depth in (0, 200):
     except ValueError:
         logging.getLogger("here").exception("it failed")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=unpacked)
     lines = done.stdout.decode().split("\n")
     assert [bool(line) for line in lines] == [True, True, False]
     assert all(len(line) < 10_000 for line in lines)
@@ -219,4 +230,3 @@ for depth in (0, 200):
         parts = line.split("\v")
         assert parts[:2] == ["ERROR here: it failed", "Traceback (most recent call last):"]
         assert parts[-1].startswith("ValueError: invalid literal")
-    assert one_line_an_event.__doc__
