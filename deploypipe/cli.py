@@ -420,7 +420,8 @@ def serve(
     else:
         show.note("Serving until Ctrl-C.")
         server.serve_foreground(model_store, ready, **options)
-    return {"url": started[0].url, "pid": started[0].pid, "folder": str(started[0].folder),
+    return {"url": started[0].url, "metrics_url": started[0].metrics_url, "pid": started[0].pid,
+            "folder": str(started[0].folder),
             "models": [pipeline.facts_of(archive) for archive in started[0].archives]}  # fmt: skip
 
 
@@ -440,7 +441,8 @@ def status(port: PortOption = server.PORT) -> Document:
         show.status(found)
     if not found.ready:
         raise ServingError(f"port {port}: {found.message}", "Start a server with `deploypipe serve`.")
-    return {"state": found.state, "models": [dataclasses.asdict(model) for model in found.models]}
+    return {"state": found.state, "metrics_url": found.server and found.server.metrics_url,
+            "models": [dataclasses.asdict(model) for model in found.models]}  # fmt: skip
 
 
 @verb

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deploypipe.serve.configuration import Layout
+from deploypipe.serve.handler import FAILED_REQUEST
 
 _TRACEBACK = "Traceback (most recent call last):"
 _WORKER = re.compile(r"^W-\d+-(?P<model>.+)-std(?:out|err)$")
@@ -15,7 +16,20 @@ _REFUSED = "Failed to load model: "
 
 
 def worker_error(layout: Layout) -> str:
-    """The error with which a worker ended, as Python printed it: "ArchiveInvalid: …"; "" when there is none."""
+    """The error with which a worker ended, as Python printed it: "digits_1.0: ArchiveInvalid: …"; "" when there is
+    none."""
+    return telling(worker_errors(layout))
+
+
+def telling(errors: list[str]) -> str:
+    """The first of them that says what went wrong; "" when there is none."""
+    # After any ImportError TorchServe tries its own handlers too, and that second error hides the first.
+    own = [error for error in errors if "ts.torch_handler" not in error]
+    return (own or errors or [""])[0]
+
+
+def worker_errors(layout: Layout) -> list[str]:
+    """The errors with which workers ended, in their order."""
     errors = []
     in_traceback: set[str] = set()
     for model, line in _worker_lines(layout):
@@ -25,15 +39,14 @@ def worker_error(layout: Layout) -> str:
             in_traceback.discard(model)
             name, _, text = line.partition(": ")
             errors.append(f"{model}: {name.rpartition('.')[2]}: {text}" if text else f"{model}: {name}")
-    # After any ImportError TorchServe tries its own handlers too, and that second error hides the first.
-    telling = [error for error in errors if "ts.torch_handler" not in error]
-    return (telling or errors or [""])[0]
+    return errors
 
 
 def _worker_lines(layout: Layout) -> Iterator[tuple[str, str]]:
-    """(model, line): a worker's own events have several; what it prints before it is ours is an event a line."""
+    """(model, line). An event has several; before the handler is loaded, each line is an event of its own."""
     for event in events(layout.logs / "workers.log"):
-        if worker := _WORKER.match(event["worker"]):
+        worker = _WORKER.match(event["worker"])
+        if worker and FAILED_REQUEST not in event["message"].partition("\n")[0]:
             for line in event["message"].split("\n"):
                 yield worker["model"], line
 

@@ -58,6 +58,8 @@ def _of_front_end(port: int) -> bytes:
 
 def _serve(port: int, page: Callable[[], bytes]) -> None:
     class Handler(BaseHTTPRequestHandler):
+        timeout = 30  # seconds, for a client that says nothing
+
         def do_GET(self) -> None:
             if self.path.partition("?")[0] != PATH:
                 self.send_error(404)

@@ -29,11 +29,13 @@ from .worker_log import one_line_an_event
 
 logger = logging.getLogger(__name__)
 
+FAILED_REQUEST = "a request failed"
+"""What the log says before a traceback that did not end the worker."""
+
 Read = Callable[[Path, str, int | None], Runner]
 Failure = Rejection | Exception
 Run = Sequence[Tensor]
 """The outputs of one run of the artifact, in the signature's order."""
-Answer = tuple[Request, list[Run]] | Failure
 
 
 class ArchiveInvalid(RuntimeError):
@@ -50,8 +52,9 @@ class Handler:
         answers = self.inference(self.preprocess(data))
         bodies, outcomes = self.postprocess(answers, context)
         self.metrics.batch(Counter(outcomes), time.perf_counter() - began, ages(context, len(data)))
-        if logits := [runs[0][0] for request, runs in _successes(answers) if request.rows is not None]:
-            self.metrics.predicted(torch.cat(logits).argmax(1).numpy())
+        answered = [answer for answer in answers if not isinstance(answer, Exception)]
+        if logits := [runs[0][0] for request, runs in answered if request.rows]:
+            self.metrics.predicted(torch.cat(logits).argmax(1).tolist())
         return bodies
 
     def initialize(self, context: Any) -> None:
@@ -110,7 +113,7 @@ class Handler:
                 raise Rejection(UNPROCESSABLE, "; ".join(problems))
         return request
 
-    def inference(self, requests: Sequence[Request | Failure]) -> list[Answer]:
+    def inference(self, requests: Sequence[Request | Failure]) -> list[tuple[Request, list[Run]] | Failure]:
         """Run the artifact: once for all the images of the batch; for tensors once a run that a request asks for,
         since nothing says that rows of different requests do not see each other there."""
         answer = self._answer_tensors
@@ -137,23 +140,24 @@ class Handler:
     def _run(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         return flatten(self.runner(*inputs))[0]
 
-    def postprocess(self, answers: Sequence[Answer], context: Any) -> tuple[list[bytes], list[Outcome]]:
+    def postprocess(
+        self, answers: Sequence[tuple[Request, list[Run]] | Failure], context: Any
+    ) -> tuple[list[bytes], list[Outcome]]:
         """JSON bodies, and what became of each request; the status of each that is not answered with 200 is set."""
         bodies: list[bytes] = []
         outcomes: list[Outcome] = []
         for i, answer in enumerate(answers):
             body = answer if isinstance(answer, Exception) else self._each(self._render, answer)
-            outcome = (200, "")
+            status, error = 200, ""
             if isinstance(body, Exception):
-                outcome = (500, type(body).__name__)
-                message = "the server failed on this request; its log says why"
+                status, error, message = 500, type(body).__name__, "the server failed on this request; its log says why"
                 if isinstance(body, Rejection):
-                    outcome, message = (body.status, ""), body.message
-                context.set_response_status(outcome[0], PHRASES[outcome[0]], i)
+                    status, error, message = body.status, "", body.message
+                context.set_response_status(status, PHRASES[status], i)
                 body = _json({"error": message})
             context.set_response_content_type(i, "application/json")
             bodies.append(body)
-            outcomes.append(outcome)
+            outcomes.append((status, error))
         return bodies, outcomes
 
     def _render(self, answer: tuple[Request, list[Run]]) -> bytes:
@@ -181,12 +185,8 @@ class Handler:
         except Rejection as rejection:
             return rejection
         except Exception as cause:
-            logger.exception("a request failed")
+            logger.exception(FAILED_REQUEST)
             return cause
-
-
-def _successes(answers: Sequence[Answer]) -> list[tuple[Request, list[Run]]]:
-    return [answer for answer in answers if not isinstance(answer, Exception)]
 
 
 def _share(outputs: Run, request: Request) -> tuple[Request, list[Run]]:

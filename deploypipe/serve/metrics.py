@@ -9,13 +9,12 @@ import os
 import re
 import time
 from bisect import bisect_left
+from collections import Counter as Counts
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge, Histogram, values
 
 from .slots import FOLDER_VARIABLE, take_slot
@@ -114,11 +113,10 @@ class Metrics:
         for age in ages:
             self._end_to_end_latency.observe(age)
 
-    def predicted(self, classes: NDArray[np.integer[Any]]) -> None:
-        """`[images]`: the index of each one's class."""
-        for index, count in enumerate(np.bincount(classes).tolist()):
-            if count:
-                self._class(index).inc(count)
+    def predicted(self, classes: Iterable[int]) -> None:
+        """The index of each image's class."""
+        for index, count in Counts(classes).items():
+            self._class(index).inc(count)
 
 
 def ages(context: Any, requests: int) -> Sequence[float]:

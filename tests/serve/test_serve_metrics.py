@@ -1,6 +1,8 @@
 """What workers count, in processes that start and die; no server."""
 
+import io
 import itertools
+import json
 import re
 import signal
 import subprocess
@@ -191,20 +193,23 @@ def test_a_handler_counts_what_it_answers(
     batches: list[Any] = []
     classes: list[int] = []
     monkeypatch.setattr(handler.metrics, "batch", lambda *arguments: batches.append(arguments))
-    monkeypatch.setattr(handler.metrics, "predicted", lambda found: classes.extend(found.tolist()))
-    zeros = np.lib.format.MAGIC_PREFIX  # a .npy that ends after its magic
-    answers = handler.handle([{"body": b"{}"}, {"body": zeros}, {"body": b""}], context)
+    monkeypatch.setattr(handler.metrics, "predicted", classes.extend)
+    file = io.BytesIO()
+    np.save(file, images[:3].numpy())
+    answers = handler.handle([{"body": body} for body in (b"{}", file.getvalue(), b"", b"")], context)
     ((outcomes, seconds, found_ages),) = batches
-    assert outcomes == {(422, ""): 1, (400, ""): 2}
+    assert outcomes == {(422, ""): 1, (200, ""): 1, (400, ""): 2}
     assert 0 < seconds < 60
-    assert (list(found_ages), classes, len(answers)) == ([], [], 3)
+    assert list(found_ages) == []
+    assert classes == [row["class"] for row in json.loads(answers[1])["predictions"]]
+    assert len(classes) == 3
 
 
 def test_without_a_server_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     metrics = Metrics("m", "1.0", "model.onnx", "ab")
     metrics.batch({(200, ""): 1}, 0.1, [0.2])
-    metrics.predicted(np.array([1, 1, 7]))
+    metrics.predicted([1, 1, 7])
     assert not list(tmp_path.iterdir())
 
 

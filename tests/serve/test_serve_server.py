@@ -16,6 +16,7 @@ from deploypipe.errors import DataError, ServingError
 from deploypipe.serve import Client, find_java, log4j, package, processes, start, status, stop
 from deploypipe.serve.configuration import Layout, Settings, environment
 from deploypipe.serve.diagnosis import server_error, worker_error
+from deploypipe.serve.handler import FAILED_REQUEST
 from deploypipe.serve.store import archives_in
 
 
@@ -173,6 +174,8 @@ def test_the_first_error_is_the_one_that_is_told(tmp_path: Path, in_one: bool) -
     assert worker_error(layout) == server_error(layout) == ""
     layout.logs.mkdir()
     with (layout.logs / "workers.log").open("w") as log:
+        failed = f"ERROR archived.serve.handler: {FAILED_REQUEST}\nTraceback (most recent call last):\nKeyError: 'x'"
+        log.write(json.dumps({"worker": "W-9000-digits_1.0-stdout", "message": failed}) + "\n")
         for message in [_IMPORT_ERROR] if in_one else _IMPORT_ERROR.splitlines():
             log.write(json.dumps({"worker": "W-9000-digits_1.0-stdout", "message": message}) + "\n")
             log.write(json.dumps({"worker": "W-9001-other_1.0-stdout", "message": "batchSize: 64"}) + "\n")
