@@ -431,7 +431,8 @@ def serve(
     else:
         show.note("Serving until Ctrl-C.")
         server.serve_foreground(model_store, ready, drain=drain, **options)
-    return {"url": started[0].url, "pid": started[0].pid, "folder": str(started[0].folder),
+    return {"url": started[0].url, "metrics_url": started[0].metrics_url, "pid": started[0].pid,
+            "folder": str(started[0].folder),
             "models": [pipeline.facts_of(archive) for archive in started[0].archives]}  # fmt: skip
 
 
@@ -453,7 +454,7 @@ def predict(
 def status(port: PortOption = PORT) -> Document:
     """What the server on this port serves, and whether it answers its samples correctly; exit 8 when it does not."""
     found = _ready(port, show.status)
-    return {"state": found.state, "message": found.message,
+    return {"state": found.state, "message": found.message, "metrics_url": found.server and found.server.metrics_url,
             "models": [dataclasses.asdict(model) for model in found.models]}  # fmt: skip
 
 

@@ -327,6 +327,7 @@ def server(found: Server) -> None:
             for archive in found.archives
         ],
     )
+    note(f"Metrics for Prometheus: {found.metrics_url}")
     if found.tokens:
         note(f"Requests need the header Authorization: Bearer <key>; the keys are in {found.folder}/key_file.json")
 

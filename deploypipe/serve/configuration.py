@@ -7,9 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from xml.sax.saxutils import escape
 
 from deploypipe.errors import ServingError
+from deploypipe.serve import exposition, slots
 from deploypipe.serve.archive import Archive
 from deploypipe.serve.java import Java
 
@@ -23,32 +23,6 @@ _KEPT_VARIABLES = (
 )  # fmt: skip
 """All that a server and its workers see of our environment: tokens and passwords stay behind."""
 
-_LOGGING = """\
-<?xml version="1.0" encoding="UTF-8"?>
-<!-- TorchServe's own logging writes at DEBUG, twice. Here: warnings, and what workers print; 2 x 10 MB at most. -->
-<Configuration status="WARN">
-  <Appenders>
-    <RollingFile name="server" fileName="{logs}/server.log" filePattern="{logs}/server.%i.log">
-      <PatternLayout pattern="%d{{ISO8601}} %-5p %c - %m%n"/>
-      <Policies><SizeBasedTriggeringPolicy size="5 MB"/></Policies>
-      <DefaultRolloverStrategy max="1"/>
-    </RollingFile>
-    <RollingFile name="workers" fileName="{logs}/workers.log" filePattern="{logs}/workers.%i.log">
-      <PatternLayout pattern="%d{{ISO8601}} %t - %m%n"/>
-      <Policies><SizeBasedTriggeringPolicy size="5 MB"/></Policies>
-      <DefaultRolloverStrategy max="1"/>
-    </RollingFile>
-  </Appenders>
-  <Loggers>
-    <Logger name="ACCESS_LOG" level="off"/>
-    <Logger name="TS_METRICS" level="off"/>
-    <Logger name="MODEL_METRICS" level="off"/>
-    <Logger name="MODEL_LOG" level="info" additivity="false"><AppenderRef ref="workers"/></Logger>
-    <Root level="warn"><AppenderRef ref="server"/></Root>
-  </Loggers>
-</Configuration>
-"""
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -58,6 +32,9 @@ class Settings:
     port: int
     management_port: int
     metrics_port: int
+    """Where the workers' metrics and the front end's are scraped together."""
+    front_end_metrics_port: int
+    """Where TorchServe serves its own."""
     grpc_ports: tuple[int, int]
     """TorchServe opens both always; on loopback, and nothing here uses them."""
     worker_port: int
@@ -122,7 +99,7 @@ def properties(settings: Settings, archives: Sequence[Archive], store: Path) -> 
     values = {
         "inference_address": f"http://{settings.host}:{settings.port}",
         "management_address": f"http://127.0.0.1:{settings.management_port}",
-        "metrics_address": f"http://127.0.0.1:{settings.metrics_port}",
+        "metrics_address": f"http://127.0.0.1:{settings.front_end_metrics_port}",
         "grpc_inference_address": "127.0.0.1",
         "grpc_inference_port": settings.grpc_ports[0],
         "grpc_management_address": "127.0.0.1",
@@ -149,10 +126,6 @@ def properties(settings: Settings, archives: Sequence[Archive], store: Path) -> 
         "disable_system_metrics": "true",  # a Python process each minute
     }
     return "".join(f"{name}={_escaped(str(value))}\n" for name, value in values.items())
-
-
-def logging_configuration(layout: Layout) -> str:
-    return _LOGGING.format(logs=escape(str(layout.logs), {'"': "&quot;"}))
 
 
 def command(java: Java, layout: Layout, scratch: Path) -> list[str | Path]:
@@ -187,7 +160,9 @@ def _torchserve_home() -> Path:
         raise ServingError("torchserve is not installed", "`pip install torchserve`.") from cause
 
 
-def environment(layout: Layout, scratch: Path, source: Mapping[str, str] = os.environ) -> dict[str, str]:
+def environment(
+    settings: Settings, layout: Layout, scratch: Path, source: Mapping[str, str] = os.environ
+) -> dict[str, str]:
     kept = {name: source[name] for name in _KEPT_VARIABLES if name in source}
     return {
         **kept,
@@ -196,6 +171,9 @@ def environment(layout: Layout, scratch: Path, source: Mapping[str, str] = os.en
         "TEMP": str(scratch),
         "LOG_LOCATION": str(layout.logs),
         "METRICS_LOCATION": str(layout.logs),
+        slots.FOLDER_VARIABLE: str(scratch / "metrics"),
+        exposition.PORT_VARIABLE: str(settings.metrics_port),
+        exposition.FRONT_END_VARIABLE: str(settings.front_end_metrics_port),
         "PYTHONDONTWRITEBYTECODE": "1",
         # One thread a worker: more workers, not more threads, are what fills the cores.
         "OMP_NUM_THREADS": "1",

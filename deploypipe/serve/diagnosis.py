@@ -1,14 +1,18 @@
 """Why a server did not start, in one line, out of its logs."""
 
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from deploypipe.serve.configuration import Layout
+from deploypipe.serve.handler import FAILED_REQUEST
 
 _TRACEBACK = "Traceback (most recent call last):"
-_WORKER_LINE = re.compile(r"^\S+ W-\d+-(?P<model>.+)-std(?:out|err) - (?P<message>.*)$")
+_WORKER = re.compile(r"^W-\d+-(?P<model>.+)-std(?:out|err)$")
 _JAVA_ERROR = re.compile(r"^(?:Caused by: )?(?:[a-z]\w*\.)+(?P<error>\w*(?:Exception|Error)(?:: .*)?)$")
-_REFUSED = re.compile(r" - (?P<message>Failed to load model: .*)$")
+_REFUSED = "Failed to load model: "
 
 
 def worker_error(layout: Layout) -> str:
@@ -28,31 +32,47 @@ def worker_errors(layout: Layout) -> list[str]:
     """The errors with which workers ended, in their order."""
     errors = []
     in_traceback: set[str] = set()
-    for line in _lines(layout.logs / "workers.log"):
-        match = _WORKER_LINE.match(line)
-        if not match:
-            continue
-        model, message = match["model"], match["message"]
-        if message.strip() == _TRACEBACK:
+    for model, line in _worker_lines(layout):
+        if line.strip() == _TRACEBACK:
             in_traceback.add(model)
-        elif model in in_traceback and message and not message[0].isspace():
+        elif model in in_traceback and line and not line[0].isspace():
             in_traceback.discard(model)
-            name, _, text = message.partition(": ")
+            name, _, text = line.partition(": ")
             errors.append(f"{model}: {name.rpartition('.')[2]}: {text}" if text else f"{model}: {name}")
     return errors
 
 
+def _worker_lines(layout: Layout) -> Iterator[tuple[str, str]]:
+    """(model, line). An event has several; before the handler is loaded, each line is an event of its own."""
+    for event in events(layout.logs / "workers.log"):
+        worker = _WORKER.match(event["worker"])
+        if worker and FAILED_REQUEST not in event["message"].partition("\n")[0]:
+            for line in event["message"].split("\n"):
+                yield worker["model"], line
+
+
 def server_error(layout: Layout) -> str:
     """What TorchServe's front end says: an archive that it refuses, or why it ended; "" when it says nothing."""
-    server_log = _lines(layout.logs / "server.log")
-    for i, line in enumerate(server_log):
-        if refused := _REFUSED.search(line):
-            return ": ".join([refused["message"], *(java["error"] for java in _java_errors(server_log[i + 1 : i + 2]))])
+    for event in events(layout.logs / "server.log"):
+        if event["message"].startswith(_REFUSED):
+            reasons = _java_errors(event.get("error", "").split("\n")[:1])
+            return ": ".join([event["message"], *(java["error"] for java in reasons)])
     console = _lines(layout.console)
     errors = _java_errors(console)
     if errors:
         return errors[-1]["error"]
     return next((line for line in reversed(console) if line.startswith(("Invalid", "Error", "Could not"))), "")
+
+
+def events(path: Path) -> list[dict[str, Any]]:
+    """The events of a log, oldest first. A line that is being written is left out."""
+    found = []
+    for line in _lines(path):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
 
 
 def _java_errors(lines: list[str]) -> list[re.Match[str]]:

@@ -7,6 +7,8 @@ samples through the loaded artifact. What it raises keeps the worker from ever b
 import hashlib
 import json
 import logging
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import isnan
@@ -21,11 +23,17 @@ from ..chain import broken_link
 from ..formats.base import Runner, mismatches
 from ..signature import Sample, Signature, flatten
 from . import wire
+from .exposition import expose
+from .metrics import Metrics, Outcome, ages
 from .rejection import PHRASES, UNPROCESSABLE, Rejection
 from .requests import Form, PixelBatch, Request, body_of, image_shape, read_image_request, read_tensor_request
 from .tensors import disagreement, to_lists, to_protocol
+from .worker_log import one_line_an_event
 
 logger = logging.getLogger(__name__)
+
+FAILED_REQUEST = "a request failed"
+"""What the log says before a traceback that did not end the worker."""
 
 Read = Callable[[Path, str, int | None], Runner]
 Failure = Rejection | Exception
@@ -58,10 +66,17 @@ class Handler:
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """What TorchServe calls with a batch: one item a request in, one JSON body a request out."""
-        return self.postprocess(self.inference(self.preprocess(data)), context)
+        began = time.perf_counter()
+        answers = self.inference(self.preprocess(data))
+        bodies, outcomes = self.postprocess(answers, context)
+        self.metrics.batch(Counter(outcomes), time.perf_counter() - began, ages(context, len(data)))
+        answered = (answer for answer in answers if isinstance(answer, Answer))
+        self.metrics.predicted(row["class"] for answer in answered for row in answer.classes[answer.rows])
+        return bodies
 
     def initialize(self, context: Any) -> None:
         """Check digests and chain of proof, answer the packaged samples. ArchiveInvalid when anything differs."""
+        one_line_an_event()
         properties = context.system_properties
         folder = Path(properties["model_dir"])
         self.model_name: str = context.manifest["model"]["modelName"]
@@ -84,6 +99,9 @@ class Handler:
         if problem := broken_link(sidecar, self.runner):
             raise ArchiveInvalid(f"{facts['artifact']} is not proven equal to the trained model: {problem}")
         self._prove(Sample.from_json(sidecar["samples"]), facts["tolerances"])
+        self.metrics = Metrics(self.model_name, self.model_version, facts["artifact"], sidecar["sha256"])
+        expose()
+        logger.info("%s %s is loaded and answers its packaged samples", self.model_name, self.model_version)
         # A line for each batch would fill the log; what matters is logged as a warning.
         logging.getLogger().setLevel(logging.WARNING)
 
@@ -154,20 +172,23 @@ class Handler:
     def _run(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         return flatten(self.runner(*inputs))[0]
 
-    def postprocess(self, answers: Sequence[Answer | Failure], context: Any) -> list[bytes]:
-        """JSON bodies, and the status of each request that is not answered with 200."""
+    def postprocess(self, answers: Sequence[Answer | Failure], context: Any) -> tuple[list[bytes], list[Outcome]]:
+        """JSON bodies, and what became of each request; the status of each that is not answered with 200 is set."""
         bodies: list[bytes] = []
+        outcomes: list[Outcome] = []
         for i, answer in enumerate(answers):
             body = answer if isinstance(answer, Exception) else self._each(self._render, answer)
+            status, error = 200, ""
             if isinstance(body, Exception):
-                status, message = 500, "the server failed on this request; its log says why"
+                status, error, message = 500, type(body).__name__, "the server failed on this request; its log says why"
                 if isinstance(body, Rejection):
-                    status, message = body.status, body.message
+                    status, error, message = body.status, "", body.message
                 context.set_response_status(status, PHRASES[status], i)
                 body = _json({"error": message})
             context.set_response_content_type(i, "application/json")
             bodies.append(body)
-        return bodies
+            outcomes.append((status, error))
+        return bodies, outcomes
 
     def _render(self, answer: Answer) -> bytes:
         request, runs = answer.request, answer.runs
@@ -197,7 +218,7 @@ class Handler:
         except Rejection as rejection:
             return rejection
         except Exception as cause:
-            logger.exception("a request failed")
+            logger.exception(FAILED_REQUEST)
             return cause
 
 

@@ -109,7 +109,7 @@ class ArchiveRunner(ServingRunner):
             properties = {"model_dir": str(folder), "gpu_id": gpu, "batch_size": 1}
             self._context = Context(json.loads((folder / MANIFEST).read_text(encoding="utf-8")), properties)
             try:
-                with _worker_settings():
+                with worker_settings():
                     self.handler = _entry(folder).Entry()
                     self.handler.initialize(self._context)
             except Exception as cause:
@@ -125,7 +125,7 @@ class ArchiveRunner(ServingRunner):
 
     def answer(self, body: bytes) -> Mapping[str, Any]:
         context = Context(self._context.manifest, self._context.system_properties)
-        with _worker_settings():
+        with worker_settings():
             (answer,) = self.handler.handle([{"body": bytearray(body)}], context)
         document: dict[str, Any] = json.loads(answer)
         if 0 in context.statuses:
@@ -137,7 +137,7 @@ class ArchiveRunner(ServingRunner):
         items = [{"body": bytearray(self._body(inputs))}] * batch
         context = Context(self._context.manifest, self._context.system_properties)
         answered = 0
-        with _worker_settings():
+        with worker_settings():
             self.handler.handle(items, context)  # the first run of a size may prepare it
             begin = time.perf_counter()
             while (spent := time.perf_counter() - begin) < seconds:
@@ -193,6 +193,9 @@ class Context:
     statuses: dict[int, int] = field(default_factory=dict)
     content_types: dict[int, str] = field(default_factory=dict)
 
+    def get_request_header(self, idx: int, key: str) -> str | None:
+        return None
+
     def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
         self.statuses[idx] = code
 
@@ -220,12 +223,16 @@ def _is_archived(module: str) -> bool:
 
 
 @contextmanager
-def _worker_settings() -> Iterator[None]:
+def worker_settings() -> Iterator[None]:
     """A worker's process is its handler's own; this one is not, and gets back what the handler sets."""
-    threads, level = torch.get_num_threads(), logging.getLogger().level
+    root = logging.getLogger()
+    threads, level = torch.get_num_threads(), root.level
+    formatters = [(handler, handler.formatter) for handler in root.handlers]
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        logging.getLogger().setLevel(level)
+        root.setLevel(level)
+        for handler, formatter in formatters:
+            handler.setFormatter(formatter)

@@ -14,7 +14,7 @@ import httpx
 
 from deploypipe.errors import ServingError
 from deploypipe.files import write_json
-from deploypipe.serve import configuration, diagnosis, draining, processes
+from deploypipe.serve import configuration, diagnosis, draining, log4j, processes
 from deploypipe.serve.archive import Archive
 from deploypipe.serve.capacity import queue_for
 from deploypipe.serve.configuration import Layout, Settings
@@ -92,10 +92,10 @@ def start(
             if folder or port:
                 _refuse_second(recorded((folder or default_folder(port)).resolve()))
             check_free(host, port)
-            free = free_ports(6)
-            chosen = port or free[5]
+            free = free_ports(7)
+            chosen = port or free[6]
             settings = Settings(
-                host, chosen, free[0], free[1], (free[2], free[3]), free[4],
+                host, chosen, free[0], free[1], free[5], (free[2], free[3]), free[4],
                 workers, batch, delay_ms, queue, gpus, tokens, deployable,
             )  # fmt: skip
             layout = Layout((folder or default_folder(chosen)).resolve())
@@ -131,14 +131,14 @@ def _start(
     layout.keys.unlink(missing_ok=True)
     scratch = _scratch(layout)
     layout.properties.write_text(configuration.properties(settings, archives, store), encoding="ascii")
-    layout.logging.write_text(configuration.logging_configuration(layout), encoding="utf-8")
+    layout.logging.write_text(log4j.configuration(layout.logs), encoding="utf-8")
     noted.check()
     server: Server | None = None
     try:
         pid, created = processes.launch(
             configuration.command(java, layout, scratch),
             layout.folder,
-            configuration.environment(layout, scratch),
+            configuration.environment(settings, layout, scratch),
             layout.console,
         )
         server = Server(

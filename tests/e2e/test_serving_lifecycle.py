@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -77,6 +78,11 @@ def test_two_servers_side_by_side_and_stop_ends_exactly_one(
         statuses = list(pool.map(lambda _: _status_of(f"{other.url}/predictions/one", body), range(128)))
     assert set(statuses) == {200, 503}
     assert len(Client(other.url, "one").predict([body] * 32)) == 32
+
+    for each in (server, other):
+        page = httpx.get(each.metrics_url, timeout=30, trust_env=False).text
+        counted = set(re.findall(r'^deploypipe_workers\{model="(\w+)"', page, re.MULTILINE))
+        assert counted == {archive.name for archive in each.archives}
 
     assert stop(folder=folder) == Stopped(other, drained=True)
     assert not any(member.is_running() and member.status() != psutil.STATUS_ZOMBIE for member in members)

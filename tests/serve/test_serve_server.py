@@ -1,18 +1,22 @@
 """What is refused before anything starts, and how errors are found in logs. Nothing here starts a server."""
 
+import json
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import psutil
 import pytest
 
 from deploypipe.errors import DataError, ServingError
-from deploypipe.serve import Client, find_java, package, processes, start, status, stop
-from deploypipe.serve.configuration import Layout, environment
+from deploypipe.serve import Client, find_java, log4j, package, processes, start, status, stop
+from deploypipe.serve.configuration import Layout, Settings, environment
 from deploypipe.serve.diagnosis import server_error, worker_error
+from deploypipe.serve.handler import FAILED_REQUEST
 from deploypipe.serve.store import archives_in
 
 
@@ -144,37 +148,70 @@ def test_workers_see_no_secrets(tmp_path: Path) -> None:
         "PYTHONPATH": "/y",
         "CUDA_VISIBLE_DEVICES": "1",
     }
-    seen = environment(Layout(tmp_path), tmp_path / "tmp", source)
+    settings = Settings("127.0.0.1", 1, 2, 3, 4, (5, 6), 7, 1, 64, 1, 1000, 0, False)
+    seen = environment(settings, Layout(tmp_path), tmp_path / "tmp", source)
     assert not {"AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "PYTHONPATH"} & set(seen)
     assert (seen["PATH"], seen["CUDA_VISIBLE_DEVICES"]) == ("/bin", "1")
 
 
 _IMPORT_ERROR = """\
-2026-01-01T10:00:00,000 W-9000-digits_1.0-stdout - Backend worker process died.
-2026-01-01T10:00:00,000 W-9000-digits_1.0-stdout - Traceback (most recent call last):
-2026-01-01T10:00:00,000 W-9001-other_1.0-stdout - model_name: other, batchSize: 64
-2026-01-01T10:00:00,001 W-9000-digits_1.0-stdout -   File "ts/model_loader.py", line 108, in load
-2026-01-01T10:00:00,001 W-9000-digits_1.0-stdout - ModuleNotFoundError: No module named 'onnxruntime'
-2026-01-01T10:00:00,001 W-9000-digits_1.0-stdout -
-2026-01-01T10:00:00,001 W-9000-digits_1.0-stdout - During handling of the above exception, another exception occurred:
-2026-01-01T10:00:00,001 W-9000-digits_1.0-stdout -
-2026-01-01T10:00:00,001 W-9000-digits_1.0-stdout - Traceback (most recent call last):
-2026-01-01T10:00:00,002 W-9000-digits_1.0-stdout -   File "ts/model_loader.py", line 110, in load
-2026-01-01T10:00:00,002 W-9000-digits_1.0-stdout - ModuleNotFoundError: No module named 'ts.torch_handler.handler'
-"""
+Backend worker process died.
+Traceback (most recent call last):
+  File "ts/model_loader.py", line 108, in load
+ModuleNotFoundError: No module named 'onnxruntime'
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "ts/model_loader.py", line 110, in load
+ModuleNotFoundError: No module named 'ts.torch_handler.handler'"""
 
 
-def test_the_first_error_is_the_one_that_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_one", [True, False], ids=["an event", "an event a line"])
+def test_the_first_error_is_the_one_that_is_told(tmp_path: Path, in_one: bool) -> None:
+    """Until the handler is loaded, each line of a traceback is an event, and other workers' come between."""
     layout = Layout(tmp_path)
     assert worker_error(layout) == server_error(layout) == ""
     layout.logs.mkdir()
-    (layout.logs / "workers.log").write_text(_IMPORT_ERROR)
+    with (layout.logs / "workers.log").open("w") as log:
+        failed = f"ERROR archived.serve.handler: {FAILED_REQUEST}\nTraceback (most recent call last):\nKeyError: 'x'"
+        log.write(json.dumps({"worker": "W-9000-digits_1.0-stdout", "message": failed}) + "\n")
+        for message in [_IMPORT_ERROR] if in_one else _IMPORT_ERROR.splitlines():
+            log.write(json.dumps({"worker": "W-9000-digits_1.0-stdout", "message": message}) + "\n")
+            log.write(json.dumps({"worker": "W-9001-other_1.0-stdout", "message": "batchSize: 64"}) + "\n")
+        log.write('{"worker": "W-9000-dig')  # being written
     assert worker_error(layout) == "digits_1.0: ModuleNotFoundError: No module named 'onnxruntime'"
     layout.console.write_text(
         "java.io.IOException: Failed to bind to address: http://127.0.0.1:8081\n\tat org.pytorch\n"
         "Caused by: io.netty.channel.unix.Errors$NativeIoException: bind(..) failed: Address already in use\n"
     )
     assert "Address already in use" in server_error(layout) or "Failed to bind" in server_error(layout)
+    refused = {"message": "Failed to load model: a.mar", "error": "org.pytorch.InvalidModelException: no zip\n\tat x"}
+    (layout.logs / "server.log").write_text(json.dumps({"message": "Loading"}) + "\n" + json.dumps(refused) + "\n")
+    assert server_error(layout) == "Failed to load model: a.mar: InvalidModelException: no zip"
+
+
+def test_the_logs_cannot_grow_beyond_their_bound(tmp_path: Path) -> None:
+    configuration = ElementTree.fromstring(log4j.configuration(tmp_path / "a & <b>"))
+    files = configuration.findall(".//RollingFile")
+    assert len(files) == len(configuration.findall("./Appenders/*")) == len(log4j.FILES)
+    most = 0
+    for file in files:
+        (policy,) = file.find("Policies") or ()
+        strategy = file.find("DefaultRolloverStrategy")
+        assert (policy.tag, file.get("fileName", "").startswith(f"{tmp_path}/a & <b>/")) == (
+            "SizeBasedTriggeringPolicy",
+            True,
+        )
+        assert strategy is not None
+        most += (1 + int(strategy.attrib["max"])) * int(policy.attrib["size"])
+        pattern = file.find("PatternLayout")
+        assert pattern is not None
+        # Every text that others choose is cut and escaped.
+        assert pattern.attrib["pattern"].count("%enc{%maxLen{%") == len(
+            re.findall(r"%m\b|%ex\b", pattern.attrib["pattern"])
+        )
+    assert most < log4j.MOST_BYTES < 50e6
 
 
 def test_a_client_without_a_server(tmp_path: Path) -> None:

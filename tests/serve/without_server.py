@@ -2,18 +2,16 @@
 
 import hashlib
 import json
-import logging
 import zipfile
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from deploypipe.artifact import format_of
 from deploypipe.serve import package
 from deploypipe.serve.archive import MANIFEST
 from deploypipe.serve.handler import Handler
-from deploypipe.serve.runners import Context
+from deploypipe.serve.runners import Context, worker_settings
 
 
 class Tiny(nn.Module):
@@ -37,13 +35,8 @@ def initialized(archive: Path, folder: Path) -> tuple[Handler, Context]:
     manifest = json.loads((folder / MANIFEST).read_text())
     context = Context(manifest, {"model_dir": str(folder), "gpu_id": None, "batch_size": 4})
     handler = Handler(format_of(folder / manifest["deploypipe"]["artifact"]).read)
-    # A worker's process is its handler's own; this one is not.
-    threads, level = torch.get_num_threads(), logging.getLogger().level
-    try:
+    with worker_settings():
         handler.initialize(context)
-    finally:
-        torch.set_num_threads(threads)
-        logging.getLogger().setLevel(level)
     return handler, context
 
 
