@@ -26,6 +26,10 @@ logger = logging.getLogger(__name__)
 
 Read = Callable[[Path, str, int | None], Runner]
 Failure = Rejection | Exception
+
+MAX_ANSWER = 16 << 20
+"""Bytes of one answer: TorchServe takes a larger one for a broken worker, and ends it."""
+
 Run = Sequence[Tensor]
 """The outputs of one run of the artifact, in the signature's order."""
 
@@ -125,7 +129,7 @@ class Handler:
         """JSON bodies, and the status of each request that is not answered with 200."""
         bodies: list[bytes] = []
         for i, answer in enumerate(answers):
-            body = answer if isinstance(answer, Exception) else self._each(self._render, answer)
+            body = answer if isinstance(answer, Exception) else self._each(self._body, answer)
             if isinstance(body, Exception):
                 status, message = 500, "the server failed on this request; its log says why"
                 if isinstance(body, Rejection):
@@ -135,6 +139,14 @@ class Handler:
             context.set_response_content_type(i, "application/json")
             bodies.append(body)
         return bodies
+
+    def _body(self, answer: tuple[Request, list[Run]]) -> bytes:
+        body = self._render(answer)
+        if len(body) > MAX_ANSWER:
+            raise Rejection(
+                UNPROCESSABLE, f"the answer has {len(body):,} bytes, at most {MAX_ANSWER:,} are sent; ask for fewer rows"
+            )
+        return body
 
     def _render(self, answer: tuple[Request, list[Run]]) -> bytes:
         request, runs = answer
