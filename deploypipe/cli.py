@@ -403,6 +403,9 @@ def serve(
     detach: Annotated[bool, typer.Option("--detach", help="Return when ready; else stay until Ctrl-C.")] = False,
     workers: Annotated[int | None, typer.Option(help="Per model. [default: half the cores, 4 at most]")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    tokens: Annotated[
+        bool | None, typer.Option(help="Whether requests need one. [default: if --host is not this machine alone]")
+    ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for readiness.")] = 120.0,
 ) -> Document:
     """Serve every archive of the store with TorchServe; ready means that each answered its samples correctly."""
@@ -412,7 +415,7 @@ def serve(
         started.append(found)
         show.server(found)
 
-    options = {"host": host, "port": port, "workers": workers, "device": device, "timeout": timeout}
+    options = {"host": host, "port": port, "workers": workers, "device": device, "tokens": tokens, "timeout": timeout}
     if detach:
         ready(server.start(model_store, **options))  # type: ignore[arg-type]
         name, at = started[0].archives[0].name, str(started[0].port)

@@ -144,7 +144,8 @@ class Handler:
         body = self._render(answer)
         if len(body) > MAX_ANSWER:
             raise Rejection(
-                UNPROCESSABLE, f"the answer has {len(body):,} bytes, at most {MAX_ANSWER:,} are sent; ask for fewer rows"
+                UNPROCESSABLE,
+                f"the answer has {len(body):,} bytes, at most {MAX_ANSWER:,} are sent; ask for fewer rows",
             )
         return body
 
