@@ -73,6 +73,8 @@ class Settings:
     """How many requests may wait for one model; beyond, TorchServe answers 503."""
     gpus: int
     tokens: bool
+    deployable: bool
+    """Whether models can be loaded and unloaded later, by whoever may talk to the management port."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def properties(settings: Settings, archives: Sequence[Archive], store: Path) -> 
         "load_models": ",".join(archive.path.name for archive in archives),
         "models": json.dumps(models),
         "allowed_urls": f"file://{_quoted_pattern(str(store))}/[A-Za-z0-9_.-]+[.]mar",
-        "enable_model_api": "false",
+        "enable_model_api": str(settings.deployable).lower(),
         "install_py_dep_per_model": "false",
         "enable_envvars_config": "false",
         "disable_token_authorization": str(not settings.tokens).lower(),

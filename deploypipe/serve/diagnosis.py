@@ -12,7 +12,20 @@ _REFUSED = re.compile(r" - (?P<message>Failed to load model: .*)$")
 
 
 def worker_error(layout: Layout) -> str:
-    """The error with which a worker ended, as Python printed it: "ArchiveInvalid: …"; "" when there is none."""
+    """The error with which a worker ended, as Python printed it: "digits_1.0: ArchiveInvalid: …"; "" when there is
+    none."""
+    return telling(worker_errors(layout))
+
+
+def telling(errors: list[str]) -> str:
+    """The first of them that says what went wrong; "" when there is none."""
+    # After any ImportError TorchServe tries its own handlers too, and that second error hides the first.
+    own = [error for error in errors if "ts.torch_handler" not in error]
+    return (own or errors or [""])[0]
+
+
+def worker_errors(layout: Layout) -> list[str]:
+    """The errors with which workers ended, in their order."""
     errors = []
     in_traceback: set[str] = set()
     for line in _lines(layout.logs / "workers.log"):
@@ -26,9 +39,7 @@ def worker_error(layout: Layout) -> str:
             in_traceback.discard(model)
             name, _, text = message.partition(": ")
             errors.append(f"{model}: {name.rpartition('.')[2]}: {text}" if text else f"{model}: {name}")
-    # After any ImportError TorchServe tries its own handlers too, and that second error hides the first.
-    telling = [error for error in errors if "ts.torch_handler" not in error]
-    return (telling or errors or [""])[0]
+    return errors
 
 
 def server_error(layout: Layout) -> str:

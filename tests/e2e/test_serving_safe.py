@@ -18,7 +18,7 @@ from spoilt_archives import SPOILT, rewrite
 from support import Command
 
 from deploypipe.errors import ServingError
-from deploypipe.serve import Client, Server, configuration, processes, start, status, stop, tokens_of
+from deploypipe.serve import Client, Server, processes, start, status, stop, tokens_of
 from deploypipe.serve.archive import MANIFEST, read_archive
 from deploypipe.serve.network import connects, free_ports, is_loopback
 
@@ -54,7 +54,7 @@ def server(
     with pytest.MonkeyPatch.context() as patch:
         for name, value in SECRETS.items():
             patch.setenv(name, value)
-        started = start(read_only, port=0, folder=folder, workers=2, timeout=TIMEOUT)
+        started = start(read_only, port=0, folder=folder, workers=2, deployable=False, timeout=TIMEOUT)
     yield started
     stop(folder=folder)
 
@@ -143,14 +143,7 @@ def opened(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         entries[MANIFEST] = json.dumps(manifest).encode()
 
     rewrite(own / "greedy.mar", ask_for_a_package)
-    properties = configuration.properties
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            configuration,
-            "properties",
-            lambda *given: properties(*given).replace("enable_model_api=false", "enable_model_api=true"),
-        )
-        started = start(own, port=0, folder=folder, workers=1, timeout=TIMEOUT)
+    started = start(own, port=0, folder=folder, workers=1, deployable=True, timeout=TIMEOUT)
     yield started
     stop(folder=folder)
 
