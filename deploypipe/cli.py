@@ -411,6 +411,9 @@ def serve(
         float, typer.Option(help="Seconds: more requests than are answered within them get 503 at once.")
     ] = server.ANSWER_WITHIN,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    tokens: Annotated[
+        bool | None, typer.Option(help="Whether requests need one. [default: if --host is not this machine alone]")
+    ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for readiness.")] = 120.0,
     drain: DrainOption = server.DRAIN,
     deployable: Annotated[bool, typer.Option(help="Whether `deploypipe deploy` can load other archives later.")] = True,
@@ -423,7 +426,7 @@ def serve(
         show.server(found)
 
     options = {"host": host, "port": port, "workers": workers, "batch": batch, "answer_within": answer_within,
-               "device": device, "timeout": timeout, "deployable": deployable}  # fmt: skip
+               "device": device, "tokens": tokens, "timeout": timeout, "deployable": deployable}  # fmt: skip
     if detach:
         ready(server.start(model_store, **options))  # type: ignore[arg-type]
         name, at = started[0].archives[0].name, str(started[0].port)

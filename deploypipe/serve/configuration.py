@@ -11,10 +11,12 @@ from pathlib import Path
 from deploypipe.errors import ServingError
 from deploypipe.serve import exposition, slots
 from deploypipe.serve.archive import Archive
+from deploypipe.serve.handler import MAX_ANSWER
 from deploypipe.serve.java import Java
 
-MAX_BODY = 16 << 20
-"""Bytes of one request or response; TorchServe answers 413 beyond."""
+MAX_BODY = 4 << 20
+"""Bytes of one request; TorchServe answers 413 beyond. It copies a whole batch of them at once, which must fit twice
+into its memory (`-Xmx`, which bounds its buffers too)."""
 
 _KEPT_VARIABLES = (
     "PATH", "HOME", "USER", "LANG", "TZ", "SYSTEMROOT",
@@ -117,7 +119,7 @@ def properties(settings: Settings, archives: Sequence[Archive], store: Path) -> 
         "decode_input_request": "false",  # invalid JSON gets its own answer from the handler
         "ts_open_inference_protocol": "true",
         "max_request_size": MAX_BODY,
-        "max_response_size": MAX_BODY,
+        "max_response_size": MAX_ANSWER,
         "job_queue_size": settings.queue,
         "number_of_netty_threads": 1,
         "netty_client_threads": 1,
@@ -135,7 +137,7 @@ def command(java: Java, layout: Layout, scratch: Path) -> list[str | Path]:
         java.executable,
         "-XX:+UseSerialGC",
         "-Xms64m",
-        "-Xmx512m",
+        "-Xmx1g",
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:-UsePerfData",  # a file in the machine's shared temporary folder
         f"-Dmodel_server_home={home}",
