@@ -40,7 +40,9 @@ class Load:
             raise UsageError(f"{self} are none to measure with")
 
     def __str__(self) -> str:
-        return f"{self.connections} connections" if self.rate is None else f"{self.rate:g} arrivals/s"
+        if self.rate is not None:
+            return f"{self.rate:g} arrivals/s"
+        return f"{self.connections} connection{'s' if self.connections != 1 else ''}"
 
 
 @dataclass(frozen=True)
