@@ -169,7 +169,7 @@ def serving_times(found: ServingTimes) -> None:
     title = f"{found.model} {found.version} at {found.url}; milliseconds; cores: front end + workers"
     table = _table("load", rate, "p50", "p95", "p99", "max", "errors", "unsent", "cores", "memory", title=title)
     for done in found.measurements:
-        latency = [f"{value:.1f}" for value in dataclasses.astuple(done.latency)] if done.latency else ["–"] * 4
+        latency = [f"{value:.1f}" for value in dataclasses.astuple(done.latency)]
         errors = ", ".join(f"{kind}: {count:,}" for kind, count in done.errors.items()) or "0"
         table.add_row(
             str(done.load), f"{done.images_per_second:,.0f}", *latency, errors, f"{done.unsent:,}", *_usage(done.server)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from deploypipe.bench import Load, Measurement, ServingTimes, measure, write_serving
+from deploypipe.bench import Load, Measurement, ServingTimes, measure, parse_loads, write_serving
 from deploypipe.bench.generator import Request, _percentiles
 from deploypipe.bench.requests import requests_for
 from deploypipe.errors import ServingError, UsageError
@@ -105,7 +105,7 @@ def test_every_answer_that_is_not_right_is_counted_by_its_kind(kind: str, load: 
     assert done.sent == done.answered + done.errors[kind] and done.answered > 1
     # Half of them, but for those that the warm-up and the end cut off.
     assert abs(done.answered - done.errors[kind]) <= 8
-    assert done.latency and 0 < done.latency.p50 <= done.latency.p95 <= done.latency.p99 <= done.latency.max
+    assert 0 < done.latency.p50 <= done.latency.p95 <= done.latency.p99 <= done.latency.max
 
 
 @pytest.mark.parametrize("body", ['{"class": "7"}', "{}", "7", "[]", '{"predictions": [{"class": 7}, {"class": 7}]}'])
@@ -132,7 +132,7 @@ def test_a_stall_is_felt_by_all_who_come_meanwhile() -> None:
     """One slow answer of a second: in an open loop the requests of that second waited too."""
     with answering(lambda number: RIGHT, delay=lambda number: number == 30) as url:
         done = put(Load(rate=100), url, seconds=2)
-    assert done.sent == done.answered and done.latency is not None
+    assert done.sent == done.answered
     assert done.latency.max >= 900 and done.latency.p95 >= 300
 
 
@@ -159,10 +159,26 @@ def test_a_server_that_is_not_there_or_never_right_is_an_error() -> None:
         put(Load(rate=50), url)
 
 
-@pytest.mark.parametrize("wrong", [{}, {"connections": 1, "rate": 1}, {"connections": 0}, {"rate": -1.0}], ids=str)
+def test_loads_are_read_from_the_command_line() -> None:
+    assert parse_loads("1,64", "0.5") == [Load(connections=1), Load(connections=64), Load(rate=0.5)]
+    assert parse_loads(None, None) == []
+    for wrong in ("1,x", "1.5", "0", ","):
+        with pytest.raises(UsageError, match="load"):
+            parse_loads(wrong, None)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{}, {"connections": 1, "rate": 1}, {"connections": 0}, {"rate": float("nan")}], ids=str
+)
 def test_a_load_is_one_or_the_other(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         Load(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("url", "seconds"), [("https://127.0.0.1:1/x", 1.0), ("http://127.0.0.1:1/x", 0.0)])
+def test_what_it_cannot_do_is_refused(url: str, seconds: float) -> None:
+    with pytest.raises(UsageError, match=url):
+        put(Load(connections=1), url, seconds=seconds)
 
 
 def test_percentiles_are_by_nearest_rank() -> None:

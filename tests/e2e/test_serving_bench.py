@@ -63,4 +63,4 @@ def test_what_cannot_be_measured_is_refused_in_a_line(server: Server, store: Pat
         time_serving("http://127.0.0.1:9", "onnx", archive=classifier)
     for option in ("--connections", "--rate"):
         done = CliRunner().invoke(app, ["bench", "serve", option, "1,x"])
-        assert done.exit_code == 2 and f"{option} 1,x" in done.output
+        assert done.exit_code == 2 and "no loads to measure with" in done.output
