@@ -136,6 +136,13 @@ def test_a_stall_is_felt_by_all_who_come_meanwhile() -> None:
     assert done.latency.max >= 900 and done.latency.p95 >= 300
 
 
+def test_waiting_for_a_connection_is_part_of_the_latency() -> None:
+    with answering(lambda number: RIGHT, delay=lambda number: number == 300) as url:
+        done = put(Load(rate=3000), url, seconds=2)
+    assert done.sent == done.answered and done.delay.max > 300
+    assert all(getattr(done.latency, name) >= getattr(done.delay, name) for name in ("p50", "p95", "p99", "max"))
+
+
 def test_what_cannot_be_sent_is_told() -> None:
     with answering(lambda number: RIGHT if number < 600 else None) as url:
         done = put(Load(rate=3000), url, seconds=1.0, timeout=1.0)

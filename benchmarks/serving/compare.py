@@ -49,6 +49,8 @@ LOADS = {
     MANY: (Load(connections=64), 1),
     ARRAYS: (Load(connections=8), 64),
 }
+PATIENCE = 60.0
+"""Seconds until a request counts as not answered: who is slow is measured as slow."""
 GOALS = {
     # of whom: how many times their throughput at 64 connections
     "fastapi": 3.0,
@@ -191,10 +193,9 @@ def _put(
 ) -> Row:
     amount, together = LOADS[load]
     requests = requests_for(served.url, images, labels, together, wrap=PEERS[name].wrap)
+    times = {"seconds": asked.seconds, "warmup": asked.warmup, "timeout": PATIENCE}
     try:
-        return measure(
-            served.url, requests, amount, seconds=asked.seconds, warmup=asked.warmup, pid=served.pid
-        ).to_json()
+        return measure(served.url, requests, amount, **times, pid=served.pid).to_json()
     except ServingError as error:
         sys.exit(f"error: {name}, {load}: {error}")
 
