@@ -530,25 +530,21 @@ def bench_serve(
     url: UrlOption = SERVER,
     name: ServedName = None,
     connections: Annotated[
-        str | None,
-        typer.Option(help="Closed loops: each asks again when answered. [default: 1,8,64]"),
+        str | None, typer.Option(help="Closed loops: each asks again when answered. [default: 1,8,64]")
     ] = None,
     rate: Annotated[
-        str | None,
-        typer.Option(help="Open loops: arrivals a second. [default: 20 to 80 % of the best closed one]"),
+        str | None, typer.Option(help="Open loops: arrivals a second. [default: 20 to 80 % of the best closed one]")
     ] = None,
     seconds: Annotated[float, typer.Option(help="Of each load, after a second of warm-up.")] = 5.0,
     images_per_request: Annotated[int, typer.Option(help="1: a PNG a request; more: a NumPy array.")] = 1,
     mar: Annotated[Path | None, typer.Option(help="What is served, where `serve` did not start the server.")] = None,
-    out: Annotated[Path, typer.Option(help="The figures; a picture goes beside it.")] = Path("bench-serve.json"),
+    out: Annotated[Path, typer.Option(help="The figures; a picture goes beside it.")] = ROOT / "bench-serve.json",
 ) -> Document:
     """Latencies, throughput and errors of a server under load, and what it takes for it."""
-    loads = [bench.Load(connections=int(count)) for count in _numbers("--connections", connections)]
-    loads += [bench.Load(rate=arrivals) for arrivals in _numbers("--rate", rate)]
+    loads, archive = bench.parse_loads(connections, rate), read_archive(mar) if mar else None
     found = bench.time_serving(
-        url, name, loads, images_per_request=images_per_request, seconds=seconds,
-        archive=read_archive(mar) if mar else None, report=show.load_done,
-    )  # fmt: skip
+        url, name, loads, images_per_request=images_per_request, seconds=seconds, archive=archive, report=show.load_done
+    )
     document, picture = bench.write_serving(found, out)
     show.serving_times(found)
     show.note(f"Figures: {document}, picture: {picture}")
@@ -618,17 +614,6 @@ def _refuse(what: str, options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         if value is not None:
             raise UsageError(f"{name} is for {what}")
-
-
-def _numbers(option: str, text: str | None) -> list[float]:
-    """Of "1,8,64"; UsageError for what are no numbers above 0."""
-    try:
-        numbers = [float(part) for part in text.split(",")] if text is not None else []
-    except ValueError:
-        numbers = [0]
-    if any(number <= 0 or (option == "--connections" and number % 1) for number in numbers):
-        raise UsageError(f"{option} {text} are no numbers to measure with", f"Such as {option} 1,8,64.")
-    return numbers
 
 
 def _text(path: Path | None) -> str | None:

@@ -19,7 +19,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from deploypipe.bench import Measurement, Percentiles, SeedTime, ServingTimes, TrainingTimes, Usage
+from deploypipe.bench import Measurement, SeedTime, ServingTimes, TrainingTimes, Usage
 from deploypipe.evaluate import Metrics
 from deploypipe.export import Plan, Written
 from deploypipe.parity import Distance, Report
@@ -167,32 +167,23 @@ def load_done(found: Measurement) -> None:
 
 
 def serving_times(found: ServingTimes) -> None:
-    several = found.measurements[0].images_per_request > 1
-    table = _table("load", "requests/s", *(["images/s"] if several else []), "p50", "p95", "p99",
-                   "max, ms", "errors", "not sent", "front end", "workers", "memory",
-                   title=f"{found.model} {found.version} at {found.url}")  # fmt: skip
+    rate = "images/s" if found.measurements[0].images_per_request > 1 else "right/s"
+    title = f"{found.model} {found.version} at {found.url}; milliseconds; cores: front end + workers"
+    table = _table("load", rate, "p50", "p95", "p99", "max", "errors", "unsent", "cores", "memory", title=title)
     for done in found.measurements:
+        latency = [f"{value:.1f}" for value in dataclasses.astuple(done.latency)]
+        errors = ", ".join(f"{kind}: {count:,}" for kind, count in done.errors.items()) or "0"
         table.add_row(
-            str(done.load),
-            f"{done.requests_per_second:,.0f}",
-            *([f"{done.images_per_second:,.0f}"] if several else []),
-            *_latencies(done.latency),
-            ", ".join(f"{kind}: {count:,}" for kind, count in done.errors.items()) or "0",
-            f"{done.unsent:,}",
-            *_usage(done.server),
+            str(done.load), f"{done.images_per_second:,.0f}", *latency, errors, f"{done.unsent:,}", *_usage(done.server)
         )
     out.print(table)
 
 
-def _latencies(found: Percentiles | None) -> list[str]:
-    return [f"{value:.1f}" for value in dataclasses.astuple(found)] if found else ["–"] * 4
-
-
-def _usage(found: Usage | None) -> list[str]:
+def _usage(found: Usage | None) -> tuple[str, str]:
     """Of a server that runs elsewhere nothing is known."""
     if found is None:
-        return ["–"] * 3
-    return [f"{found.front_end_cores:.2f} cores", f"{found.worker_cores:.2f} cores", size_of(found.memory)]
+        return "–", "–"
+    return f"{found.front_end_cores:.2f} + {found.worker_cores:.2f}", size_of(found.memory)
 
 
 def result_of(metrics: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What the README names to measure with starts; `benchmarks/training/` has tests of its own."""
+"""What the README names to measure with starts; training's and serving's comparisons have tests of their own."""
 
 import subprocess
 import sys

@@ -31,7 +31,7 @@ class Digits:
 
     @bentoml.api(
         batchable=int(os.environ.get(BATCH, "64")) > 1,
-        max_batch_size=int(os.environ.get(BATCH, "64")),
+        max_batch_size=max(2, int(os.environ.get(BATCH, "64"))),  # 1 is not taken, batched or not
         max_latency_ms=int(os.environ.get(LATENCY, "1000")),
         route="/predictions/digits",
     )

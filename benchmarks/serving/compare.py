@@ -6,8 +6,9 @@
 
 Every server gets the same exported weights, the same images (28x28 PNG files, decoded by Pillow) and the same load, and
 answers with class, probability and probabilities; a wrong class is an error. Each round starts each of them once, one
-after the other, and puts three loads on it: 64 connections with one image a request, 1 connection, and 8 connections
+after the other, and puts three loads on it: 1 connection and 64 connections with one image a request, and 8 connections
 with 64 images a request (a `.npy` array). The load generator shares the cores with the server. Medians are over rounds.
+Requests per CPU second of the server tell more than requests per second where other programs take a share of the cores.
 With `--settings all` every setting of every peer is measured; else the first in `peers.py`, the best of those.
 
 The peers live in environments of their own, made from the `.txt` files beside this file. Results are in --out after
@@ -30,7 +31,7 @@ ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT), str(HERE.parent)]
 
 from comparison import Row, begun, cells, machine, spread  # noqa: E402
-from peers import ALONE, ALONE_SETTINGS, OURS, PEERS, STOCK, Sample, Served, interpreter, serving  # noqa: E402
+from peers import ALONE, ALONE_SETTINGS, OURS, PEERS, STOCK, Sample, Served, serving  # noqa: E402
 
 from deploypipe.bench import Load, measure  # noqa: E402
 from deploypipe.bench.requests import requests_for  # noqa: E402
@@ -43,11 +44,13 @@ SCHEMA = "deploypipe.benchmark.serving/1"
 IMAGES = 256
 MANY, ONE, ARRAYS = "64 connections", "1 connection", "64 images a request"
 LOADS = {
-    # name: load, images a request
-    MANY: (Load(connections=64), 1),
+    # name: load, images a request; the light one first: BentoML keeps waiting as long as under load
     ONE: (Load(connections=1), 1),
+    MANY: (Load(connections=64), 1),
     ARRAYS: (Load(connections=8), 64),
 }
+PATIENCE = 60.0
+"""Seconds until a request counts as not answered: who is slow is measured as slow."""
 GOALS = {
     # of whom: how many times their throughput at 64 connections
     "fastapi": 3.0,
@@ -190,16 +193,15 @@ def _put(
 ) -> Row:
     amount, together = LOADS[load]
     requests = requests_for(served.url, images, labels, together, wrap=PEERS[name].wrap)
+    times = {"seconds": asked.seconds, "warmup": asked.warmup, "timeout": PATIENCE}
     try:
-        return measure(
-            served.url, requests, amount, seconds=asked.seconds, warmup=asked.warmup, pid=served.pid
-        ).to_json()
+        return measure(served.url, requests, amount, **times, pid=served.pid).to_json()
     except ServingError as error:
         sys.exit(f"error: {name}, {load}: {error}")
 
 
 def _alone(setting: str, run: Run, asked: argparse.Namespace) -> Row:
-    program = [interpreter("fastapi_onnx", asked.environments), HERE / "onnxruntime_alone.py"]
+    program = [sys.executable, HERE / "onnxruntime_alone.py"]
     options = ["--model", run.exports / "model.onnx", "--seconds", str(asked.seconds), *ALONE_SETTINGS[setting]]
     done = subprocess.run([*program, *options], capture_output=True, text=True)
     if done.returncode:
@@ -246,6 +248,13 @@ def _summary(rows: Sequence[Row]) -> Row:
         "alone_p50_ms": over(ONE, "latency", "p50"),
         "images_per_second": over(ARRAYS, "images_per_second"),
         "server_cores": over(MANY, "server", "cores"),
+        "requests_per_cpu_second": spread(
+            [
+                row["loads"][MANY]["requests_per_second"] / row["loads"][MANY]["server"]["cores"]
+                for row in rows
+                if MANY in row["loads"] and row["loads"][MANY]["server"]["cores"]
+            ]
+        ),
         "generator_cores": over(MANY, "generator_cores"),
         "memory": over(MANY, "server", "memory"),
         "errors": errors,
@@ -282,8 +291,9 @@ def _report(document: Row) -> Iterator[str]:
            f"{settings['seconds']:g} s a load; load average before a server: {busy}")  # fmt: skip
     yield ""
     yield ("| server | setting | rounds | requests/s at 64 connections: median (min to max) | p50, ms | p99, ms "
-           "| 1 connection: p50, ms | images/s, 64 a request | server cores | memory, MB | errors |")  # fmt: skip
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+           "| 1 connection: p50, ms | images/s, 64 a request | server's cores "
+           "| requests per CPU second | memory, MB | errors |")  # fmt: skip
+    yield cells(["---"] * 12)
     for found in document["summary"]:
         name = found["server"]
         memory = found["memory"]
@@ -297,6 +307,7 @@ def _report(document: Row) -> Iterator[str]:
             _median(found["alone_p50_ms"], ".2f"),
             _spread(found["images_per_second"], ",.0f"),
             _median(found["server_cores"], ".2f"),
+            _median(found["requests_per_cpu_second"], ",.0f"),
             f"{memory['median'] / 1e6:,.0f}" if memory else "–",
             ", ".join(f"{kind}: {count}" for kind, count in found["errors"].items()) or "0",
         ])  # fmt: skip

@@ -68,8 +68,8 @@ PEERS = {
     "fastapi": Peer(
         "FastAPI + onnxruntime",
         {
-            "1 worker": (),
             "a worker a core": ("--workers", ALL),
+            "1 worker": (),
             "1 worker, a thread a core": ("--threads", ALL),
         },
         "fastapi_onnx",
@@ -77,11 +77,12 @@ PEERS = {
     "litserve": Peer(
         "LitServe + onnxruntime",
         {
-            "batch 64, 1 ms": (),
-            "batch 64, 1 ms, fast queue": ("--fast-queue",),
-            "batch 64, 1 ms, an API server a core": ("--api-servers", ALL),
-            "batch 64, 1 ms, a worker a core": ("--workers", ALL),
+            "batch 64, 5 ms, an API server a core": ("--delay-ms", "5", "--api-servers", ALL),
             "batch 64, 5 ms": ("--delay-ms", "5"),
+            "batch 64, 1 ms": (),
+            "batch 64, 1 ms, an API server a core": ("--api-servers", ALL),
+            "batch 64, 1 ms, fast queue": ("--fast-queue",),
+            "batch 64, 1 ms, a worker a core": ("--workers", ALL),
             "no batching": ("--batch", "1", "--delay-ms", "0"),
         },
         "litserve_onnx",
@@ -89,10 +90,10 @@ PEERS = {
     "bentoml": Peer(
         "BentoML + onnxruntime",
         {
+            "batch 64, 1 s, a worker a core": ("--workers", ALL),
             "batch 64, 1 s": (),
             "batch 64, 100 ms": ("--latency-ms", "100"),
             "batch 64, 10 s": ("--latency-ms", "10000"),
-            "batch 64, 1 s, a worker a core": ("--workers", ALL),
             "no batching": ("--batch", "1"),
             "no batching, a worker a core": ("--batch", "1", "--workers", ALL),
         },

@@ -7,6 +7,7 @@ from deploypipe.bench.serving import (
     Percentiles,
     ServingTimes,
     measure,
+    parse_loads,
     time_serving,
 )
 from deploypipe.bench.training import SeedTime, TrainingTimes, time_training
@@ -21,6 +22,7 @@ __all__ = [
     "TrainingTimes",
     "Usage",
     "measure",
+    "parse_loads",
     "time_serving",
     "time_training",
     "write_serving",

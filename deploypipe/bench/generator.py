@@ -15,6 +15,7 @@ import base64
 import gc
 import json
 import random
+import signal
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -363,6 +364,7 @@ def _percentiles(seconds: Sequence[float]) -> dict[str, float] | None:
 
 
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
     job = Job.from_json(json.load(sys.stdin))
     loop = ClosedLoop if job.rate is None else OpenLoop
     gc.freeze()

@@ -1,6 +1,7 @@
 """How fast a server answers: throughput, latencies and errors under load, and what the server takes for it."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from deploypipe.bench import generator
 from deploypipe.bench.generator import Job, Request
 from deploypipe.bench.requests import requests_for
 from deploypipe.bench.usage import Usage, UsageMeter
-from deploypipe.errors import ServingError, UsageError
+from deploypipe.errors import ServingError, UsageError, first_line
 from deploypipe.pipeline import png
 from deploypipe.serve.archive import Archive
 from deploypipe.serve.client import client_for
@@ -26,6 +27,9 @@ SHARES = (0.2, 0.4, 0.6, 0.8)
 """Arrival rates where none is given, of the most that closed loops reached."""
 
 
+_LOADS = "Give --connections 1,8,64 or --rate 100,200, for example."
+
+
 @dataclass(frozen=True)
 class Load:
     """A closed loop of so many `connections`, or an open one of so many requests a second (`rate`)."""
@@ -34,13 +38,27 @@ class Load:
     rate: float | None = None
 
     def __post_init__(self) -> None:
-        if (self.connections is None) == (self.rate is None):
-            raise UsageError("a load is either connections or a rate")
-        if (self.connections if self.rate is None else self.rate) <= 0:  # type: ignore[operator]
-            raise UsageError(f"{self} are none to measure with")
+        if (self.connections is None) == (self.rate is None) or not 0 < self.amount < math.inf:
+            raise UsageError(f"{self.connections} connections at a rate of {self.rate} are no load", _LOADS)
 
     def __str__(self) -> str:
-        return f"{self.connections} connections" if self.rate is None else f"{self.rate:g} arrivals/s"
+        if self.rate is not None:
+            return f"{self.rate:g} arrivals/s"
+        return f"{self.connections} connection{'s' if self.connections != 1 else ''}"
+
+    @property
+    def amount(self) -> float:
+        return (self.connections if self.rate is None else self.rate) or 0
+
+
+def parse_loads(connections: str | None, rate: str | None) -> list[Load]:
+    """Closed loops of "1,8,64" connections, then open ones at "100,200" requests a second. UsageError for what are no
+    such numbers."""
+    try:
+        closed = [Load(connections=int(count)) for count in (connections or "").split(",") if connections]
+        return closed + [Load(rate=float(arrivals)) for arrivals in (rate or "").split(",") if rate]
+    except ValueError as cause:
+        raise UsageError(f"no loads to measure with: {first_line(cause)}", _LOADS) from cause
 
 
 @dataclass(frozen=True)
@@ -66,9 +84,9 @@ class Measurement:
     """Due in these seconds, and never sent: all connections were taken."""
     errors: dict[str, int]
     """By HTTP status; "timeout", "connection" (refused, or cut before the answer), "wrong answer", "not HTTP"."""
-    latency: Percentiles | None
+    latency: Percentiles
     """Of the right answers: of a closed loop from sending, of an open one from when the request was due."""
-    delay: Percentiles | None
+    delay: Percentiles
     """From when a request was due to when it was sent: what of the latency is the generator's or the pool's."""
     generator_cores: float
     server: Usage | None
@@ -165,6 +183,10 @@ def measure(
     """Put `load` on the server at `url` from a process of its own. `pid`: the server's first process, where it runs
     here. ServingError when no answer is right."""
     address = httpx.URL(url)
+    if address.scheme != "http" or not 0 < seconds < math.inf:
+        raise UsageError(
+            f"no load for {seconds:g} seconds on {url}", "Give a time above 0 and a plain http:// address."
+        )
     job = Job(address.host, address.port or 80, tuple(requests), load.connections, load.rate, seconds, warmup, timeout)
     # -P: the files beside it are no modules of its own.
     argv = [sys.executable, "-P", generator.__file__]
@@ -195,12 +217,8 @@ def measure(
         answered=found["answered"],
         unsent=found["unsent"],
         errors=found["errors"],
-        latency=_percentiles(found["latency_ms"]),
-        delay=_percentiles(found["delay_ms"]),
+        latency=Percentiles(**found["latency_ms"]),
+        delay=Percentiles(**found["delay_ms"]),
         generator_cores=found["generator_cores"],
         server=usage,
     )
-
-
-def _percentiles(found: dict[str, float] | None) -> Percentiles | None:
-    return Percentiles(**found) if found else None
