@@ -95,9 +95,21 @@ def start(
             free = free_ports(7)
             chosen = port or free[6]
             settings = Settings(
-                host, chosen, free[0], free[1], free[5], (free[2], free[3]), free[4],
-                workers, batch, delay_ms, queue, gpus, tokens, deployable,
-            )  # fmt: skip
+                host=host,
+                port=chosen,
+                management_port=free[0],
+                metrics_port=free[1],
+                front_end_metrics_port=free[2],
+                grpc_ports=(free[3], free[4]),
+                worker_port=free[5],
+                workers=workers,
+                batch=batch,
+                delay_ms=delay_ms,
+                queue=queue,
+                gpus=gpus,
+                tokens=tokens,
+                deployable=deployable,
+            )
             layout = Layout((folder or default_folder(chosen)).resolve())
             with contextlib.suppress(_PortLost), locked(layout.folder):
                 return _start(layout, settings, store, archives, java, noted, time.monotonic() + timeout, timeout)

@@ -148,7 +148,10 @@ def test_workers_see_no_secrets(tmp_path: Path) -> None:
         "PYTHONPATH": "/y",
         "CUDA_VISIBLE_DEVICES": "1",
     }
-    settings = Settings("127.0.0.1", 1, 2, 3, 4, (5, 6), 7, 1, 64, 1, 1000, 0, False)
+    settings = Settings(
+        host="127.0.0.1", port=1, management_port=2, metrics_port=3, front_end_metrics_port=4, grpc_ports=(5, 6),
+        worker_port=7, workers=1, batch=64, delay_ms=1, queue=1000, gpus=0, tokens=False, deployable=True,
+    )  # fmt: skip
     seen = environment(settings, Layout(tmp_path), tmp_path / "tmp", source)
     assert not {"AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "PYTHONPATH"} & set(seen)
     assert (seen["PATH"], seen["CUDA_VISIBLE_DEVICES"]) == ("/bin", "1")
