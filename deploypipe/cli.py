@@ -26,9 +26,9 @@ from deploypipe.formats import FORMATS
 from deploypipe.models import MODELS
 from deploypipe.parity import parse_overrides
 from deploypipe.runs import ROOT, Run, open_run, run_of
-from deploypipe.serve import server
+from deploypipe.serve import deployment, readiness, server
 from deploypipe.serve.client import client_for
-from deploypipe.serve.record import Server
+from deploypipe.serve.record import PORT, Server
 from deploypipe.train import TrainConfig, configure
 from deploypipe.training import distributed
 from deploypipe.training.optim import RATES, SCHEDULES
@@ -68,6 +68,7 @@ SetOption = Annotated[
 ]
 StoreOption = Annotated[Path, typer.Option(help="Folder of the archives.")]
 PortOption = Annotated[int, typer.Option(help="Port of the predictions.")]
+DrainOption = Annotated[float, typer.Option(help="Seconds for what was accepted to be answered when it is stopped.")]
 STORE = Path("model_store")
 CommandLineError: Any = typer.BadParameter.__mro__[2]
 """What typer raises when it cannot parse the command line (click's ClickException, which typer does not export)."""
@@ -399,11 +400,16 @@ def package(
 def serve(
     model_store: StoreOption = STORE,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: PortOption = server.PORT,
+    port: PortOption = PORT,
     detach: Annotated[bool, typer.Option("--detach", help="Return when ready; else stay until Ctrl-C.")] = False,
     workers: Annotated[int | None, typer.Option(help="Per model. [default: half the cores, 4 at most]")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    tokens: Annotated[
+        bool | None, typer.Option(help="Whether requests need one. [default: if --host is not this machine alone]")
+    ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for readiness.")] = 120.0,
+    drain: DrainOption = server.DRAIN,
+    deployable: Annotated[bool, typer.Option(help="Whether `deploypipe deploy` can load other archives later.")] = True,
 ) -> Document:
     """Serve every archive of the store with TorchServe; ready means that each answered its samples correctly."""
     started: list[Server] = []
@@ -412,43 +418,24 @@ def serve(
         started.append(found)
         show.server(found)
 
-    options = {"host": host, "port": port, "workers": workers, "device": device, "timeout": timeout}
+    options = {"host": host, "port": port, "workers": workers, "device": device, "tokens": tokens, "timeout": timeout,
+               "deployable": deployable}  # fmt: skip
     if detach:
         ready(server.start(model_store, **options))  # type: ignore[arg-type]
         name, at = started[0].archives[0].name, str(started[0].port)
         show.next_commands(["predict", "--url", started[0].url, "--name", name, "digit.png"], ["stop", "--port", at])
     else:
         show.note("Serving until Ctrl-C.")
-        server.serve_foreground(model_store, ready, **options)
+        server.serve_foreground(model_store, ready, drain=drain, **options)
     return {"url": started[0].url, "metrics_url": started[0].metrics_url, "pid": started[0].pid,
             "folder": str(started[0].folder),
             "models": [pipeline.facts_of(archive) for archive in started[0].archives]}  # fmt: skip
 
 
 @verb
-def stop(port: PortOption = server.PORT) -> Document:
-    """End the server that `serve` started, and everything it started."""
-    stopped = server.stop(port)
-    show.out.print(f"stopped {stopped.url} (process {stopped.pid})")
-    return {"url": stopped.url, "pid": stopped.pid}
-
-
-@verb
-def status(port: PortOption = server.PORT) -> Document:
-    """What the server on this port serves, and whether it answers its samples correctly; exit 8 when it does not."""
-    found = server.status(port)
-    if found.models:
-        show.status(found)
-    if not found.ready:
-        raise ServingError(f"port {port}: {found.message}", "Start a server with `deploypipe serve`.")
-    return {"state": found.state, "metrics_url": found.server and found.server.metrics_url,
-            "models": [dataclasses.asdict(model) for model in found.models]}  # fmt: skip
-
-
-@verb
 def predict(
     files: Annotated[list[Path], typer.Argument(help="Images, or JSON requests for other models.")],
-    url: Annotated[str, typer.Option(help="The server.")] = f"http://127.0.0.1:{server.PORT}",
+    url: Annotated[str, typer.Option(help="The server.")] = f"http://127.0.0.1:{PORT}",
     name: Annotated[str | None, typer.Option(help="Model name. [default: the one that `serve` serves there]")] = None,
 ) -> Document:
     """Send images (or JSON requests) to a server and show what it makes of them."""
@@ -457,6 +444,56 @@ def predict(
     found = [{"file": str(file), **answer} for file, answer in zip(files, answers, strict=True)]
     show.predictions(found)
     return {"predictions": found, "exit_code": next((a["exit_code"] for a in answers if "exit_code" in a), 0)}
+
+
+@verb
+def status(port: PortOption = PORT) -> Document:
+    """What the server on this port serves, and whether it answers its samples correctly; exit 8 when it does not."""
+    found = _ready(port, show.status)
+    return {"state": found.state, "message": found.message,
+            "metrics_url": found.server and found.server.metrics_url,
+            "models": [dataclasses.asdict(model) for model in found.models]}  # fmt: skip
+
+
+@verb
+def ready(port: PortOption = PORT) -> Document:
+    """Exit 0 when the server answers its samples correctly, else 8, without a word: for a container's probe."""
+    _ready(port)
+    return {"ready": True}
+
+
+def _ready(port: int, see: Callable[[readiness.Status], None] = lambda found: None) -> readiness.Status:
+    found = readiness.status(port)
+    see(found)
+    if not found.ready:
+        raise ServingError(f"port {port}: {found.message}", "Start a server with `deploypipe serve`.")
+    return found
+
+
+@verb
+def deploy(
+    archive: Annotated[Path, typer.Argument(help="A .mar file, or the name of one in the server's model store.")],
+    port: PortOption = PORT,
+    keep: Annotated[bool, typer.Option("--keep", help="Serve the version that it replaces, too.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to load it.")] = 120.0,
+    drain: Annotated[float, typer.Option(help="Seconds for the replaced version to finish.")] = 60.0,
+) -> Document:
+    """Load an archive into the running server, prove it, make it the default, and unload the version before it."""
+    done = deployment.deploy(archive, port, keep=keep, timeout=timeout, drain=drain)
+    show.deployment(done)
+    at = [] if port == PORT else ["--port", str(port)]
+    show.next_commands(["status", *at])
+    return {**pipeline.facts_of(done.archive), "state": done.state, "previous": done.previous, "removed": done.removed}
+
+
+@verb
+def stop(port: PortOption = PORT, drain: DrainOption = server.DRAIN) -> Document:
+    """End the server that `serve` started, and everything it started, once what it accepted is answered."""
+    done = server.stop(port, drain=drain)
+    show.out.print(f"stopped {done.server.url} (process {done.server.pid})")
+    if not done.drained:
+        show.warn("requests that were under way may have been cut off")
+    return {"url": done.server.url, "pid": done.server.pid, "drained": done.drained}
 
 
 @functools.partial(verb, within=benches, name="train")

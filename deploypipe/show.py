@@ -5,6 +5,7 @@ import math
 import shlex
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -23,8 +24,9 @@ from deploypipe.export import Plan, Written
 from deploypipe.parity import Distance, Report
 from deploypipe.pipeline import Summary
 from deploypipe.runs import Run
+from deploypipe.serve.deployment import Deployment
+from deploypipe.serve.readiness import Status
 from deploypipe.serve.record import Server
-from deploypipe.serve.server import Status
 from deploypipe.train import Finding, Progress
 from deploypipe.train import Report as Listener
 
@@ -311,6 +313,30 @@ def predictions(found: Sequence[Mapping[str, Any]]) -> None:
 
 
 def status(found: Status) -> None:
-    rows = [(model.name, model.version, f"{model.workers} of {model.workers_wanted}", model.problem or "correct")
-            for model in found.models]  # fmt: skip
-    listing(("model", "version", "workers", "answers"), rows)
+    if found.models:
+        several = Counter(model.name for model in found.models)
+        rows = [(model.name, _version(model.version, model.default and several[model.name] > 1),
+                 f"{model.workers} of {model.workers_wanted}", model.problem or "correct")
+                for model in found.models]  # fmt: skip
+        listing(("model", "version", "workers", "answers"), rows)
+    if found.ready:
+        note(found.message)
+
+
+def deployment(done: Deployment) -> None:
+    name, version, previous = done.archive.name, done.archive.version, done.previous
+    served = [archive.version for archive in done.server.archives if archive.name == name]
+    listing(
+        ("model", "version", "predictions"),
+        [(name, _version(each, each == version), f"{done.server.url}/predictions/{name}/{each}") for each in served],
+    )
+    if done.state == "unchanged":
+        note(f"{name} {version} was the default already.")
+    elif previous is None:
+        note(f"{name} {version} is served.")
+    else:
+        note(f"{name} {version} is the default; {previous} {'is unloaded' if done.removed else 'is still served'}.")
+
+
+def _version(version: str, default: bool) -> str:
+    return f"{version} (default)" if default else version

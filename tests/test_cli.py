@@ -14,8 +14,8 @@ from deploypipe import cli
 from deploypipe.cli import app
 from deploypipe.runs import Run
 
-VERBS = ["run", "train", "evaluate", "export", "verify", "package", "serve", "stop", "status", "predict", "models",
-         "datasets", "formats", "doctor"]  # fmt: skip
+VERBS = ["run", "train", "evaluate", "export", "verify", "package", "serve", "predict", "status", "ready", "deploy",
+         "stop", "models", "datasets", "formats", "doctor"]  # fmt: skip
 
 NET = """
 import torch
@@ -147,6 +147,8 @@ OWN = ("--model", "net.py:Net", "--example", "net.py:inputs")
         (broken_archive, ["serve", "--model-store", "store"], 8, "cnn.mar cannot be served"),
         (None, ["stop", "--port", "1"], 8, "no server was started with port 1"),
         (None, ["status", "--port", "1"], 8, "no server was started here"),
+        (None, ["ready", "--port", "1"], 8, "no server was started here"),
+        (None, ["deploy", "cnn-1.0.mar", "--port", "1"], 8, "no server runs with port 1"),
         (None, ["predict", "net.py"], 2, "which model of http://127.0.0.1:8080?"),
         (None, ["predict", "net.py", "--name", "cnn", "--url", "http://127.0.0.1:1"], 8, "no server at http://127.0.0.1:1"),
         (None, ["predict", "gone.png", "--name", "cnn"], 3, "gone.png cannot be read: No such file"),

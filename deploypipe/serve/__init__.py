@@ -3,6 +3,7 @@
     archive = package(Path("model.onnx"), "digits", store=Path("model_store"))
     server = start(Path("model_store"))
     predictions = Client(server.url, "digits").predict([Path("seven.png")])
+    deploy(Path("digits-2.0.mar"))
     stop()
 
 `handler.py` and what it imports (`images.py`, `requests.py`, `tensors.py`, `rejection.py`, `metrics.py`, `slots.py`,
@@ -11,19 +12,23 @@
 
 from deploypipe.serve.archive import Archive, package, read_archive
 from deploypipe.serve.client import Client, Prediction
+from deploypipe.serve.deployment import Deployment, deploy
 from deploypipe.serve.java import Java, find_java
-from deploypipe.serve.readiness import ModelStatus
+from deploypipe.serve.readiness import ModelStatus, Status, status
 from deploypipe.serve.record import Server, tokens_of
-from deploypipe.serve.server import Status, serve_foreground, start, status, stop
+from deploypipe.serve.server import Stopped, serve_foreground, start, stop
 
 __all__ = [
     "Archive",
     "Client",
+    "Deployment",
     "Java",
     "ModelStatus",
     "Prediction",
     "Server",
     "Status",
+    "Stopped",
+    "deploy",
     "find_java",
     "package",
     "read_archive",

@@ -1,5 +1,6 @@
 """Ask a server: images to predictions, tensors to tensors, and errors that say what to do."""
 
+import contextlib
 import io
 import ipaddress
 import json
@@ -8,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,14 +20,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deploypipe.errors import DataError, ServingError, UsageError, first_line
+from deploypipe.errors import DataError, DeploypipeError, ServingError, UsageError, first_line
+from deploypipe.serve.management import Management
 from deploypipe.serve.record import started_here, tokens_of
 from deploypipe.serve.rejection import Rejection
 from deploypipe.serve.tensors import from_protocol, to_protocol
 from deploypipe.signature import TensorSpec
 
-RETRIES = 5
-_FIRST_PAUSE = 0.05
+PATIENCE = 10.0
+"""Seconds that a request spends waiting between attempts, at most; a worker that died is back within five."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _AT_ONCE = 16
 """Requests under way together, so that the server can batch them."""
 
@@ -56,9 +60,10 @@ class Refused(ServingError):
 class Client:
     """One model of one server. Usable from several threads, and as a context manager.
 
-    A request that the server has no room for, or that a dying worker lost, is sent again, a few times, after pauses
-    that grow and vary; one that is not answered within `timeout` seconds is sent once more. ServingError when there is
-    no server, no such model, or the request is refused.
+    A request that the server has no room for, or that a dying worker lost, is sent again, after pauses that grow and
+    vary, or that the answer asks for (`Retry-After`), as long as they add up to no more than `patience` seconds; one
+    that is not answered within `timeout` seconds is sent once more. ServingError when there is no server, no such
+    model, or the request is refused.
     """
 
     def __init__(
@@ -67,12 +72,15 @@ class Client:
         name: str = "mnist",
         timeout: float = 15.0,
         *,
+        patience: float = PATIENCE,
         version: str | None = None,
         token: str | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self.name = name
         self.timeout = timeout
+        self.patience = patience
+        self._version = version
         self._path = f"{self.url}/predictions/{name}" + (f"/{version}" if version else "")
         headers = {"authorization": f"Bearer {token}"} if token else {}
         try:
@@ -130,50 +138,83 @@ class Client:
         return {spec.name: output for spec, output in zip(specs, outputs, strict=True)}
 
     def _post(self, body: bytes, content_type: str, what: str = "") -> dict[str, Any]:
-        silent = False
-        for attempt in range(RETRIES + 1):
+        silent, waited, attempts = False, 0.0, 0
+        while True:
+            attempts += 1
+            response: httpx.Response | None = None
             try:
                 response = self._http.post(self._path, content=body, headers={"content-type": content_type})
             except httpx.ConnectError as cause:
                 raise ServingError(f"no server at {self.url}", "Start it with `deploypipe serve`.") from cause
             except httpx.ReadTimeout as cause:
                 # TorchServe forgets a request that it was just putting into a batch when the worker dies.
-                problem = ServingError(f"{self._path} did not answer within {self.timeout:g} s")
+                problem = f"{self._path} did not answer within {self.timeout:g} s"
                 if silent:
-                    raise problem from cause
+                    raise ServingError(problem) from cause
                 silent = True
             except (httpx.NetworkError, httpx.RemoteProtocolError) as cause:
                 # The connection was cut, maybe with the answer on its way; asking twice changes nothing.
-                problem = ServingError(f"{self._path} cut the connection: {first_line(cause)}")
+                problem = f"{self._path} cut the connection: {first_line(cause)}"
             except (httpx.HTTPError, httpx.InvalidURL) as cause:
                 raise ServingError(f"{self._path} cannot be asked: {first_line(cause)}") from cause
-            else:
-                if response.status_code == 200:
-                    return _object(response, self._path)
-                problem = self._problem(response, what)
-                if not _passing(response):
-                    raise problem
-            if attempt < RETRIES:
-                time.sleep(_FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))
-        raise ServingError(f"{problem.message} (asked {RETRIES + 1} times)", problem.remedy)
+            if response is not None and response.status_code == 200:
+                return _object(response, self._path)
+            if response is not None and not _passing(response):
+                raise self._refusal(response, what)
+            varied = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (attempts - 1)) * random.uniform(0.5, 1.5)
+            pause = max(varied, _retry_after(response) if response is not None else 0.0)
+            if waited + pause > self.patience:
+                error = ServingError(problem) if response is None else self._refusal(response, what)
+                asked = f"asked {attempts} times, waited {waited:.1f} s in all"
+                longer = f"; it asks for {pause:.0f} s more" if pause > varied else ""
+                raise ServingError(f"{error.message} ({asked}{longer})", error.remedy)
+            time.sleep(pause)
+            waited += pause
 
-    def _problem(self, response: httpx.Response, what: str) -> ServingError:
+    def _refusal(self, response: httpx.Response, what: str) -> ServingError:
         status, text = response.status_code, _message(response)
         if status == 503 and "no worker" in text:
-            # TorchServe says "no worker is available" when its queue is full, too.
-            return ServingError(
-                f"{self.url} has no room or no worker for {self.name!r} at the moment", "Try again later."
-            )
+            return ServingError(*self._turned_away())
         if status == 404:
             return ServingError(f"{self.url} serves no model {self._path.partition('/predictions/')[2]!r}: {text}")
         refused = "refuses " + what if what else "refuses the request"
         error = Refused if _by_handler(response) else ServingError
         return error(f"{self.url} {refused} (HTTP {status}): {text}")
 
+    def _turned_away(self) -> tuple[str, str]:
+        """What is wrong and what to do. TorchServe says "no worker" when its queue is full, too; of a server that was
+        started here it is known which."""
+        loaded = None
+        with contextlib.suppress(httpx.HTTPError, DeploypipeError):
+            if here := started_here(self.url):
+                with Management(here, timeout=2) as management:
+                    version = self._version or management.default(self.name) or ""
+                    loaded = management.loaded(self.name, version)
+        if loaded is None:
+            return f"{self.url} is overloaded, or has no worker for {self.name!r}", "Try again later."
+        if loaded.workers:
+            return (
+                f"{self.url} is overloaded: the queue of {self.name!r} is full",
+                "Ask less at once, or serve with more --workers.",
+            )
+        if loaded.workers_wanted:
+            return f"{self.url} has no worker up for {self.name!r}", "`deploypipe status` says more."
+        return f"{self.url} takes no new requests: it is being stopped", "Ask another server."
+
 
 def _passing(response: httpx.Response) -> bool:
-    """A full queue, a worker not back yet, or one that died with the request in its hands."""
-    return response.status_code == 503 or (response.status_code >= 500 and "Worker died" in response.text)
+    """A full queue, a worker not back yet, one that died with the request in its hands, or a proxy's limit."""
+    return response.status_code in (429, 503) or (response.status_code >= 500 and "Worker died" in response.text)
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Seconds that a proxy asks to wait, as a number or until a date; 0 where it does not say."""
+    value = response.headers.get("retry-after", "").strip()
+    if value.isdecimal():
+        return float(value)
+    with contextlib.suppress(ValueError):
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    return 0.0
 
 
 def _by_handler(response: httpx.Response) -> bool:

@@ -11,10 +11,12 @@ from pathlib import Path
 from deploypipe.errors import ServingError
 from deploypipe.serve import exposition, slots
 from deploypipe.serve.archive import Archive
+from deploypipe.serve.handler import MAX_ANSWER
 from deploypipe.serve.java import Java
 
-MAX_BODY = 16 << 20
-"""Bytes of one request or response; TorchServe answers 413 beyond."""
+MAX_BODY = 4 << 20
+"""Bytes of one request; TorchServe answers 413 beyond. It copies a whole batch of them at once, which must fit twice
+into its memory (`-Xmx`, which bounds its buffers too)."""
 
 _KEPT_VARIABLES = (
     "PATH", "HOME", "USER", "LANG", "TZ", "SYSTEMROOT",
@@ -48,6 +50,8 @@ class Settings:
     """How many requests may wait for one model; beyond, TorchServe answers 503."""
     gpus: int
     tokens: bool
+    deployable: bool
+    """Whether models can be loaded and unloaded later, by whoever may talk to the management port."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def properties(settings: Settings, archives: Sequence[Archive], store: Path) -> 
         "load_models": ",".join(archive.path.name for archive in archives),
         "models": json.dumps(models),
         "allowed_urls": f"file://{_quoted_pattern(str(store))}/[A-Za-z0-9_.-]+[.]mar",
-        "enable_model_api": "false",
+        "enable_model_api": str(settings.deployable).lower(),
         "install_py_dep_per_model": "false",
         "enable_envvars_config": "false",
         "disable_token_authorization": str(not settings.tokens).lower(),
@@ -115,7 +119,7 @@ def properties(settings: Settings, archives: Sequence[Archive], store: Path) -> 
         "decode_input_request": "false",  # invalid JSON gets its own answer from the handler
         "ts_open_inference_protocol": "true",
         "max_request_size": MAX_BODY,
-        "max_response_size": MAX_BODY,
+        "max_response_size": MAX_ANSWER,
         "job_queue_size": settings.queue,
         "number_of_netty_threads": 1,
         "netty_client_threads": 1,
@@ -133,7 +137,7 @@ def command(java: Java, layout: Layout, scratch: Path) -> list[str | Path]:
         java.executable,
         "-XX:+UseSerialGC",
         "-Xms64m",
-        "-Xmx512m",
+        "-Xmx1g",
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:-UsePerfData",  # a file in the machine's shared temporary folder
         f"-Dmodel_server_home={home}",

@@ -34,6 +34,10 @@ FAILED_REQUEST = "a request failed"
 
 Read = Callable[[Path, str, int | None], Runner]
 Failure = Rejection | Exception
+
+MAX_ANSWER = 16 << 20
+"""Bytes of one answer: TorchServe takes a larger one for a broken worker, and ends it."""
+
 Run = Sequence[Tensor]
 """The outputs of one run of the artifact, in the signature's order."""
 
@@ -147,7 +151,7 @@ class Handler:
         bodies: list[bytes] = []
         outcomes: list[Outcome] = []
         for i, answer in enumerate(answers):
-            body = answer if isinstance(answer, Exception) else self._each(self._render, answer)
+            body = answer if isinstance(answer, Exception) else self._each(self._body, answer)
             status, error = 200, ""
             if isinstance(body, Exception):
                 status, error, message = 500, type(body).__name__, "the server failed on this request; its log says why"
@@ -159,6 +163,15 @@ class Handler:
             bodies.append(body)
             outcomes.append((status, error))
         return bodies, outcomes
+
+    def _body(self, answer: tuple[Request, list[Run]]) -> bytes:
+        body = self._render(answer)
+        if len(body) > MAX_ANSWER:
+            raise Rejection(
+                UNPROCESSABLE,
+                f"the answer has {len(body):,} bytes, at most {MAX_ANSWER:,} are sent; ask for fewer rows",
+            )
+        return body
 
     def _render(self, answer: tuple[Request, list[Run]]) -> bytes:
         request, runs = answer

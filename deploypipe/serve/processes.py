@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -65,6 +65,17 @@ def members(pid: int, created: float) -> list[psutil.Process]:
             if ours and process.create_time() >= created and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
+
+
+def activity(found: Iterable[psutil.Process]) -> tuple[float, bool]:
+    """The CPU seconds that they used so far, and whether one of them runs, or waits to, at this moment."""
+    used, running = 0.0, False
+    for process in found:
+        with contextlib.suppress(psutil.Error):
+            times = process.cpu_times()
+            used += times.user + times.system
+            running |= process.status() == psutil.STATUS_RUNNING
+    return used, running
 
 
 def end(pid: int, created: float, grace: float) -> None:

@@ -4,14 +4,18 @@ TorchServe's `/ping` is healthy while workers crash-loop, and the management API
 neither is trusted alone.
 """
 
+import contextlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
 from deploypipe.errors import first_line
+from deploypipe.serve import processes
 from deploypipe.serve.archive import Archive
+from deploypipe.serve.management import Management
+from deploypipe.serve.record import PORT, Server, authorization, default_folder, recorded
 from deploypipe.serve.rejection import Rejection
 from deploypipe.serve.tensors import disagreement, from_protocol, to_protocol
 
@@ -25,49 +29,77 @@ class ModelStatus:
     workers_wanted: int
     problem: str
     """Why the model is not ready; "" when it is."""
+    default: bool = False
+    """Requests that name no version get this one's answers."""
 
     @property
     def ready(self) -> bool:
         return not self.problem
 
 
-def check(archive: Archive, url: str, management_url: str, tokens: Mapping[str, str], timeout: float) -> ModelStatus:
+@dataclass(frozen=True)
+class Status:
+    state: str
+    """"running"; "killed": it ended and nobody stopped it; "stopped": there is none."""
+    server: Server | None
+    models: tuple[ModelStatus, ...]
+    message: str
+
+    @property
+    def ready(self) -> bool:
+        return self.state == "running" and bool(self.models) and all(model.ready for model in self.models)
+
+
+def status(port: int = PORT, *, folder: Path | None = None, timeout: float = 10.0) -> Status:
+    """What runs, and whether each model still answers its packaged samples, asked anew."""
+    server = recorded((folder or default_folder(port)).resolve())
+    if server is None:
+        return Status("stopped", None, (), "no server was started here")
+    if not processes.alive(server.pid, server.created):
+        return Status(
+            "killed", server, (), f"the server (pid {server.pid}) is gone and nobody stopped it: killed, or crashed"
+        )
+    models = tuple(check(archive, server, timeout) for archive in server.archives)
+    bad = [f"{model.name} {model.version}: {model.problem}" for model in models if not model.ready]
+    if bad:
+        return Status("running", server, models, "; ".join(bad))
+    message = f"ready at {server.url}"
+    for left in _unrecorded(server):
+        message += f"; {left} is loaded too, by a deployment that goes on or was cut off"
+    return Status("running", server, models, message)
+
+
+def check(archive: Archive, server: Server, timeout: float) -> ModelStatus:
     """Ask for the model's workers, and for its answer to its own sample."""
-    loaded, wanted, problem = 0, 0, ""
+    loaded, wanted, problem, default = 0, 0, "", False
     try:
-        loaded, wanted = _workers(archive, management_url, tokens, timeout)
-        if wanted == 0 or loaded < wanted:
-            problem = f"{loaded} of {wanted} workers are loaded"
+        with Management(server, timeout) as management:
+            found = management.loaded(archive.name, archive.version)
+            default = management.default(archive.name) == archive.version
+        if found is None:
+            problem = "it is not loaded"
         else:
-            problem = _sample_problem(archive, url, tokens, timeout)
+            loaded, wanted = found.workers, found.workers_wanted
+            if wanted == 0:
+                problem = "it takes no new requests: the server is being stopped"
+            elif loaded < wanted:
+                problem = f"{loaded} of {wanted} workers are loaded"
+            else:
+                problem = _sample_problem(archive, server, timeout)
     except httpx.TimeoutException:
         problem = f"no answer within {timeout:g} s"
     except httpx.HTTPError as cause:
         problem = first_line(cause)
-    return ModelStatus(archive.name, archive.version, loaded, wanted, problem)
+    return ModelStatus(archive.name, archive.version, loaded, wanted, problem, default)
 
 
-def _workers(archive: Archive, url: str, tokens: Mapping[str, str], timeout: float) -> tuple[int, int]:
-    response = httpx.get(
-        f"{url}/models/{archive.name}/{archive.version}",
-        headers=_authorization(tokens, "management"),
-        timeout=timeout,
-        trust_env=False,
-    )
-    if response.status_code != 200:
-        return 0, 0
-    (described,) = response.json()
-    loaded = sum(worker["status"] == "READY" for worker in described["workers"])
-    return loaded, int(described["minWorkers"])
-
-
-def _sample_problem(archive: Archive, url: str, tokens: Mapping[str, str], timeout: float) -> str:
+def _sample_problem(archive: Archive, server: Server, timeout: float) -> str:
     signature, sample = archive.signature, archive.sample
     inputs = [to_protocol(spec.name, value) for spec, value in zip(signature.inputs, sample.inputs, strict=True)]
     response = httpx.post(
-        f"{url}/predictions/{archive.name}/{archive.version}",
+        f"{server.url}/predictions/{archive.name}/{archive.version}",
         content=json.dumps({"inputs": inputs}),
-        headers={"content-type": "application/json", **_authorization(tokens, "inference")},
+        headers={"content-type": "application/json", **authorization(server, "inference")},
         timeout=timeout,
         trust_env=False,
     )
@@ -85,5 +117,10 @@ def _sample_problem(archive: Archive, url: str, tokens: Mapping[str, str], timeo
     return ""
 
 
-def _authorization(tokens: Mapping[str, str], kind: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {tokens[kind]}"} if kind in tokens else {}
+def _unrecorded(server: Server) -> list[str]:
+    """What is loaded beside what the record says: a deployment was killed before it had proven and recorded it."""
+    known = {(archive.name, archive.version) for archive in server.archives}
+    loaded: list[tuple[str, str]] = []
+    with contextlib.suppress(httpx.HTTPError), Management(server) as management:
+        loaded = [(name, version) for name in management.names() for version in management.versions(name)]
+    return [f"{name} {version}" for name, version in loaded if (name, version) not in known]

@@ -1,9 +1,10 @@
 """The record of a server: what was started, in the server's own folder, so that any later process finds it."""
 
 import contextlib
+import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import httpx
 import platformdirs
 
 from deploypipe.errors import ServingError, UsageError, first_line
-from deploypipe.files import read_json
+from deploypipe.files import read_json, write_json
 from deploypipe.serve import processes
 from deploypipe.serve.archive import Archive
 from deploypipe.serve.configuration import Layout
 
 SCHEMA = "deploypipe.server/1"
+PORT = 8080
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Server:
     tokens: bool
     """Requests need a token; see `tokens_of`."""
     archives: tuple[Archive, ...]
+    """Of several versions of a name the default comes first."""
 
     @property
     def url(self) -> str:
@@ -123,6 +126,40 @@ def tokens_of(server: Server) -> dict[str, str]:
         return {kind: keys[kind]["key"] for kind in ("inference", "management")}
     except (OSError, ValueError, KeyError):
         return {}  # not written yet
+
+
+def authorization(server: Server, kind: str) -> dict[str, str]:
+    """The header that requests of a kind need: "inference" or "management"; none where tokens are off."""
+    tokens = tokens_of(server)
+    return {"authorization": f"Bearer {tokens[kind]}"} if kind in tokens else {}
+
+
+def rewrite(server: Server, archives: Sequence[Archive]) -> Server:
+    """Record, whole or not at all, that the running `server` serves these; of versions of a name the default first.
+    ServingError when it is another server's record by now, or none's."""
+    current = recorded(server.folder)
+    if current is None or (current.pid, current.created) != (server.pid, server.created):
+        raise ServingError(f"the server at {server.url} was stopped meanwhile")
+    changed = dataclasses.replace(server, archives=tuple(archives))
+    write_json(Layout(server.folder).record, changed.to_json())
+    return changed
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One change at a time to what runs in one folder: a start, or a deployment. ServingError for a second one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            yield
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as cause:
+            raise ServingError(f"another start or deployment is under way in {folder}") from cause
+        yield
 
 
 def clean(server: Server) -> None:

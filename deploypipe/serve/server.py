@@ -5,40 +5,37 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from deploypipe.errors import ServingError
 from deploypipe.files import write_json
-from deploypipe.serve import configuration, diagnosis, log4j, processes
+from deploypipe.serve import configuration, diagnosis, draining, log4j, processes
 from deploypipe.serve.archive import Archive
 from deploypipe.serve.configuration import Layout, Settings
 from deploypipe.serve.java import Java, find_java
 from deploypipe.serve.network import check_free, connects, free_ports, is_loopback
-from deploypipe.serve.readiness import ModelStatus, check
-from deploypipe.serve.record import Server, clean, default_folder, recorded, tokens_of
+from deploypipe.serve.readiness import check
+from deploypipe.serve.record import PORT, Server, clean, default_folder, locked, recorded
 from deploypipe.serve.store import archives_in
 
-PORT = 8080
 _SOCKET_PATH = 100
 """Bytes; the operating systems' limit for a socket's path is 104 to 108."""
 _PAUSE = 0.2
 _STOP_GRACE = 20.0
+DRAIN = 20.0
+"""Seconds: with what TorchServe needs to end, less than the 30 after which Kubernetes kills."""
 
 
 @dataclass(frozen=True)
-class Status:
-    state: str
-    """"running"; "killed": it ended and nobody stopped it; "stopped": there is none."""
-    server: Server | None
-    models: tuple[ModelStatus, ...]
-    message: str
-
-    @property
-    def ready(self) -> bool:
-        return self.state == "running" and bool(self.models) and all(model.ready for model in self.models)
+class Stopped:
+    server: Server
+    drained: bool
+    """Whether all that was accepted was answered, as far as can be told."""
 
 
 def start(
@@ -54,6 +51,7 @@ def start(
     queue: int = 1000,
     device: str = "cpu",
     tokens: bool | None = None,
+    deployable: bool = True,
     timeout: float = 120.0,
 ) -> Server:
     """Serve the archives in `store`; return once each of them answered its packaged samples over HTTP.
@@ -61,7 +59,8 @@ def start(
     `models`: names or file names of archives; None for all. Of several versions of a name the newest is the default.
     `port`: 0 for a free one. `folder`: the server's own files; by default under the user's state folder, by port.
     `workers`: of each model; by default half the cores, 4 at most. `device`: "cpu" or "cuda". `tokens`: whether
-    requests need a token; by default only where `host` is not this machine alone. `timeout`: seconds.
+    requests need a token; by default only where `host` is not this machine alone. `deployable`: whether
+    `deploy` can load other archives later; without tokens, so can whoever else is on this machine. `timeout`: seconds.
 
     ServingError, before anything is started, for a port that is taken, a store that is missing or empty, a broken
     archive, a missing Java; and, with nothing left running, when a model does not load (with its worker's own error)
@@ -86,10 +85,10 @@ def start(
             chosen = port or free[6]
             settings = Settings(
                 host, chosen, free[0], free[1], free[5], (free[2], free[3]), free[4],
-                _default_workers() if workers is None else workers, batch, delay_ms, queue, gpus, tokens,
+                _default_workers() if workers is None else workers, batch, delay_ms, queue, gpus, tokens, deployable,
             )  # fmt: skip
             layout = Layout((folder or default_folder(chosen)).resolve())
-            with contextlib.suppress(_PortLost), _locked(layout):
+            with contextlib.suppress(_PortLost), locked(layout.folder):
                 return _start(layout, settings, store, archives, java, noted, time.monotonic() + timeout, timeout)
     raise ServingError("other programs kept taking the ports that were free a moment before", "Try again.")
 
@@ -166,43 +165,41 @@ def _wait_until_ready(
         if time.monotonic() > deadline:
             raise ServingError(f"the server was not ready within {timeout:g} s: {problem}", log)
         if connects("127.0.0.1", server.management_port):
-            found = check(waiting[0], server.url, server.management_url, tokens_of(server), timeout=5)
+            found = check(waiting[0], server, timeout=5)
             problem = f"{waiting[0]}: {found.problem}"
             if found.ready:
                 waiting.pop(0)
 
 
-def stop(port: int = PORT, *, folder: Path | None = None, grace: float = _STOP_GRACE) -> Server:
+def stop(port: int = PORT, *, folder: Path | None = None, drain: float = DRAIN, grace: float = _STOP_GRACE) -> Stopped:
     """End what `start` started, all of it, and return once it is gone. ServingError when there is no such server.
 
-    TorchServe is asked first and has `grace` seconds; whatever is left of its processes then is killed.
+    For up to `drain` seconds new requests get 503 and those that were accepted are answered. Then TorchServe is asked
+    to end and has `grace` seconds; whatever is left of its processes then is killed.
     """
     place = (folder or default_folder(port)).resolve()
     server = recorded(place)
     if server is None:
         raise ServingError(f"no server was started with port {port}" if folder is None else f"no server in {place}")
+    return _stop(server, drain, grace)
+
+
+def _stop(server: Server, drain: float, grace: float = _STOP_GRACE) -> Stopped:
+    drained = False
+    if drain > 0 and processes.alive(server.pid, server.created):
+        # A server that hangs cannot be asked, and is ended all the same.
+        with contextlib.suppress(httpx.HTTPError, ServingError):
+            drained = draining.drain(server, drain)
     processes.end(server.pid, server.created, grace)
     clean(server)
-    return server
+    return Stopped(server, drained)
 
 
-def status(port: int = PORT, *, folder: Path | None = None, timeout: float = 10.0) -> Status:
-    """What runs, and whether each model still answers its packaged samples, asked anew."""
-    server = recorded((folder or default_folder(port)).resolve())
-    if server is None:
-        return Status("stopped", None, (), "no server was started here")
-    if not processes.alive(server.pid, server.created):
-        return Status(
-            "killed", server, (), f"the server (pid {server.pid}) is gone and nobody stopped it: killed, or crashed"
-        )
-    keys = tokens_of(server)
-    models = tuple(check(archive, server.url, server.management_url, keys, timeout) for archive in server.archives)
-    bad = [f"{model.name} {model.version}: {model.problem}" for model in models if not model.ready]
-    return Status("running", server, models, "; ".join(bad) or f"ready at {server.url}")
-
-
-def serve_foreground(store: Path, on_ready: Callable[[Server], None] = lambda server: None, **options: Any) -> None:
-    """`start(store, **options)`, call `on_ready`, and stop at SIGINT or SIGTERM. ServingError when the server ends."""
+def serve_foreground(
+    store: Path, on_ready: Callable[[Server], None] = lambda server: None, *, drain: float = DRAIN, **options: Any
+) -> None:
+    """`start(store, **options)`, call `on_ready`, and `stop` it at SIGINT or SIGTERM. ServingError when the server
+    ends."""
     with processes.interruptions() as noted:
         server = start(store, **options)
         try:
@@ -214,8 +211,7 @@ def serve_foreground(store: Path, on_ready: Callable[[Server], None] = lambda se
             log = f"Its logs are in {Layout(server.folder).logs}."
             raise ServingError(f"the server ended by itself (exit {code})", log)
         finally:
-            processes.end(server.pid, server.created, _STOP_GRACE)
-            clean(server)
+            _stop(server, drain)
 
 
 def _default_workers() -> int:
@@ -231,20 +227,3 @@ def _scratch(layout: Layout) -> Path:
         return Path(tempfile.mkdtemp(prefix="deploypipe-"))
     inside.mkdir(parents=True)
     return inside
-
-
-@contextlib.contextmanager
-def _locked(layout: Layout) -> Iterator[None]:
-    """One start at a time in one folder."""
-    layout.folder.mkdir(parents=True, exist_ok=True)
-    with (layout.folder / "lock").open("w") as file:
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as cause:
-            raise ServingError(f"another start is under way in {layout.folder}") from cause
-        yield

@@ -22,7 +22,7 @@ from served_models import TIMEOUT, Models, png
 
 from deploypipe.artifact import read_artifact
 from deploypipe.errors import ServingError
-from deploypipe.serve import Client, Server, package, start, status, stop
+from deploypipe.serve import Client, Server, Stopped, deploy, package, start, status, stop
 from deploypipe.signature import Sample
 
 
@@ -56,7 +56,7 @@ def _status_of(url: str, body: bytes) -> int:
 def test_two_servers_side_by_side_and_stop_ends_exactly_one(
     server: Server, one_model: Path, folder: Path, models: Models
 ) -> None:
-    other = start(one_model, port=0, folder=folder, batch=1, queue=2, timeout=TIMEOUT)
+    other = start(one_model, port=0, folder=folder, batch=1, queue=2, deployable=False, timeout=TIMEOUT)
     assert other.port != server.port
     members = _session(other.pid)
     assert len(members) == 2, members  # the JVM and its worker
@@ -64,6 +64,13 @@ def test_two_servers_side_by_side_and_stop_ends_exactly_one(
     assert prediction.label == models.probabilities([0])[0].argmax()
     with pytest.raises(ServingError, match="runs already"):
         start(one_model, port=0, folder=folder)
+
+    # Started so that nothing can be loaded or unloaded later.
+    newer = package(models.artifacts["torchscript"], "one", "2.0", store=folder.parent)
+    with pytest.raises(ServingError, match="one 2.0 does not load: this server was started so that nothing can be"):
+        deploy(newer.path, folder=folder)
+    assert httpx.delete(f"{other.management_url}/models/one/1.0", trust_env=False).status_code == 405
+    assert [path.name for path in one_model.iterdir()] == ["one-1.0.mar"]
 
     # Overload: a queue of 2 is full at once. What is not taken is refused at once, and our client comes back.
     body = png(models.images[0])
@@ -77,7 +84,7 @@ def test_two_servers_side_by_side_and_stop_ends_exactly_one(
         counted = set(re.findall(r'^deploypipe_workers\{model="(\w+)"', page, re.MULTILINE))
         assert counted == {archive.name for archive in each.archives}
 
-    assert stop(folder=folder) == other
+    assert stop(folder=folder) == Stopped(other, drained=True)
     assert not any(member.is_running() and member.status() != psutil.STATUS_ZOMBIE for member in members)
     assert not _session(other.pid)
     assert not other.scratch.exists()

@@ -148,7 +148,7 @@ def test_workers_see_no_secrets(tmp_path: Path) -> None:
         "PYTHONPATH": "/y",
         "CUDA_VISIBLE_DEVICES": "1",
     }
-    settings = Settings("127.0.0.1", 1, 2, 3, 4, (5, 6), 7, 1, 64, 1, 1000, 0, False)
+    settings = Settings("127.0.0.1", 1, 2, 3, 4, (5, 6), 7, 1, 64, 1, 1000, 0, False, False)
     seen = environment(settings, Layout(tmp_path), tmp_path / "tmp", source)
     assert not {"AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "PYTHONPATH"} & set(seen)
     assert (seen["PATH"], seen["CUDA_VISIBLE_DEVICES"]) == ("/bin", "1")

@@ -1,0 +1,156 @@
+"""What a client makes of a server that turns it away: it comes back, for a bounded time, and says what was wrong."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import psutil
+import pytest
+from served_models import TIMEOUT, Models, png
+
+from deploypipe.errors import ServingError
+from deploypipe.serve import Client, Server, package, start, status, stop
+from deploypipe.serve.management import Loaded, Management
+
+
+@pytest.fixture(scope="module")
+def tiny(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a queue of two, known on this machine by its port."""
+    folder = tmp_path_factory.mktemp("tiny")
+    package(models.artifacts["torchscript"], "one", store=folder / "store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        server = start(folder / "store", port=0, workers=1, batch=1, queue=2, timeout=TIMEOUT)
+        yield server
+        stop(server.port, drain=0)
+
+
+def _wait_until(server: Server, there: Callable[[Loaded], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    with Management(server) as management:
+        while not (loaded := management.loaded("one", "1.0")) or not there(loaded):
+            assert time.monotonic() < deadline, loaded
+            time.sleep(0.02)
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """Turns the first request away with what the class says, and passes the others on."""
+
+    upstream = ""
+    status = 429
+    retry_after = ""
+    turned_away = 0
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        kind = type(self)
+        if not kind.turned_away:
+            kind.turned_away += 1
+            self.send_response(kind.status)
+            self.send_header("retry-after", kind.retry_after)
+            self.send_header("content-length", "0")
+            self.end_headers()
+            return
+        answer = httpx.post(kind.upstream + self.path, content=body, timeout=TIMEOUT, trust_env=False)
+        self.send_response(answer.status_code)
+        self.send_header("content-length", str(len(answer.content)))
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def _proxy(server: Server, status: int, retry_after: str) -> Iterator[str]:
+    attributes = {"upstream": server.url, "status": status, "retry_after": retry_after}
+    front = ThreadingHTTPServer(("127.0.0.1", 0), type("OneProxy", (Proxy,), attributes))
+    thread = threading.Thread(target=front.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{front.server_port}"
+    finally:
+        front.shutdown()
+        thread.join()
+        front.server_close()
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_a_proxy_is_obeyed_when_it_says_how_long_to_wait(tiny: Server, models: Models, status: int, form: str) -> None:
+    # A date has whole seconds: two from now is more than one.
+    retry_after = "1" if form == "seconds" else formatdate(time.time() + 2, usegmt=True)
+    with _proxy(tiny, status, retry_after) as url, Client(url, "one", timeout=TIMEOUT) as client:
+        began = time.monotonic()
+        assert client.predict([png(models.images[0])])[0].label == models.probabilities([0])[0].argmax()
+        assert time.monotonic() - began >= 0.9
+
+
+def test_a_wait_that_is_too_long_is_not_begun(tiny: Server, models: Models) -> None:
+    with (
+        _proxy(tiny, 503, "120") as url,
+        Client(url, "one") as client,
+        pytest.raises(ServingError, match=r"asked 1 times, waited 0.0 s in all; it asks for 120 s more"),
+    ):
+        client.predict([png(models.images[0])])
+
+
+def _worker(server: Server) -> psutil.Process:
+    with Management(server) as management:
+        loaded = management.loaded("one", "1.0")
+    assert loaded is not None
+    return psutil.Process(loaded.pids[0])
+
+
+def test_a_client_says_what_is_wrong_and_comes_back(tiny: Server, models: Models) -> None:
+    """The last test: the server is being stopped when it ends."""
+    url, image = f"{tiny.url}/predictions/one", png(models.images[0])
+    label = models.probabilities([0])[0].argmax()
+    with (
+        ThreadPoolExecutor(4) as pool,
+        httpx.Client(timeout=TIMEOUT, trust_env=False) as http,
+        Client(tiny.url, "one", patience=0.2) as hasty,
+        Client(tiny.url, "one", patience=TIMEOUT, timeout=TIMEOUT) as patient,
+    ):
+        worker = _worker(tiny)
+        worker.suspend()
+        asked = [pool.submit(http.post, url, content=image) for _ in range(3)]
+        _wait_until(tiny, lambda loaded: loaded.waiting == 2)
+        full = (
+            r"is overloaded: the queue of 'one' is full \(asked \d+ times, waited 0\.\d s in all\)\. Ask less at once"
+        )
+        with pytest.raises(ServingError, match=full):
+            hasty.predict([image])
+        # Of a server that was not started here nobody can tell a full queue from workers that are down.
+        with (
+            _proxy(tiny, 503, "0") as url_of_proxy,
+            Client(url_of_proxy, "one", patience=0.2) as remote,
+            pytest.raises(ServingError, match="is overloaded, or has no worker for 'one'"),
+        ):
+            remote.predict([image])
+        answered = pool.submit(patient.predict, [image])
+        worker.resume()
+        assert [future.result().status_code for future in asked] == [200, 200, 200]
+        assert answered.result()[0].label == label
+
+        _worker(tiny).kill()
+        _wait_until(tiny, lambda loaded: loaded.workers == 0)
+        asked = [pool.submit(http.post, url, content=image) for _ in range(3)]
+        _wait_until(tiny, lambda loaded: loaded.waiting == 2)
+        with pytest.raises(ServingError, match="has no worker up for 'one'.*`deploypipe status`"):
+            hasty.predict([image])
+        assert patient.predict([image])[0].label == label
+        assert sorted(future.result().status_code for future in asked) == [200, 200, 503]
+
+        with Management(tiny) as management:
+            management.refuse_new("one", "1.0")
+        with pytest.raises(ServingError, match="takes no new requests: it is being stopped"):
+            hasty.predict([image])
+        # A probe must take it out of service before it is gone.
+        found = status(tiny.port)
+        assert not found.ready and "takes no new requests" in found.message
