@@ -481,6 +481,8 @@ def deploy(
     """Load an archive into the running server, prove it, make it the default, and unload the version before it."""
     done = deployment.deploy(archive, port, keep=keep, timeout=timeout, drain=drain)
     show.deployment(done)
+    if done.state == "deployed" and done.previous and not done.removed and not keep:
+        show.warn(f"{done.previous} had requests for {drain:g} s on end, and stays served")
     at = [] if port == PORT else ["--port", str(port)]
     show.next_commands(["status", *at])
     return {**pipeline.facts_of(done.archive), "state": done.state, "previous": done.previous, "removed": done.removed}

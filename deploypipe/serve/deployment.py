@@ -112,7 +112,7 @@ def _deploy(
         server = rewrite(server, [*others, archive])
     management.set_default(archive.name, archive.version)
     server = rewrite(server, [archive, *others])
-    old = next((served for served in others if (served.name, served.version) == (archive.name, previous)), None)
+    old = next((served for served in others if served.name == archive.name and served.version == previous), None)
     if old is None or keep or not _answered(old, management, noted, drain):
         return Deployment(server, archive, "deployed", previous, removed=False)
     server = rewrite(server, [served for served in server.archives if served is not old])

@@ -102,6 +102,7 @@ def _sample_problem(archive: Archive, server: Server, timeout: float) -> str:
         headers={"content-type": "application/json", **authorization(server, "inference")},
         timeout=timeout,
         trust_env=False,
+        verify=False,  # plain HTTP: reading certificates would take longer than the answer
     )
     if response.status_code != 200:
         return f"it answers its packaged sample with HTTP {response.status_code}: {response.text[:200].strip()}"
