@@ -36,6 +36,7 @@ from deploypipe.serve import Client, Server, processes, start, status, stop
 
 Figures = dict[str, Any]
 CONNECTIONS = 16
+NEXT = "seconds to the next right answer"
 _PATIENCE = 120.0
 """Seconds that anything here may take before it counts as not survived."""
 
@@ -157,7 +158,7 @@ def killed_worker(server: Server, name: str, before: float = 2, after: float = 2
         "lost": len(lost),
         "lost by status (0: no answer)": dict(collections.Counter(answer.status for answer in lost)),
         "seconds until a lost request is told": _most(answer.ended - killed for answer in lost),
-        "seconds to the next right answer": round(first.ended - killed, 2),
+        NEXT: round(first.ended - killed, 2),
         "slowest answer, seconds": _most(answer.seconds for answer in answers),
         "wrong answers": sum(answer.status == 200 and not answer.right for answer in answers),
     }
@@ -218,21 +219,23 @@ def killed_front_end(store: Path, folder: Path, **options: Any) -> Figures:
 
 
 def archive_gone(server: Server, name: str) -> Figures:
-    """The archive is overwritten, then deleted, and a worker restarts from what TorchServe unpacked."""
+    """The archive is overwritten and deleted, and a worker restarts from what TorchServe unpacked."""
     path = next(archive.path for archive in server.archives if archive.name == name)
     content = path.read_bytes()
-    figures: Figures = {}
     try:
-        for what, change in (
-            ("overwritten", lambda: path.write_bytes(b"no archive")),
-            ("deleted", lambda: path.unlink()),
-        ):
-            change()
-            figures |= {f"{what}: {key}": value for key, value in killed_worker(server, name, 0.5, 0.5).items()
-                        if key in ("wrong answers", "seconds to the next right answer")}  # fmt: skip
+        path.write_bytes(b"no archive")
+        with Load(server, name) as load:
+            time.sleep(0.5)
+        path.unlink()
+        after = killed_worker(server, name, 0.5, 0.5)
+        return {
+            "overwritten: requests": len(load.answers),
+            "overwritten: right": sum(answer.right for answer in load.answers),
+            "deleted: seconds to the next right answer after a worker's death": after[NEXT],
+            "deleted: wrong answers": after["wrong answers"],
+        }
     finally:
         path.write_bytes(content)
-    return figures
 
 
 def full_disk(server: Server, name: str) -> Figures:
@@ -249,7 +252,7 @@ def full_disk(server: Server, name: str) -> Figures:
         return {
             "requests": len(load.answers),
             "right": right,
-            "seconds to the next right answer after a worker's death": after["seconds to the next right answer"],
+            "seconds to the next right answer after a worker's death": after[NEXT],
             "wrong answers": after["wrong answers"],
         }
     finally:

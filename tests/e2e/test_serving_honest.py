@@ -170,7 +170,7 @@ NOT_OURS = {
     "the protocol's path of a version": (request(_protocol(), path="/v2/models/onnx/versions/1.0/infer"), 501),
     "multipart without a boundary's name": (request(IMAGE, "Content-Type: multipart/form-data; boundary="), 500),
     "multipart without a field's name": (request(_part("x"), MULTIPART), 500),
-    "an image called a form": (request(b"\x89PNG\r", FORM), 500),
+    "an image called a form": (request(b"\x89PNG=\rx", FORM), 500),
     "a form with a wrong escape": (request(b"data=%zz", FORM), 500),
     "OPTIONS *": (request(method="OPTIONS", path="*", sized=False), 500),
     "HTTP/2 without asking": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 500),

@@ -219,12 +219,11 @@ import logging, sys
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 from archived.serve.worker_log import one_line_an_event
 one_line_an_event()
-def deeper(n):
-    return deeper(n - 1) if n else int("x\\u2028y\\r" + "z" * 20)
-for depth in (0, 200):
+for length in (20, 20_000):
     try:
-        deeper(depth)
-    except ValueError:
+        raise ValueError("x\\u2028y\\r" + "z" * length)
+    except ValueError as cause:
+        cause.add_note("in the end")
         logging.getLogger("here").exception("it failed")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=unpacked)
@@ -234,4 +233,5 @@ for depth in (0, 200):
     for line in lines[:2]:
         parts = line.split("\v")
         assert parts[:2] == ["ERROR here: it failed", "Traceback (most recent call last):"]
-        assert parts[-1].startswith("ValueError: invalid literal")
+        assert any(part.startswith("ValueError: x") for part in parts)
+        assert parts[-1] == "in the end"
