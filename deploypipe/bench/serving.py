@@ -139,8 +139,8 @@ def time_serving(
     takes `warmup` + `seconds`; a request that is not answered within `timeout` seconds is an error. `archive`: what is
     served, where the server was not started here.
 
-    UsageError where nothing says what is served or it is no image classifier; ServingError when there is no server or
-    no such model, or when no answer is right.
+    UsageError where nothing says what is served or it is no classifier of grey images; ServingError when there is no
+    server or no such model, or when no answer is right.
     """
     here = started_here(url)
     with client_for(url, name) as client:
@@ -148,8 +148,8 @@ def time_serving(
         archive = archive or next((each for each in here.archives if each.name == name), None) if here else archive
         if archive is None:
             raise UsageError(f"{url} was not started here: what {name!r} should answer is not known", "Give its --mar.")
-        if archive.task != IMAGE_CLASSIFICATION:
-            raise UsageError(f"{name} is no image classifier: there is no load for it")
+        if archive.task != IMAGE_CLASSIFICATION or archive.sample.inputs[0].shape[1] != 1:
+            raise UsageError(f"{name} is no classifier of grey images: there is no load for it")
         images, logits = archive.sample.inputs[0][:, 0], archive.sample.outputs[0]
         client.predict([png(images[0])])  # says what is wrong where the generator only counts
     token = tokens_of(here).get("inference") if here else None

@@ -55,7 +55,7 @@ def test_what_cannot_be_measured_is_refused_in_a_line(server: Server, store: Pat
     classifier, pair = read_archive(store / "onnx-1.0.mar"), read_archive(store / "pair-1.0.mar")
     with pytest.raises(UsageError, match="was not started here.*--mar"):
         time_serving(server.url, "onnx")
-    with pytest.raises(UsageError, match="pair is no image classifier"):
+    with pytest.raises(UsageError, match="pair is no classifier of grey images"):
         time_serving(server.url, "pair", archive=pair)
     with pytest.raises(ServingError, match="serves no model 'missing'"):
         time_serving(server.url, "missing", archive=classifier)
