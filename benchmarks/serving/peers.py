@@ -48,7 +48,8 @@ class Served:
 class Peer:
     title: str
     settings: Mapping[str, Sequence[str]]
-    """Command line options by what they are called; the first is the best of those tried on 2 cores."""
+    """Command line options, of TorchServe environment variables, by what they are called; the first is the one to
+    compare with, of the ONNX peers the best of those tried on 2 cores."""
     script: str = ""
     """A program beside this file, run in the environment of the `.txt` of the same name. "": see `serving`."""
     wrap: Callable[[bytes], bytes] = lambda body: body
@@ -100,7 +101,12 @@ PEERS = {
         "bentoml_onnx",
         wrap=_in_json,
     ),
-    STOCK: Peer("TorchServe, its image classifier", {"defaults": ()}, arrays=False),
+    STOCK: Peer(
+        "TorchServe, its image classifier",
+        # As its users get it first: a worker a core, each with a thread a core.
+        {"defaults": (), "one thread a worker": ("OMP_NUM_THREADS=1",)},
+        arrays=False,
+    ),
 }
 ALONE_SETTINGS = {
     "a process a core": ("--processes", ALL),
@@ -118,7 +124,7 @@ def serving(name: str, setting: str, run: Run, environments: Path, sample: Sampl
         if name == OURS:
             begun = _ours(run, scratch)
         elif name == STOCK:
-            begun = _stock(run, environments, scratch)
+            begun = _stock(peer, setting, run, environments, scratch)
         else:
             begun = _script(peer, setting, run, environments, scratch)
         with begun as served:
@@ -146,7 +152,7 @@ def _script(peer: Peer, setting: str, run: Run, environments: Path, scratch: Pat
 
 
 @contextmanager
-def _stock(run: Run, environments: Path, scratch: Path) -> Iterator[Served]:
+def _stock(peer: Peer, setting: str, run: Run, environments: Path, scratch: Path) -> Iterator[Served]:
     """As its users start it, in a folder and on ports of its own; only what makes it answer without a token is set."""
     archiver = ["torch-model-archiver", "--model-name", NAME, "--version", "1.0", "--serialized-file",
                 run.exports / "model.pt", "--handler", HERE / "torchserve_stock" / "handler.py",
@@ -162,6 +168,7 @@ def _stock(run: Run, environments: Path, scratch: Path) -> Iterator[Served]:
                "--ts-config", scratch / "config.properties"]  # fmt: skip
     environment = {"JAVA_HOME": str(find_java().home), "TMPDIR": str(scratch), "TEMP": str(scratch),
                    "PYTHONPATH": str(_beside_ours("torchserve_stock", environments))}  # fmt: skip
+    environment |= dict(variable.split("=", 1) for variable in peer.settings[setting])
     with _process(command, ports[0], scratch, environment) as served:
         yield served
 
