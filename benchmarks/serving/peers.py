@@ -48,10 +48,10 @@ class Served:
 class Peer:
     title: str
     settings: Mapping[str, Sequence[str]]
-    """Command line options, of TorchServe environment variables, by what they are called; the first is the one to
-    compare with, of the ONNX peers the best of those tried on 2 cores."""
+    """Command line options, of TorchServe environment variables, by what they are called; the first is measured unless
+    all are asked for."""
     script: str = ""
-    """A program beside this file, run in the environment of the `.txt` of the same name. "": see `serving`."""
+    """A program beside this file, run in the environment of the `.txt` of the same name. "": TorchServe's."""
     wrap: Callable[[bytes], bytes] = lambda body: body
     """What goes over the wire for a PNG or an array."""
     arrays: bool = True
@@ -101,11 +101,10 @@ PEERS = {
         "bentoml_onnx",
         wrap=_in_json,
     ),
-    STOCK: Peer(
-        "TorchServe, its image classifier",
-        # As its users get it first: a worker a core, each with a thread a core.
-        {"defaults": (), "one thread a worker": ("OMP_NUM_THREADS=1",)},
-        arrays=False,
+    STOCK: Peer("TorchServe, its image classifier", {"defaults": ()}, arrays=False),
+    # Its workers have a thread for each core: where anything else runs they spin for one another.
+    f"{STOCK}-one-thread": Peer(
+        "TorchServe, its image classifier, one thread a worker", {"defaults": ("OMP_NUM_THREADS=1",)}, arrays=False
     ),
 }
 ALONE_SETTINGS = {
@@ -123,10 +122,10 @@ def serving(name: str, setting: str, run: Run, environments: Path, sample: Sampl
         scratch = Path(folder)
         if name == OURS:
             begun = _ours(run, scratch)
-        elif name == STOCK:
-            begun = _stock(peer, setting, run, environments, scratch)
-        else:
+        elif peer.script:
             begun = _script(peer, setting, run, environments, scratch)
+        else:
+            begun = _stock(peer, setting, run, environments, scratch)
         with begun as served:
             _wait(served, peer.wrap(sample.png), sample.label, scratch / "log")
             yield served
