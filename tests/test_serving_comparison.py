@@ -100,5 +100,7 @@ def test_medians_and_goals(compare: ModuleType) -> None:
     assert ours["requests_per_cpu_second"]["median"] == 300.0
     assert ours["errors"] == {"503": 9} and ours["rounds"] == 3
     alone = {"server": compare.ALONE, "setting": "x", "loads": {"64 images a request": {"images_per_second": 100.0}}}
-    goals = compare._goals([ours, compare._summary([row("fastapi", 100.0, 1.0, 50.0)]), compare._summary([alone])])
+    # Each figure of FastAPI's is of the setting that is best at it.
+    fastapi = [compare._summary([row("fastapi", *found)]) for found in ((100.0, 4.0, 50.0), (60.0, 1.0, 50.0))]
+    goals = compare._goals([ours, *fastapi, compare._summary([alone])])
     assert [(goal["ratio"], goal["met"]) for goal in goals] == [(3.0, True), (2.0, False), (0.9, True)]

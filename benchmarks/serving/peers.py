@@ -48,9 +48,10 @@ class Served:
 class Peer:
     title: str
     settings: Mapping[str, Sequence[str]]
-    """Command line options by what they are called; the first is the best of those tried on 2 cores."""
+    """Command line options, of TorchServe environment variables, by what they are called; the first is measured unless
+    all are asked for."""
     script: str = ""
-    """A program beside this file, run in the environment of the `.txt` of the same name. "": see `serving`."""
+    """A program beside this file, run in the environment of the `.txt` of the same name. "": TorchServe's."""
     wrap: Callable[[bytes], bytes] = lambda body: body
     """What goes over the wire for a PNG or an array."""
     arrays: bool = True
@@ -101,6 +102,10 @@ PEERS = {
         wrap=_in_json,
     ),
     STOCK: Peer("TorchServe, its image classifier", {"defaults": ()}, arrays=False),
+    # Its workers have a thread for each core: where anything else runs they spin for one another.
+    f"{STOCK}-one-thread": Peer(
+        "TorchServe, its image classifier, one thread a worker", {"defaults": ("OMP_NUM_THREADS=1",)}, arrays=False
+    ),
 }
 ALONE_SETTINGS = {
     "a process a core": ("--processes", ALL),
@@ -117,10 +122,10 @@ def serving(name: str, setting: str, run: Run, environments: Path, sample: Sampl
         scratch = Path(folder)
         if name == OURS:
             begun = _ours(run, scratch)
-        elif name == STOCK:
-            begun = _stock(run, environments, scratch)
-        else:
+        elif peer.script:
             begun = _script(peer, setting, run, environments, scratch)
+        else:
+            begun = _stock(peer, setting, run, environments, scratch)
         with begun as served:
             _wait(served, peer.wrap(sample.png), sample.label, scratch / "log")
             yield served
@@ -146,7 +151,7 @@ def _script(peer: Peer, setting: str, run: Run, environments: Path, scratch: Pat
 
 
 @contextmanager
-def _stock(run: Run, environments: Path, scratch: Path) -> Iterator[Served]:
+def _stock(peer: Peer, setting: str, run: Run, environments: Path, scratch: Path) -> Iterator[Served]:
     """As its users start it, in a folder and on ports of its own; only what makes it answer without a token is set."""
     archiver = ["torch-model-archiver", "--model-name", NAME, "--version", "1.0", "--serialized-file",
                 run.exports / "model.pt", "--handler", HERE / "torchserve_stock" / "handler.py",
@@ -162,6 +167,7 @@ def _stock(run: Run, environments: Path, scratch: Path) -> Iterator[Served]:
                "--ts-config", scratch / "config.properties"]  # fmt: skip
     environment = {"JAVA_HOME": str(find_java().home), "TMPDIR": str(scratch), "TEMP": str(scratch),
                    "PYTHONPATH": str(_beside_ours("torchserve_stock", environments))}  # fmt: skip
+    environment |= dict(variable.split("=", 1) for variable in peer.settings[setting])
     with _process(command, ports[0], scratch, environment) as served:
         yield served
 

@@ -19,6 +19,7 @@ from deploypipe.errors import ServingError, UsageError, first_line
 from deploypipe.pipeline import png
 from deploypipe.serve.archive import Archive
 from deploypipe.serve.client import client_for
+from deploypipe.serve.network import connects
 from deploypipe.serve.record import started_here, tokens_of
 
 SCHEMA = "deploypipe.bench.serving/1"
@@ -139,17 +140,21 @@ def time_serving(
     takes `warmup` + `seconds`; a request that is not answered within `timeout` seconds is an error. `archive`: what is
     served, where the server was not started here.
 
-    UsageError where nothing says what is served or it is no image classifier; ServingError when there is no server or
-    no such model, or when no answer is right.
+    UsageError where nothing says what is served or it is no classifier of grey images; ServingError when there is no
+    server or no such model, or when no answer is right.
     """
-    here = started_here(url)
+    here, address = started_here(url), httpx.URL(url)
+    if not connects(address.host, address.port or 80):
+        raise ServingError(f"no server at {url}", "Start it with `deploypipe serve`.")
     with client_for(url, name) as client:
         name = client.name
         archive = archive or next((each for each in here.archives if each.name == name), None) if here else archive
+        if archive is None and here:
+            raise ServingError(f"{url} serves no model {name!r}", "`deploypipe status` lists those that it does.")
         if archive is None:
             raise UsageError(f"{url} was not started here: what {name!r} should answer is not known", "Give its --mar.")
-        if archive.task != IMAGE_CLASSIFICATION:
-            raise UsageError(f"{name} is no image classifier: there is no load for it")
+        if archive.task != IMAGE_CLASSIFICATION or archive.sample.inputs[0].shape[1] != 1:
+            raise UsageError(f"{name} is no classifier of grey images: there is no load for it")
         images, logits = archive.sample.inputs[0][:, 0], archive.sample.outputs[0]
         client.predict([png(images[0])])  # says what is wrong where the generator only counts
     token = tokens_of(here).get("inference") if here else None

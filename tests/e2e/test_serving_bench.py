@@ -55,12 +55,12 @@ def test_what_cannot_be_measured_is_refused_in_a_line(server: Server, store: Pat
     classifier, pair = read_archive(store / "onnx-1.0.mar"), read_archive(store / "pair-1.0.mar")
     with pytest.raises(UsageError, match="was not started here.*--mar"):
         time_serving(server.url, "onnx")
-    with pytest.raises(UsageError, match="pair is no image classifier"):
+    with pytest.raises(UsageError, match="pair is no classifier of grey images"):
         time_serving(server.url, "pair", archive=pair)
     with pytest.raises(ServingError, match="serves no model 'missing'"):
         time_serving(server.url, "missing", archive=classifier)
-    with pytest.raises(ServingError, match="no server at"):
-        time_serving("http://127.0.0.1:9", "onnx", archive=classifier)
+    done = CliRunner().invoke(app, ["bench", "serve", "--url", "http://127.0.0.1:9"])
+    assert done.exit_code == 8 and "no server at http://127.0.0.1:9. Start it" in done.output
     for option in ("--connections", "--rate"):
         done = CliRunner().invoke(app, ["bench", "serve", option, "1,x"])
         assert done.exit_code == 2 and "no loads to measure with" in done.output
