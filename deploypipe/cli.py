@@ -416,7 +416,13 @@ def serve(
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for readiness.")] = 120.0,
     drain: DrainOption = server.DRAIN,
-    deployable: Annotated[bool, typer.Option(help="Whether `deploypipe deploy` can load other archives later.")] = True,
+    deployable: Annotated[
+        bool,
+        typer.Option(
+            "--deployable",
+            help="Let `deploypipe deploy` load other archives later; so can any user of this machine, unless --tokens.",
+        ),
+    ] = False,
 ) -> Document:
     """Serve every archive of the store with TorchServe; ready means that each answered its samples correctly."""
     started: list[Server] = []

@@ -98,7 +98,9 @@ class Management:
         }
         response = self._http.post("/models", params=settings, timeout=timeout)
         if response.status_code == 405:
-            raise ServingError("this server was started so that nothing can be loaded later", "Start it anew.")
+            raise ServingError(
+                "this server was started so that nothing can be loaded later", "`deploypipe serve --deployable`."
+            )
         _accepted(response)
 
     def unregister(self, name: str, version: str) -> None:

@@ -55,7 +55,7 @@ def start(
     answer_within: float = ANSWER_WITHIN,
     device: str = "cpu",
     tokens: bool | None = None,
-    deployable: bool = True,
+    deployable: bool = False,
     timeout: float = 120.0,
 ) -> Server:
     """Serve the archives in `store`; return once each of them answered its packaged samples over HTTP.
@@ -67,7 +67,7 @@ def start(
     answer is 503 at once; by default as many as are answered within `answer_within` seconds (see `capacity`).
     `device`: "cpu" or "cuda". `tokens`: whether requests need a token; by default only where `host` is not this machine
     alone. `deployable`: whether `deploy` can load other archives later; without tokens, so can whoever else is on this
-    machine. `timeout`: seconds.
+    machine, and folders from anywhere, too. `timeout`: seconds.
 
     ServingError, before anything is started, for a port that is taken, a store that is missing or empty, a broken
     archive, a missing Java; and, with nothing left running, when a model does not load (with its worker's own error)

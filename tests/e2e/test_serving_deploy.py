@@ -69,7 +69,7 @@ def archives(models: Models, second: Models, tmp_path_factory: pytest.TempPathFa
 def running(archives: dict[str, Archive], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of a server that asks for tokens and serves 1.0."""
     folder = tmp_path_factory.mktemp("running").resolve()
-    start(archives["1.0"].path.parent, port=0, folder=folder, workers=1, tokens=True, timeout=TIMEOUT)
+    start(archives["1.0"].path.parent, port=0, folder=folder, workers=1, tokens=True, deployable=True, timeout=TIMEOUT)
     yield folder
     stop(folder=folder)
 

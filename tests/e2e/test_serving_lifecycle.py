@@ -56,7 +56,7 @@ def _status_of(url: str, body: bytes) -> int:
 def test_two_servers_side_by_side_and_stop_ends_exactly_one(
     server: Server, one_model: Path, folder: Path, models: Models
 ) -> None:
-    other = start(one_model, port=0, folder=folder, batch=1, queue=2, deployable=False, timeout=TIMEOUT)
+    other = start(one_model, port=0, folder=folder, workers=1, batch=1, queue=2, timeout=TIMEOUT)
     assert other.port != server.port
     members = _session(other.pid)
     assert len(members) == 2, members  # the JVM and its worker
@@ -97,7 +97,7 @@ def test_two_servers_side_by_side_and_stop_ends_exactly_one(
 
 
 def test_a_killed_server_is_seen_and_the_next_start_is_clean(one_model: Path, folder: Path, models: Models) -> None:
-    first = start(one_model, port=0, folder=folder, timeout=TIMEOUT)
+    first = start(one_model, port=0, folder=folder, workers=1, timeout=TIMEOUT)
     os.kill(first.pid, signal.SIGKILL)
     deadline = time.monotonic() + 20
     while (found := status(folder=folder)).state == "running" and time.monotonic() < deadline:
@@ -118,7 +118,7 @@ def test_a_killed_server_is_seen_and_the_next_start_is_clean(one_model: Path, fo
 
 
 def test_a_server_that_hangs_is_ended_by_force(one_model: Path, folder: Path) -> None:
-    hanging = start(one_model, port=0, folder=folder, timeout=TIMEOUT)
+    hanging = start(one_model, port=0, folder=folder, workers=1, timeout=TIMEOUT)
     members = _session(hanging.pid)
     assert len(members) == 2
     for member in members:

@@ -55,7 +55,7 @@ def server(
     with pytest.MonkeyPatch.context() as patch:
         for name, value in SECRETS.items():
             patch.setenv(name, value)
-        started = start(read_only, port=0, folder=folder, workers=2, deployable=False, timeout=TIMEOUT)
+        started = start(read_only, port=0, folder=folder, workers=2, timeout=TIMEOUT)
     yield started
     stop(folder=folder)
 
@@ -185,7 +185,7 @@ def test_only_the_stores_archives_can_be_registered(opened: Server, store: Path,
 
 
 def test_a_folder_gets_past_the_allowed_addresses(opened: Server, store: Path, tmp_path: Path) -> None:
-    """TorchServe loads any folder that it can read, whatever `allowed_urls` says: why `--no-deployable` exists."""
+    """TorchServe loads any folder that it can read, whatever `allowed_urls` says: so nothing is deployable unasked."""
     with zipfile.ZipFile(store / "onnx-1.0.mar") as file:
         file.extractall(tmp_path / "folder")
     asked = {"url": str(tmp_path / "folder"), "initial_workers": 0}
