@@ -405,7 +405,9 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: PortOption = PORT,
     detach: Annotated[bool, typer.Option("--detach", help="Return when ready; else stay until Ctrl-C.")] = False,
-    workers: Annotated[int | None, typer.Option(help="Per model. [default: the number of cores, 4 at most]")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Per model. [default: the cores shared among the models, 4 at most]")
+    ] = None,
     batch: Annotated[int, typer.Option(help="Most requests in one run; 1 is fastest for a single client.")] = 64,
     answer_within: Annotated[
         float, typer.Option(help="Seconds: more requests than are answered within them get 503 at once.")

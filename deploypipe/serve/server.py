@@ -62,12 +62,12 @@ def start(
 
     `models`: names or file names of archives; None for all. Of several versions of a name the newest is the default.
     `port`: 0 for a free one. `folder`: the server's own files; by default under the user's state folder, by port.
-    `workers`: of each model; by default as many as cores, 4 at most. `batch`: the most requests that a worker gets at
-    once; with 1 none waits for others (`delay_ms`). `queue`: requests that may wait for a model, beyond which the
-    answer is 503 at once; by default as many as are answered within `answer_within` seconds (see `capacity`).
-    `device`: "cpu" or "cuda". `tokens`: whether requests need a token; by default only where `host` is not this machine
-    alone. `deployable`: whether `deploy` can load other archives later; without tokens, so can whoever else is on this
-    machine, and folders from anywhere, too. `timeout`: seconds.
+    `workers`: of each model; by default the cores are shared among the models, 4 each at most. `batch`: the most
+    requests that a worker gets at once; with 1 none waits for others (`delay_ms`). `queue`: requests that may wait for
+    a model, beyond which the answer is 503 at once; by default as many as are answered within `answer_within` seconds
+    (see `capacity`). `device`: "cpu" or "cuda". `tokens`: whether requests need a token; by default only where `host`
+    is not this machine alone. `deployable`: whether `deploy` can load other archives later; without tokens, so can
+    whoever else is on this machine, and folders from anywhere, too. `timeout`: seconds.
 
     ServingError, before anything is started, for a port that is taken, a store that is missing or empty, a broken
     archive, a missing Java; and, with nothing left running, when a model does not load (with its worker's own error)
@@ -84,7 +84,7 @@ def start(
     if tokens is None:
         tokens = not is_loopback(host)
     if workers is None:
-        workers = _default_workers()
+        workers = _default_workers(len(archives))
     if queue is None:
         queue = queue_for(archives, workers, batch, device, answer_within)
     with processes.interruptions() as noted:
@@ -237,9 +237,9 @@ def serve_foreground(
             _stop(server, drain)
 
 
-def _default_workers() -> int:
+def _default_workers(models: int) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(4, cores)
+    return max(1, min(4, cores // models))
 
 
 def _scratch(layout: Layout) -> Path:
