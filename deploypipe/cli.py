@@ -408,7 +408,9 @@ def serve(
     workers: Annotated[
         int | None, typer.Option(help="Per model. [default: the cores shared among the models, 4 at most]")
     ] = None,
-    batch: Annotated[int, typer.Option(help="Most requests in one run; 1 is fastest for a single client.")] = 64,
+    batch: Annotated[
+        int, typer.Option(help="Most requests in one run; 1 is fastest for a single client.")
+    ] = server.BATCH,
     answer_within: Annotated[
         float, typer.Option(help="Seconds: more requests than are answered within them get 503 at once.")
     ] = server.ANSWER_WITHIN,

@@ -20,6 +20,7 @@ from comparison import cores
 from deploypipe.runs import Run
 from deploypipe.serve import find_java, package, processes, start, stop
 from deploypipe.serve.network import free_ports
+from deploypipe.serve.server import BATCH
 
 HERE = Path(__file__).resolve().parent
 NAME = "digits"
@@ -66,6 +67,8 @@ ALL = str(cores())
 OURS, STOCK, ALONE = "deploypipe", "torchserve-stock", "onnxruntime alone"
 PEERS = {
     OURS: Peer("`deploypipe serve`", {"defaults": ()}),
+    # Nobody waits for others, who come alone.
+    f"{OURS}-batch-1": Peer("`deploypipe serve`", {"--batch 1": ("1",)}),
     "fastapi": Peer(
         "FastAPI + onnxruntime",
         {
@@ -120,8 +123,8 @@ def serving(name: str, setting: str, run: Run, environments: Path, sample: Sampl
     peer = PEERS[name]
     with tempfile.TemporaryDirectory(prefix="deploypipe-") as folder:
         scratch = Path(folder)
-        if name == OURS:
-            begun = _ours(run, scratch)
+        if name.startswith(OURS):
+            begun = _ours(run, scratch, *map(int, peer.settings[setting]))
         elif peer.script:
             begun = _script(peer, setting, run, environments, scratch)
         else:
@@ -132,9 +135,9 @@ def serving(name: str, setting: str, run: Run, environments: Path, sample: Sampl
 
 
 @contextmanager
-def _ours(run: Run, scratch: Path) -> Iterator[Served]:
+def _ours(run: Run, scratch: Path, batch: int = BATCH) -> Iterator[Served]:
     package(run.exports / "model.onnx", NAME, store=scratch / "store")
-    server = start(scratch / "store", port=0, folder=scratch / "server")
+    server = start(scratch / "store", port=0, folder=scratch / "server", batch=batch)
     try:
         yield Served(f"{server.url}/predictions/{NAME}", server.pid, server.created)
     finally:

@@ -24,6 +24,7 @@ from deploypipe.serve.readiness import check
 from deploypipe.serve.record import PORT, Server, clean, default_folder, locked, recorded
 from deploypipe.serve.store import archives_in
 
+BATCH = 64
 ANSWER_WITHIN = 2.0
 """Seconds."""
 _SOCKET_PATH = 100
@@ -49,7 +50,7 @@ def start(
     models: Sequence[str] | None = None,
     folder: Path | None = None,
     workers: int | None = None,
-    batch: int = 64,
+    batch: int = BATCH,
     delay_ms: int = 1,
     queue: int | None = None,
     answer_within: float = ANSWER_WITHIN,
