@@ -6,8 +6,9 @@
     deploy(Path("digits-2.0.mar"))
     stop()
 
-`handler.py` and what it imports (`images.py`, `requests.py`, `tensors.py`, `rejection.py`, `metrics.py`, `slots.py`,
-`exposition.py`, `worker_log.py`) travel inside archives and therefore import nothing of deploypipe by its name.
+`handler.py` and what it imports (`wire.py`, `images.py`, `requests.py`, `tensors.py`, `rejection.py`, `metrics.py`,
+`slots.py`, `exposition.py`, `worker_log.py`) travel inside archives and therefore import nothing of deploypipe by its
+name.
 """
 
 from deploypipe.serve.archive import Archive, package, read_archive
