@@ -340,11 +340,14 @@ def test_a_full_disk_keeps_the_checkpoint_before(half: Path, tmp_path: Path) -> 
     """No file of that process may become as large as a checkpoint."""
     folder = Path(shutil.copytree(half, tmp_path / "run"))
     room = (folder / "checkpoint.pt").stat().st_size - 1000
-    ours, its = get_context("fork").Pipe()
-    process = get_context("fork").Process(target=resume_with_a_full_disk, args=(folder, room, its))
+    # Not a copy of this process, whose threads and captured output the limit would meet, too.
+    ours, its = get_context("spawn").Pipe()
+    process = get_context("spawn").Process(target=resume_with_a_full_disk, args=(folder, room, its))
     process.start()
+    its.close()  # a process that ends without a word is the end of the pipe
+    said = ours.recv()
     process.join()
-    assert f"cannot write {folder}/checkpoint.pt: File too large" in ours.recv()
+    assert f"cannot write {folder}/checkpoint.pt: File too large" in said
     for name in (checkpoint.LAST, checkpoint.PREVIOUS):
         assert (folder / name).read_bytes() == (half / name).read_bytes()
     assert not [path for path in folder.iterdir() if path.name.startswith(".checkpoint")]
