@@ -94,7 +94,7 @@ def test_every_block_of_a_page_runs(page: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", [PROJECT / "README.md", *PAGES], ids=lambda page: page.stem)
 def test_the_blocks_are_of_kinds_that_are_known(page: Path) -> None:
-    assert {language for language, _ in blocks_of(page)} <= {"bash", "python", "text", "json", "toml"}
+    assert {language for language, _ in blocks_of(page)} <= {"bash", "python", "text", "json", "toml", "yaml", "nginx"}
 
 
 def test_the_readme_has_its_commands_in_blocks() -> None:

@@ -1,5 +1,7 @@
 """A training of seconds, and how to change it by dotted keys."""
 
+import multiprocessing
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,14 @@ def small(**settings: Any) -> TrainConfig:
     """`optimizer__lr=1` is optimizer.lr."""
     options = SMALL | {key.replace("__", "."): value for key, value in settings.items()}
     return configure(options=options)
+
+
+def processes() -> ForkServerContext:
+    """Forked from a process that has imported all of it, which takes longer than the work. Not from this one: what
+    other tests left in it, autograd's threads above all, would not survive."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["deploypipe.train", "onnxruntime", "sklearn.datasets", "torch.utils.tensorboard"])
+    return context
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -1,7 +1,6 @@
 """Several processes of one training, as torchrun starts them: gloo on this machine's CPU."""
 
 import contextlib
-import multiprocessing
 import os
 import socket
 import subprocess
@@ -110,9 +109,7 @@ def test_a_batch_must_do_for_all_processes() -> None:
 
 def together(size: int, function: Callable[..., None], *arguments: object) -> None:
     """`function(group, *arguments)` in `size` processes as torchrun starts them."""
-    # Forked from a process that has imported all of it, which takes longer than the work.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["deploypipe.train", "onnxruntime", "sklearn.datasets", "torch.utils.tensorboard"])
+    context = small.processes()
     port = free_port()
     members = [
         context.Process(target=_member, args=(rank, size, port, function, arguments), daemon=True)

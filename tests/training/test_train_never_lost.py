@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
-from small import contents, small
+from small import contents, processes, small
 from support import clean_environment
 
 from deploypipe.errors import DeploypipeError, Interrupted, TrainingError
 from deploypipe.runs import open_run
-from deploypipe.train import Progress, train
+from deploypipe.train import Progress, TrainConfig, train
 from deploypipe.training import checkpoint
 from deploypipe.training.loop import Loop
 
@@ -309,22 +308,31 @@ def test_killed_at_random_moments(tmp_path: Path, kills: int) -> None:
     """A kill somewhere in the first start or in what a resume still had to do; the files are whole at every moment."""
     config = small(epochs=40, augment__shift=1.0, validation=0.1, checkpoint__every_steps=3)
     begun = time.monotonic()
-    whole = train(config, tmp_path / "whole").document
+    whole = finished(config, tmp_path / "whole")
     longest = time.monotonic() - begun
     folder, moments, where = tmp_path / "run", random.Random(kills), [0]
     while len(where) <= kills or not where[-1]:
-        # A copy of this process has torch already; what it is killed in is the real thing.
         there = any((folder / name).exists() for name in (checkpoint.LAST, checkpoint.PREVIOUS))
-        process = get_context("fork").Process(target=train, args=(config, folder), kwargs={"resume": there})
+        process = processes().Process(target=train, args=(config, folder), kwargs={"resume": there})
         process.start()
         process.join(timeout=moments.uniform(0, longest / 2))
         process.kill()
         process.join()
+        assert process.exitcode in (0, -signal.SIGKILL), "it failed before it was killed"
         where.append(checkpoint.load(folder, lambda warning: None)[1]["step"] if there else 0)
         longest *= 1 if where[-1] else 2  # on a busy machine it gets nowhere in that time
     assert where == sorted(where), "it went on each time"
-    assert train(config, folder, resume=True).document["weights_sha256"] == whole["weights_sha256"]
-    assert open_run(folder).document["epochs"] == whole["epochs"]
+    resumed = finished(config, folder, resume=True)
+    assert resumed["weights_sha256"] == whole["weights_sha256"] and resumed["epochs"] == whole["epochs"]
+
+
+def finished(config: TrainConfig, folder: Path, resume: bool = False) -> dict[str, Any]:
+    """The record of a training in a process like those that are killed: with as many threads, so the same bits."""
+    process = processes().Process(target=train, args=(config, folder), kwargs={"resume": resume})
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    return open_run(folder).document
 
 
 def resume_with_a_full_disk(folder: Path, room: int, answer: Connection) -> None:
@@ -340,9 +348,8 @@ def test_a_full_disk_keeps_the_checkpoint_before(half: Path, tmp_path: Path) -> 
     """No file of that process may become as large as a checkpoint."""
     folder = Path(shutil.copytree(half, tmp_path / "run"))
     room = (folder / "checkpoint.pt").stat().st_size - 1000
-    # Not a copy of this process, whose threads and captured output the limit would meet, too.
-    ours, its = get_context("spawn").Pipe()
-    process = get_context("spawn").Process(target=resume_with_a_full_disk, args=(folder, room, its))
+    ours, its = processes().Pipe()
+    process = processes().Process(target=resume_with_a_full_disk, args=(folder, room, its))
     process.start()
     its.close()  # a process that ends without a word is the end of the pipe
     said = ours.recv()
