@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from deploypipe.artifact import IMAGE_CLASSIFICATION
 from deploypipe.errors import DeploypipeError
 from deploypipe.serve.archive import Archive
-from deploypipe.serve.runners import archive_runner
+from deploypipe.serve.runners import ArchiveRunner
 
 _SECONDS = 0.3
 """Of measuring, for each archive."""
@@ -26,7 +26,7 @@ def queue_for(archives: Sequence[Archive], workers: int, batch: int, device: str
         if archive.task == IMAGE_CLASSIFICATION:
             inputs = (inputs[0][:1],)
         try:
-            with archive_runner(archive.path, device) as runner:
+            with ArchiveRunner(archive, device) as runner:
                 rates.append(runner.rate(inputs, batch, _SECONDS))
         except DeploypipeError:
             continue

@@ -1,7 +1,8 @@
 """What the served models are, what eager says of them, and how images become bodies."""
 
 import io
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from deploypipe.artifact import read_artifact
 from deploypipe.formats import FORMATS
+from deploypipe.signature import Sample
 
 TIMEOUT = 180.0
 IMAGE_MODELS = tuple(FORMATS)
@@ -43,6 +46,18 @@ class Models:
         """What eager says: float32 [n, 10]."""
         with torch.no_grad():
             return self.classifier(self.images[rows]).softmax(1).numpy()
+
+
+def with_wrong_samples(artifact: Path, folder: Path) -> Path:
+    """A copy `wrong.<suffix>` in `folder`, whose sidecar's samples are not what it answers."""
+    wrong = folder / f"wrong{artifact.suffix}"
+    shutil.copy(artifact, wrong)
+    shutil.copy(artifact.with_name(f"{artifact.name}.json"), folder / f"{wrong.name}.json")
+    facts = read_artifact(wrong)
+    assert facts.samples is not None
+    samples = Sample(facts.samples.inputs, tuple(output + 0.01 for output in facts.samples.outputs))
+    replace(facts, samples=samples).write_sidecar()
+    return wrong
 
 
 def png(pixels: Tensor) -> bytes:

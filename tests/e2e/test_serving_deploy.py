@@ -1,10 +1,8 @@
 """New versions for a running server, under load: not a request is lost, and what fails changes nothing."""
 
 import contextlib
-import dataclasses
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 from hammering import Asked, Hammer
-from served_models import TIMEOUT, Classifier, Models, png
+from served_models import TIMEOUT, Classifier, Models, png, with_wrong_samples
 
-from deploypipe.artifact import IMAGE_CLASSIFICATION, read_artifact
+from deploypipe.artifact import IMAGE_CLASSIFICATION
 from deploypipe.capture import capture
 from deploypipe.errors import PackageError, ServingError
 from deploypipe.export import plan, write_proven
@@ -28,7 +26,6 @@ from deploypipe.serve import Archive, Client, Server, deploy, package, start, st
 from deploypipe.serve.management import Management
 from deploypipe.serve.record import authorization, locked, recorded, rewrite
 from deploypipe.serve.store import placed
-from deploypipe.signature import Sample
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +48,7 @@ def second(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Models:
 def archives(models: Models, second: Models, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Archive]:
     """Of versions 1.0 (in the store that is served), 2.0, and a broken 3.0, each in a folder of its own."""
     folder = tmp_path_factory.mktemp("archives")
-    wrong = folder / "wrong.pt"
-    shutil.copy(models.artifacts["torchscript"], wrong)
-    shutil.copy(models.artifacts["torchscript"].with_name("classifier.pt.json"), folder / "wrong.pt.json")
-    facts = read_artifact(wrong)
-    assert facts.samples is not None
-    sample = Sample(facts.samples.inputs, tuple(output + 0.01 for output in facts.samples.outputs))
-    dataclasses.replace(facts, samples=sample).write_sidecar()
+    wrong = with_wrong_samples(models.artifacts["torchscript"], folder)
     return {
         "1.0": package(models.artifacts["torchscript"], "digits", "1.0", folder / "store"),
         "2.0": package(second.artifacts["torchscript"], "digits", "2.0", folder / "2.0"),

@@ -1,11 +1,9 @@
 """Starting and stopping real servers: side by side, failing, interrupted, killed. Nothing stays behind."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,12 +16,10 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from served_models import TIMEOUT, Models, png
+from served_models import TIMEOUT, Models, png, with_wrong_samples
 
-from deploypipe.artifact import read_artifact
 from deploypipe.errors import ServingError
 from deploypipe.serve import Client, Server, Stopped, deploy, package, start, status, stop
-from deploypipe.signature import Sample
 
 
 @pytest.fixture
@@ -129,14 +125,7 @@ def test_a_server_that_hangs_is_ended_by_force(one_model: Path, folder: Path) ->
 
 
 def test_a_model_that_fails_its_proof_is_named_with_its_own_error(models: Models, tmp_path: Path, folder: Path) -> None:
-    artifact = tmp_path / "wrong.pt"
-    shutil.copy(models.artifacts["torchscript"], artifact)
-    shutil.copy(models.artifacts["torchscript"].with_name("classifier.pt.json"), tmp_path / "wrong.pt.json")
-    facts = read_artifact(artifact)
-    assert facts.samples is not None
-    wrong = Sample(facts.samples.inputs, tuple(output + 0.01 for output in facts.samples.outputs))
-    dataclasses.replace(facts, samples=wrong).write_sidecar()
-    package(artifact, "wrong", store=tmp_path / "store")
+    package(with_wrong_samples(models.artifacts["torchscript"], tmp_path), "wrong", store=tmp_path / "store")
     with pytest.raises(
         ServingError, match=r"wrong_1.0: ArchiveInvalid: wrong 1.0 does not answer its packaged sample .*'logits'"
     ):
