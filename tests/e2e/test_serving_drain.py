@@ -17,11 +17,11 @@ from hammering import Hammer
 from served_models import TIMEOUT, Models, npy, png
 
 from deploypipe.errors import ServingError
-from deploypipe.serve import Server, package, start, status, stop
+from deploypipe.serve import Server, package, processes, start, status, stop
 from deploypipe.serve.management import Management
 from deploypipe.serve.record import recorded
 
-MANY = 3000
+MANY = 5000
 """Images in one request that keeps a worker busy for a while, and makes others wait."""
 
 
@@ -53,10 +53,13 @@ def _accepted(pool: ThreadPoolExecutor, http: httpx.Client, server: Server, mode
     """Eight requests that keep a worker busy, one of them in its hands, and twenty that wait behind them."""
     url = f"{server.url}/predictions/one"
     many = npy(np.broadcast_to(models.images[0, 0].numpy(), (MANY, 28, 28)))
+    (worker,) = (member for member in processes.members(server.pid, server.created) if member.pid != server.pid)
+    worker.suspend()  # however fast it is, all of them are there before it answers the first
     asked = [pool.submit(http.post, url, content=many) for _ in range(8)]
-    _wait_until_waiting(server, 6)
+    _wait_until_waiting(server, 7)
     asked += [pool.submit(http.post, url, content=png(models.images[0])) for _ in range(20)]
-    _wait_until_waiting(server, 20)
+    _wait_until_waiting(server, 27)
+    worker.resume()
     return asked
 
 
