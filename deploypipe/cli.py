@@ -16,6 +16,7 @@ from typing import Annotated, Any, NoReturn, ParamSpec
 import typer
 
 from deploypipe import bench, data, doctor, pipeline, show, verification
+from deploypipe import quantize as rounding
 from deploypipe import train as training
 from deploypipe.artifact import read_runner
 from deploypipe.capture import capture
@@ -335,6 +336,18 @@ def export(
 
 
 @verb
+def quantize(run: RunOption = None, data_dir: DataDir = None) -> Document:
+    """Round a run's ONNX artifact to int8, which many processors run faster; exit 6 if it loses over 0.1 points."""
+    opened = open_run(run)
+    artifact, report = rounding.quantize(opened, data_dir)
+    show.reports([report])
+    report.raise_if_failed()
+    show.note(f"Artifact: {artifact.path} ({show.size(artifact.path)})")
+    show.next_commands(["package", "--artifact", str(artifact.path)])
+    return {"path": str(artifact.path), **artifact.to_json()}
+
+
+@verb
 def verify(
     run: RunOption = None,
     artifact: Annotated[Path | None, typer.Option(help="[default: every artifact of the run]")] = None,
@@ -392,8 +405,17 @@ def package(
     """Pack a proven artifact, its handler and its samples into a TorchServe archive."""
     archive = pipeline.package(artifact, run, name, model_version, model_store)
     show.listing(
-        ("archive", "model", "version", "size", "sha256"),
-        [(str(archive.path), archive.name, archive.version, show.size(archive.path), archive.sha256[:12])],
+        ("archive", "model", "version", "artifact", "size", "sha256"),
+        [
+            (
+                str(archive.path),
+                archive.name,
+                archive.version,
+                archive.kind,
+                show.size(archive.path),
+                archive.sha256[:12],
+            )
+        ],
     )
     show.next_commands(["serve", "--detach", *([] if model_store == STORE else ["--model-store", str(model_store)])])
     return pipeline.facts_of(archive)

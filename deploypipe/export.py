@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from deploypipe.data import Split
 from deploypipe.errors import DeploypipeError, ExportError, ParityError, UsageError, first_line
 from deploypipe.files import scratch_folder, sha256_file
 from deploypipe.formats import FORMATS
-from deploypipe.formats.base import Format, digest_of
+from deploypipe.formats.base import Format, Write, digest_of
 from deploypipe.parity import (
     NO_OVERRIDES,
     Gate,
@@ -167,8 +167,9 @@ def export(
     return artifact
 
 
-def write_proven(prepared: Plan, format: str, path: Path) -> tuple[Artifact, Report]:
-    """One artifact of a plan. It is put at `path`, with its sidecar, only when the report says "passed"."""
+def write_proven(prepared: Plan, format: str, path: Path, *, write: Write | None = None) -> tuple[Artifact, Report]:
+    """One artifact of a plan, written by `write` if given, else as its format does. It is put at `path`, with its
+    sidecar, only when the report says "passed"."""
     if path.suffix != suffix_of(format):
         raise UsageError(f"a {format} artifact ends in {suffix_of(format)}, not in {path.name!r}")
     entry, captured = FORMATS[format], prepared.captured
@@ -176,7 +177,7 @@ def write_proven(prepared: Plan, format: str, path: Path) -> tuple[Artifact, Rep
     with scratch_folder(path) as folder:
         written = folder / path.name
         try:
-            how = entry.write(captured, written, metadata, [probe.inputs for probe in prepared.gate.probes])
+            how = (write or entry.write)(captured, written, metadata, [probe.inputs for probe in prepared.gate.probes])
         except DeploypipeError:
             raise
         except Exception as cause:
@@ -190,8 +191,11 @@ def write_proven(prepared: Plan, format: str, path: Path) -> tuple[Artifact, Rep
             reason = first_line(_root(cause)).replace(str(written), path.name)
             raise ExportError(f"{type(captured.module).__name__} cannot be run as {format}: {reason}",
                               "Another format may carry it: `deploypipe formats` lists them.") from cause  # fmt: skip
+        answers: Callable[..., Any] = captured.module
         if report.passed:
             _seal(entry, written, report, prepared.gate.probes[0])
+            if report.precision:  # what eager answers is not what it must answer later
+                answers = read_runner(written)
         artifact = Artifact(
             path=path,
             format=format,
@@ -199,7 +203,7 @@ def write_proven(prepared: Plan, format: str, path: Path) -> tuple[Artifact, Rep
             sha256=sha256_file(written),
             provenance={**prepared.provenance, **({"how": how} if how else {})},
             parity=report.summary(),
-            samples=_sample(captured.module, prepared.gate.probes),
+            samples=_sample(answers, prepared.gate.probes),
             control_flow=prepared.control_flow,
             task=prepared.task,
         )
@@ -275,7 +279,7 @@ def _root(cause: BaseException) -> BaseException:
     return cause
 
 
-def _sample(module: nn.Module, probes: Sequence[Probe]) -> Sample | None:
+def _sample(answers: Callable[..., Any], probes: Sequence[Probe]) -> Sample | None:
     """The largest probe of the first family that is still small; the smallest of all where none is."""
 
     def bytes_of(probe: Probe) -> int:
@@ -286,7 +290,7 @@ def _sample(module: nn.Module, probes: Sequence[Probe]) -> Sample | None:
     if chosen is None or bytes_of(chosen) > LARGE_SAMPLE:
         return None
     with torch.no_grad():
-        return Sample(chosen.inputs, tuple(flatten(module(*copy.deepcopy(chosen.inputs)))[0]))
+        return Sample(chosen.inputs, tuple(flatten(answers(*copy.deepcopy(chosen.inputs)))[0]))
 
 
 def suffix_of(format: str) -> str:

@@ -149,7 +149,7 @@ def _preferred(opened: Run) -> Path:
 
 def facts_of(archive: Archive) -> dict[str, str]:
     return {"path": str(archive.path), "name": archive.name, "version": archive.version, "format": archive.format,
-            "sha256": archive.sha256}  # fmt: skip
+            "precision": archive.precision, "sha256": archive.sha256}  # fmt: skip
 
 
 def predict(client: Client, files: Sequence[Path]) -> list[dict[str, Any]]:

@@ -72,8 +72,8 @@ class Run:
         return self.folder / "parity.json"
 
     def artifacts(self) -> list[Path]:
-        """The artifacts of this run, those with a sidecar."""
-        sidecars = sorted(self.exports.glob("*.json"))
+        """The artifacts of this run, those with a sidecar; those of lower precision, `model.int8.onnx`, come last."""
+        sidecars = sorted(self.exports.glob("*.json"), key=lambda path: (path.name.count("."), path.name))
         return [sidecar.with_suffix("") for sidecar in sidecars if sidecar.with_suffix("").is_file()]
 
     def has_its_weights(self) -> bool:

@@ -312,9 +312,9 @@ def summary(found: Summary) -> None:
 
 def server(found: Server) -> None:
     listing(
-        ("model", "version", "predictions"),
+        ("model", "version", "artifact", "predictions"),
         [
-            (archive.name, archive.version, f"{found.url}/predictions/{archive.name}/{archive.version}")
+            (archive.name, archive.version, archive.kind, f"{found.url}/predictions/{archive.name}/{archive.version}")
             for archive in found.archives
         ],
     )

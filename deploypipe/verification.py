@@ -123,8 +123,9 @@ def _serving(subjects: Subjects, like: Path | None) -> Iterator[dict[str, Servin
             found[str(subjects.archive)] = stack.enter_context(archive)
         if subjects.url is not None:
             client = client_for(subjects.url, subjects.name)
-            signature = read_runner(like).signature if like else None
-            found[f"{client.name} at {client.url}"] = stack.enter_context(server_runner(client, signature))
+            known = read_runner(like) if like else None
+            runner = server_runner(client, known.signature, known.precision) if known else server_runner(client)
+            found[f"{client.name} at {client.url}"] = stack.enter_context(runner)
         yield found
 
 

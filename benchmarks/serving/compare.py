@@ -5,9 +5,10 @@
     python benchmarks/serving/compare.py --settings all --rounds 1 --out runs/serving-settings.json
 
 Every server gets the same exported weights, the same images (28x28 PNG files, decoded by Pillow) and the same load, and
-answers with class, probability and probabilities; a wrong class is an error. Each round starts each of them once, one
-after the other, and puts three loads on it: 1 connection and 64 connections with one image a request, and 8 connections
-with 64 images a request (a `.npy` array). The load generator shares the cores with the server. Medians are over rounds.
+answers with class, probability and probabilities; a wrong class is an error. Those called int8 serve what `deploypipe
+quantize` made of these weights; the others float32. Each round starts each of them once, one after the other, and puts
+three loads on it: 1 connection and 64 connections with one image a request, and 8 connections with 64 images a request
+(a `.npy` array). The load generator shares the cores with the server. Medians are over rounds.
 Requests per CPU second of the server tell more than requests per second where other programs take a share of the cores.
 With `--settings all` every setting of every peer is measured, and the ratios are to its best in each figure; else the
 first in `peers.py`.
@@ -32,7 +33,20 @@ ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT), str(HERE.parent)]
 
 from comparison import Row, begun, cells, machine, spread  # noqa: E402
-from peers import ALONE, ALONE_SETTINGS, OURS, PEERS, STOCK, Sample, Served, serving  # noqa: E402
+from peers import (  # noqa: E402
+    ALONE,
+    ALONE_SETTINGS,
+    FASTAPI_ROUNDED,
+    FLOAT,
+    OURS,
+    OURS_ROUNDED,
+    PEERS,
+    ROUNDED,
+    STOCK,
+    Sample,
+    Served,
+    serving,
+)  # fmt: skip
 
 from deploypipe.bench import Load, measure  # noqa: E402
 from deploypipe.bench.requests import requests_for  # noqa: E402
@@ -110,15 +124,18 @@ def _arguments() -> argparse.Namespace:
 
 def _run(asked: argparse.Namespace) -> Run:
     """The run that is served, with what the servers need of it."""
-    folder = asked.run or Path("runs") / f"serving-{asked.model}"
+    folder = (asked.run or Path("runs") / f"serving-{asked.model}").absolute()  # the servers run elsewhere
+    where = ["--data-dir", asked.data_dir] if asked.data_dir else []
     if not (folder / "run.json").is_file():
         if asked.run:
             sys.exit(f"error: {folder} is no run")
-        where = ["--data-dir", asked.data_dir] if asked.data_dir else []
         _deploypipe("train", "--model", asked.model, "--data", asked.data, *where, "--epochs", "1", "--out", folder)
-    if not all((folder / "exports" / name).is_file() for name in ("model.onnx", "model.pt")):
+    if not all((folder / "exports" / name).is_file() for name in (FLOAT, "model.pt")):
         for format in ("onnx", "torchscript"):
-            _deploypipe("export", "--run", folder, "--format", format)
+            _deploypipe("export", "--run", folder, "--format", format, *where)
+    rounded = any(name in PEERS and PEERS[name].artifact == ROUNDED for name in asked.servers)
+    if rounded and not (folder / "exports" / ROUNDED).is_file():
+        _deploypipe("quantize", "--run", folder, *where)
     return open_run(folder)
 
 
@@ -149,7 +166,7 @@ def _settings(run: Run, asked: argparse.Namespace) -> Row:
     return machine() | {
         "model": run.model,
         "weights_sha256": run.document["weights_sha256"],
-        "artifact_sha256": sha256_file(run.exports / "model.onnx"),
+        "artifact_sha256": sha256_file(run.exports / FLOAT),
         "seconds": asked.seconds,
         "warmup": asked.warmup,
         "torch": torch.__version__,
@@ -270,16 +287,19 @@ def _goals(summary: Sequence[Row]) -> list[Row]:
         found = [row[field]["median"] for row in summary if row["server"] == server and row[field]]
         return pick(found) if found else None
 
-    def ratio(of: str, field: str, pick: Callable[[list[float]], float] = max) -> float | None:
-        ours, theirs = best(OURS, field, pick), best(of, field, pick)
-        return ours / theirs if ours and theirs else None
+    def ratio(ours: str, of: str, field: str, pick: Callable[[list[float]], float] = max) -> float | None:
+        mine, theirs = best(ours, field, pick), best(of, field, pick)
+        return mine / theirs if mine and theirs else None
 
-    wanted = [(f"requests/s at {MANY}, of {name}'s", ratio(name, "requests_per_second"), goal, True)
-              for name, goal in GOALS.items()]  # fmt: skip
-    wanted.append(
-        (f"median latency at {ONE}, of fastapi's", ratio("fastapi", "alone_p50_ms", min), LATENCY_GOAL, False)
-    )
-    wanted.append((f"images/s with {ARRAYS}, of {ALONE}", ratio(ALONE, "images_per_second"), ARRAYS_GOAL, True))
+    wanted = []
+    for ours, peers in ((OURS, GOALS), (OURS_ROUNDED, {**GOALS, FASTAPI_ROUNDED: GOALS["fastapi"]})):
+        for name, goal in peers.items():
+            found = ratio(ours, name, "requests_per_second")
+            wanted.append((f"{ours}: requests/s at {MANY}, of {name}'s", found, goal, True))
+        found = ratio(ours, "fastapi", "alone_p50_ms", min)
+        wanted.append((f"{ours}: median latency at {ONE}, of fastapi's", found, LATENCY_GOAL, False))
+        found = ratio(ours, ALONE, "images_per_second")
+        wanted.append((f"{ours}: images/s with {ARRAYS}, of {ALONE}", found, ARRAYS_GOAL, True))
     return [
         {"what": what, "ratio": found, "goal": goal, "met": found >= goal if at_least else found <= goal}
         for what, found, goal, at_least in wanted

@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 from comparison import cores
 
+from deploypipe.quantize import TARGET
 from deploypipe.runs import Run
 from deploypipe.serve import find_java, package, processes, start, stop
 from deploypipe.serve.network import free_ports
@@ -24,6 +25,7 @@ from deploypipe.serve.server import BATCH
 
 HERE = Path(__file__).resolve().parent
 NAME = "digits"
+FLOAT, ROUNDED = "model.onnx", TARGET
 START = 120.0
 """Seconds that a server may take to give its first right answer."""
 
@@ -57,6 +59,8 @@ class Peer:
     """What goes over the wire for a PNG or an array."""
     arrays: bool = True
     """Takes requests of many images."""
+    artifact: str = FLOAT
+    """What it serves of the run's exports, where it serves ONNX."""
 
 
 def _in_json(body: bytes) -> bytes:
@@ -65,10 +69,13 @@ def _in_json(body: bytes) -> bytes:
 
 ALL = str(cores())
 OURS, STOCK, ALONE = "deploypipe", "torchserve-stock", "onnxruntime alone"
+OURS_ROUNDED, FASTAPI_ROUNDED = f"{OURS}-int8", "fastapi-int8"
 PEERS = {
     OURS: Peer("`deploypipe serve`", {"defaults": ()}),
+    OURS_ROUNDED: Peer("`deploypipe serve`, int8", {"defaults": ()}, artifact=ROUNDED),
     # Nobody waits for others, who come alone.
     f"{OURS}-batch-1": Peer("`deploypipe serve`", {"--batch 1": ("1",)}),
+    f"{OURS_ROUNDED}-batch-1": Peer("`deploypipe serve`, int8", {"--batch 1": ("1",)}, artifact=ROUNDED),
     "fastapi": Peer(
         "FastAPI + onnxruntime",
         {
@@ -77,6 +84,9 @@ PEERS = {
             "1 worker, a thread a core": ("--threads", ALL),
         },
         "fastapi_onnx",
+    ),
+    FASTAPI_ROUNDED: Peer(
+        "FastAPI + onnxruntime, int8", {"a worker a core": ("--workers", ALL)}, "fastapi_onnx", artifact=ROUNDED
     ),
     "litserve": Peer(
         "LitServe + onnxruntime",
@@ -124,7 +134,7 @@ def serving(name: str, setting: str, run: Run, environments: Path, sample: Sampl
     with tempfile.TemporaryDirectory(prefix="deploypipe-") as folder:
         scratch = Path(folder)
         if name.startswith(OURS):
-            begun = _ours(run, scratch, *map(int, peer.settings[setting]))
+            begun = _ours(run.exports / peer.artifact, scratch, *map(int, peer.settings[setting]))
         elif peer.script:
             begun = _script(peer, setting, run, environments, scratch)
         else:
@@ -135,8 +145,8 @@ def serving(name: str, setting: str, run: Run, environments: Path, sample: Sampl
 
 
 @contextmanager
-def _ours(run: Run, scratch: Path, batch: int = BATCH) -> Iterator[Served]:
-    package(run.exports / "model.onnx", NAME, store=scratch / "store")
+def _ours(artifact: Path, scratch: Path, batch: int = BATCH) -> Iterator[Served]:
+    package(artifact, NAME, store=scratch / "store")
     server = start(scratch / "store", port=0, folder=scratch / "server", batch=batch)
     try:
         yield Served(f"{server.url}/predictions/{NAME}", server.pid, server.created)
@@ -148,7 +158,7 @@ def _ours(run: Run, scratch: Path, batch: int = BATCH) -> Iterator[Served]:
 def _script(peer: Peer, setting: str, run: Run, environments: Path, scratch: Path) -> Iterator[Served]:
     (port,) = free_ports(1)
     program = [interpreter(peer.script, environments), HERE / f"{peer.script}.py"]
-    options = ["--model", run.exports / "model.onnx", "--port", str(port), *peer.settings[setting]]
+    options = ["--model", run.exports / peer.artifact, "--port", str(port), *peer.settings[setting]]
     with _process([*program, *options], port, scratch, {}) as served:
         yield served
 

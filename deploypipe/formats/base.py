@@ -51,6 +51,11 @@ class Runner(ABC):
         self.signature = Signature.from_json(self.metadata["signature"]) if self.metadata else None
         """None for a file that deploypipe did not write."""
 
+    @property
+    def precision(self) -> str:
+        """ "int8" of an artifact whose values are rounded to that, on purpose; "" where they are eager's."""
+        return str(self.metadata.get("provenance", {}).get("precision", ""))
+
     def __call__(self, *inputs: Tensor) -> Any:
         """Run on `inputs`, in the signature's order. TypeError where their number, dtypes or shapes do not fit."""
         if self.signature is not None:
@@ -82,6 +87,9 @@ class TorchRunner(Runner):
         return [leaf.cpu() for leaf in flatten(outputs)[0]]
 
 
+Write = Callable[["Capture", Path, str, Sequence[tuple[Tensor, ...]]], str]
+
+
 @dataclass(frozen=True)
 class Format:
     """How one kind of artifact is written and read back.
@@ -98,7 +106,7 @@ class Format:
     name: str
     suffix: str
     carries: str
-    write: Callable[["Capture", Path, str, Sequence[tuple[Tensor, ...]]], str]
+    write: Write
     read: Callable[[Path, str, int | None], Runner]
     seal: Callable[[Path, str], None]
     variants: Callable[[Path, str], Mapping[str, Callable[[], Runner]]] = lambda path, device: {}

@@ -20,6 +20,7 @@ from deploypipe.parity.probes import Probe, as_probe
 from deploypipe.parity.provenance import check_provenance
 from deploypipe.parity.reference import Reference
 from deploypipe.parity.report import Evidence, Finding, Outcome, Report
+from deploypipe.parity.rounded import ANY, Itself, check_rows, tolerance
 from deploypipe.parity.settings import representatives, settings
 from deploypipe.parity.structure import check_structure
 from deploypipe.parity.task import check_task, test_set_probes
@@ -61,10 +62,11 @@ class Gate:
             found = check_structure(self.reference.module, anatomy, runner.signature or self.signature)
             found.append(check_provenance(path, runner, self.weights_sha256))
             report = _extended(report, findings=found)
+            elsewhere = self._elsewhere(runner) if report.passed else self
             if report.passed:
-                report = self._under_settings(report, path, device)
+                report = elsewhere._under_settings(report, path, device)
             if report.passed and process:
-                report = _extended(report, *self._compare(process, representatives(self.probes), "fresh process"))
+                report = _extended(report, *elsewhere._compare(process, representatives(self.probes), "fresh process"))
         if report.evidence:
             culprit = locate(self.reference.module, anatomy, report.evidence.probe.inputs)
             report = replace(report, culprit=culprit)
@@ -72,17 +74,38 @@ class Gate:
 
     def examine_runner(self, runner: Runner, title: str) -> Report:
         """The probes and the test set, through whatever answers like an artifact."""
+        if runner.precision and self.overrides == NO_OVERRIDES:
+            return replace(self, overrides=ANY).examine_runner(runner, title)
+        if runner.precision and self.test is None:
+            raise UsageError(
+                f"{title} is {runner.precision}, which is held to its accuracy: that needs the run's test set",
+                "Verify it with the run that it was written from.",
+            )
         outcomes, evidence = self._compare(runner, self.probes)
         findings: list[Finding] = []
         if evidence is None:
-            outcomes += self._compare(runner, representatives(self.probes), "same call again")[0]
+            again = self._elsewhere(runner)
+            outcomes += again._compare(runner, representatives(self.probes), "same call again")[0]
         if evidence is None and self.test is not None:
-            more, classes = check_task(self.reference, runner, self.test_probes, self.test, self.overrides)
+            more, found = check_task(self.reference, runner, self.test_probes, self.test, self.overrides)
             outcomes += more
-            findings += [classes] if classes else []
+            findings += found
+        if evidence is None and runner.precision:
+            assert self.test is not None
+            findings.append(check_rows(runner, self.test))
         return Report(
-            title, runner.runtime, runner.provider, tuple(outcomes), tuple(findings), seed=self.seed, evidence=evidence
-        )
+            title, runner.runtime, runner.provider, tuple(outcomes), tuple(findings), seed=self.seed, evidence=evidence,
+            precision=runner.precision,
+        )  # fmt: skip
+
+    def _elsewhere(self, runner: Runner) -> "Gate":
+        """What `runner` is held to under other circumstances: to eager; of lower precision, to itself."""
+        if not runner.precision:
+            return self
+        itself = Itself(self.reference.module, runner)
+        answers = [leaf for probe in representatives(self.probes) for leaf in itself.answer(probe).leaves]
+        allowed = tolerance(answers)
+        return replace(self, reference=itself, overrides=Overrides({"": allowed.atol}, {"": allowed.rtol}))
 
     def _under_settings(self, report: Report, path: Path, device: str) -> Report:
         probes = representatives(self.probes)

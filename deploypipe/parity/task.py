@@ -9,6 +9,7 @@ from deploypipe.parity.comparison import call, compare
 from deploypipe.parity.probes import Probe
 from deploypipe.parity.reference import Reference
 from deploypipe.parity.report import Finding, Outcome
+from deploypipe.parity.rounded import check_accuracy
 from deploypipe.parity.tolerances import Overrides
 
 FAMILY = "all test images"
@@ -24,19 +25,23 @@ def test_set_probes(test: Split) -> list[Probe]:
 
 def check_task(
     reference: Reference, runner: Runner, probes: list[Probe], test: Split, overrides: Overrides
-) -> tuple[list[Outcome], Finding | None]:
-    """Every value and every class on `probes`, those of `test_set_probes`. The Finding is for outputs that are logits
-    of both; None where they cannot be compared at all, which the outcomes say."""
+) -> tuple[list[Outcome], list[Finding]]:
+    """Every value and every class on `probes`, those of `test_set_probes`; of lower precision also the accuracy. There
+    is no Finding where outputs cannot be compared at all, which the outcomes say."""
     outcomes: list[Outcome] = []
     eager, artifact = [], []
     for probe in probes:
         answer, returned = reference.answer(probe), call(runner, probe)
         outcomes += compare(answer, returned, probe, runner, overrides)
         if returned.problem or returned.leaves[0].shape != answer.leaves[0].shape:
-            return outcomes, None
+            return outcomes, []
         eager.append(answer.leaves[0])
         artifact.append(returned.leaves[0])
-    return outcomes, compare_classes(torch.cat(eager), torch.cat(artifact), test.targets)
+    logits = torch.cat(eager), torch.cat(artifact)
+    findings = [compare_classes(*logits, test.targets)]
+    if runner.precision:
+        findings.append(check_accuracy(*logits, test.targets, runner.precision))
+    return outcomes, findings
 
 
 def compare_classes(eager: Tensor, artifact: Tensor, targets: Tensor) -> Finding:

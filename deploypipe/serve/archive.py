@@ -25,6 +25,7 @@ from deploypipe.chain import PASSED, broken_link
 from deploypipe.errors import PackageError, ParityError, TrainingError, first_line
 from deploypipe.files import atomic_path, sha256_file
 from deploypipe.parity import EXACT, TOLERANCES
+from deploypipe.parity.rounded import tolerance
 from deploypipe.parity.structure import check_structure
 from deploypipe.runs import Run
 from deploypipe.serve.requests import image_shape
@@ -64,9 +65,16 @@ class Archive:
     """What the handler, and the server over HTTP, must answer before it counts as ready."""
     tolerances: tuple[tuple[float, float], ...]
     """(atol, rtol) of each output."""
+    precision: str = ""
+    """ "int8" where the artifact is rounded to that."""
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
+
+    @property
+    def kind(self) -> str:
+        """ "onnx", "onnx, int8": what answers, for people."""
+        return ", ".join(filter(None, (self.format, self.precision)))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -79,6 +87,7 @@ class Archive:
             "signature": self.signature.to_json(),
             "sample": self.sample.to_json(),
             "tolerances": [list(pair) for pair in self.tolerances],
+            "precision": self.precision,
         }
 
     @classmethod
@@ -93,6 +102,7 @@ class Archive:
             signature=Signature.from_json(document["signature"]),
             sample=Sample.from_json(document["sample"]),
             tolerances=tuple((atol, rtol) for atol, rtol in document["tolerances"]),
+            precision=document["precision"],
         )
 
 
@@ -201,7 +211,10 @@ def _manifest(facts: Artifact, name: str, version: str, files: Mapping[str, byte
 
 
 def _tolerances(facts: Artifact) -> list[tuple[float, float]]:
-    """Other machines have other kernels, which sum in another order; so the row for those, whatever the runtime."""
+    """Other machines have other kernels, which sum in another order; so the row for those, whatever the runtime. Of
+    lower precision, as far as it may be from itself."""
+    if facts.samples is not None and facts.provenance.get("precision"):
+        return [(row.atol, row.rtol) for row in [tolerance([output]) for output in facts.samples.outputs]]
     rows = [TOLERANCES.get(("onnxruntime", spec.dtype), EXACT) for spec in facts.signature.outputs]
     return [(row.atol, row.rtol) for row in rows]
 
@@ -267,6 +280,7 @@ def _archive(path: Path, model: Mapping[str, Any], facts: Mapping[str, Any], sid
         signature=Signature.from_json(sidecar),
         sample=Sample.from_json(sidecar["samples"]),
         tolerances=tuple((item["atol"], item["rtol"]) for item in facts["tolerances"]),
+        precision=sidecar["provenance"].get("precision", ""),
     )
 
 

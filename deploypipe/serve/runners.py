@@ -38,10 +38,11 @@ from deploypipe.signature import Signature
 class ServingRunner(Runner):
     """What answers requests, asked for the outputs of one run at a time. A context manager."""
 
-    def __init__(self, signature: Signature, runtime: str, provider: str, device: str) -> None:
+    def __init__(self, signature: Signature, precision: str, runtime: str, provider: str, device: str) -> None:
         if problem := uncarried(signature):
             raise UsageError(problem, "Compare the artifact itself: `deploypipe verify --artifact FILE`.")
-        super().__init__(json.dumps({"signature": signature.to_json()}), "", device)
+        metadata = {"signature": signature.to_json(), "provenance": {"precision": precision}}
+        super().__init__(json.dumps(metadata), "", device)
         self.runtime = runtime
         self.provider = provider
         self.inputs, self.outputs = signature.inputs, signature.outputs
@@ -118,7 +119,8 @@ class ArchiveRunner(ServingRunner):
                     f"the handler in {archive.path} does not load: {first_line(cause)}",
                     "Build it anew with `deploypipe package`.",
                 ) from cause
-            super().__init__(archive.signature, self.handler.runner.runtime, "archive handler", str(where))
+            runtime = self.handler.runner.runtime
+            super().__init__(archive.signature, archive.precision, runtime, "archive handler", str(where))
         except BaseException:
             self.close()
             raise
@@ -149,29 +151,29 @@ class ArchiveRunner(ServingRunner):
         self._folder.cleanup()
 
 
-def server_runner(client: Client, signature: Signature | None = None) -> "ServerRunner":
+def server_runner(client: Client, signature: Signature | None = None, precision: str = "") -> "ServerRunner":
     """The model that `client` asks, over HTTP.
 
     A server says nothing of a model's inputs and outputs. Of one that `serve` started on this machine they are known;
-    of any other, `signature` must say what eager's are. UsageError where neither does, and for a dtype that no request
-    can carry. `close` closes the client.
+    of any other, `signature` must say what eager's are, and `precision` that it is rounded. UsageError where neither
+    does, and for a dtype that no request can carry. `close` closes the client.
     """
     here = started_here(client.url)
     served = [archive for archive in here.archives if archive.name == client.name] if here else []
     if served:
-        signature = served[0].signature
+        signature, precision = served[0].signature, served[0].precision
     if signature is None:
         raise UsageError(
             f"{client.url} was not started here: what {client.name!r} takes and returns is not known",
             "Give the run or the artifact that it serves.",
         )
-    return ServerRunner(client, signature)
+    return ServerRunner(client, signature, precision)
 
 
 class ServerRunner(ServingRunner):
-    def __init__(self, client: Client, signature: Signature) -> None:
+    def __init__(self, client: Client, signature: Signature, precision: str) -> None:
         # Its machine's kernels may sum in another order, whatever the format: the row for those, as in its archive.
-        super().__init__(signature, "onnxruntime", client.url, "server")
+        super().__init__(signature, precision, "onnxruntime", client.url, "server")
         self._client = client
 
     def answer(self, body: bytes) -> Mapping[str, Any]:

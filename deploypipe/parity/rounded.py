@@ -1,0 +1,73 @@
+"""What an artifact of lower precision is held to: it does not return what eager returns, and must do as well.
+
+Shapes, dtypes and where values are finite stay eager's. On the test set it may lose `MOST_LOST` of the accuracy. And
+what it returns must not depend on how it is run: threads, optimisation, process, neighbours in the batch.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from deploypipe.data import Split
+from deploypipe.formats.base import Runner
+from deploypipe.parity.probes import Probe
+from deploypipe.parity.reference import Answer, Reference
+from deploypipe.parity.report import Finding
+from deploypipe.parity.tolerances import Overrides, Tolerance
+from deploypipe.signature import by_name, flatten
+
+MOST_LOST = 0.001
+"""Of the accuracy on the test set: 0.1 points; of fewer than 1,000 images one image, which is the least there is."""
+FURTHEST = 0.25
+"""Of the largest logit that eager gives: how far a logit may be from eager's on the test set. Elsewhere activations may
+leave the range that was measured for them, and nothing is known of how far."""
+SHARE = 0.05
+"""Of the largest output: how far an artifact may be from itself under other circumstances. Kernels that round one
+activation the other way move an output by a step or two of 1/256 of its range."""
+ROWS = 16
+ANY = Overrides(atol={"": math.inf})
+"""Values are not compared; shapes, dtypes, NaN and infinities are."""
+
+
+def tolerance(outputs: Sequence[Tensor]) -> Tolerance:
+    """How far an artifact of lower precision may be from `outputs`, its own."""
+    return Tolerance(SHARE * max(output.abs().max().item() for output in outputs), 0.0)
+
+
+class Itself(Reference):
+    """An artifact's own answers, to hold it to under other circumstances."""
+
+    def __init__(self, module: nn.Module, runner: Runner) -> None:
+        super().__init__(module)
+        self._runner = runner
+
+    def _ask(self, probe: Probe) -> Answer:
+        leaves, structure = flatten(by_name(self._runner(*copy.deepcopy(probe.inputs))))
+        return Answer(tuple(leaves), structure, None)
+
+
+def check_accuracy(eager: Tensor, artifact: Tensor, targets: Tensor, precision: str) -> Finding:
+    """Logits `[n, classes]` of both on the test set."""
+    own, found = ((logits.argmax(1) == targets).double().mean().item() for logits in (eager, artifact))
+    lost, allowed = own - found, max(MOST_LOST, 1 / len(targets))
+    far, most = (artifact.double() - eager.double()).abs().max().item(), FURTHEST * eager.abs().max().item()
+    agreeing = (eager.argmax(1) == artifact.argmax(1)).double().mean().item()
+    detail = (
+        f"{precision} {found:.2%}, eager {own:.2%} on {len(targets):,} test images: "
+        f"{100 * lost:.2f} points lost, {100 * allowed:.2g} allowed; {agreeing:.2%} of the classes are eager's, "
+        f"logits up to {far:.2g} away, {most:.2g} allowed"
+    )
+    # A hundredth of an image, so that a float's last bit decides nothing.
+    return Finding("accuracy", lost <= allowed + 0.01 / len(targets) and far <= most, detail)
+
+
+def check_rows(runner: Runner, test: Split) -> Finding:
+    """An image must not see its neighbours in the batch."""
+    images = test.inputs[:ROWS]
+    together = flatten(runner(images))[0][0]
+    alone = torch.cat([flatten(runner(image[None]))[0][0] for image in images])
+    far, most = (together - alone).abs().max().item(), tolerance([together]).atol
+    return Finding("rows", far <= most, f"{ROWS} images alone are {far:.2g} from together, {most:.2g} allowed")

@@ -1,0 +1,70 @@
+"""What an artifact of lower precision is held to."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from deploypipe.data import Split
+from deploypipe.formats.base import Runner
+from deploypipe.parity.rounded import SHARE, check_accuracy, check_rows, tolerance
+
+IMAGES = 2000
+TARGETS = torch.arange(IMAGES) % 10
+EAGER = 10.0 * nn.functional.one_hot(TARGETS, 10)
+"""Always right."""
+
+
+def _wrong_on(count: int, images: int = IMAGES) -> Tensor:
+    logits = EAGER[:images].clone()
+    logits[:count] = logits[:count].roll(1, dims=1)
+    return logits
+
+
+@pytest.mark.parametrize(
+    ("wrong", "images", "passes"),
+    [(0, 2000, True), (2, 2000, True), (3, 2000, False), (1, 359, True), (2, 359, False)],
+    ids=["none", "0.1 points", "0.15 points", "one of few", "two of few"],
+)
+def test_accuracy_may_fall_by_a_tenth_of_a_point(
+    wrong: int, images: int, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploypipe.parity.rounded.FURTHEST", 1.0)  # it is not what is asked here
+    found = check_accuracy(EAGER[:images], _wrong_on(wrong, images), TARGETS[:images], "int8")
+    assert found.passed is passes, found.detail
+    assert f"{100 * wrong / images:.2f} points lost" in found.detail
+
+
+def test_what_is_gained_elsewhere_counts() -> None:
+    eager = EAGER.clone()
+    eager[:5] = eager[:5] * 0.9
+    found = check_accuracy(_wrong_on(50), eager, TARGETS, "int8")
+    assert "-2.50 points lost" in found.detail
+
+
+@pytest.mark.parametrize(("away", "passes"), [(2.4, True), (2.6, False)])
+def test_logits_stay_near_eagers(away: float, passes: bool) -> None:
+    rounded = EAGER.clone()
+    rounded[7, 3] += away
+    assert check_accuracy(EAGER, rounded, TARGETS, "int8").passed is passes
+
+
+class _Answers(Runner):
+    runtime, provider = "torch", "cpu"
+
+    def __init__(self, sees_neighbours: bool) -> None:
+        super().__init__("", "", "cpu")
+        self.sees_neighbours = sees_neighbours
+
+    def run(self, *inputs: Tensor) -> list[Tensor]:
+        rows = inputs[0].float().flatten(1)[:, :10]
+        return [rows - rows.mean(dim=0) if self.sees_neighbours else rows]
+
+
+@pytest.mark.parametrize("sees_neighbours", [False, True])
+def test_an_image_sees_none_of_its_neighbours(sees_neighbours: bool) -> None:
+    test = Split(torch.randint(0, 256, (32, 1, 28, 28), dtype=torch.uint8), torch.zeros(32, dtype=torch.int64))
+    assert check_rows(_Answers(sees_neighbours), test).passed is not sees_neighbours
+
+
+def test_how_far_it_may_be_from_itself() -> None:
+    assert tolerance([torch.tensor([1.0, -8.0]), torch.tensor([2.0])]).atol == SHARE * 8

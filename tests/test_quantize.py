@@ -1,0 +1,183 @@
+"""int8: what `quantize` writes, what it refuses, and that gate and archive hold it to the task."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from typer.testing import CliRunner
+
+from deploypipe import quantize as quantizing
+from deploypipe.artifact import read_artifact, read_runner
+from deploypipe.cli import app
+from deploypipe.errors import DeploypipeError, ParityError, UsageError
+from deploypipe.evaluate import evaluate
+from deploypipe.parity import parse_overrides, verify
+from deploypipe.quantize import TARGET, quantize
+from deploypipe.runs import Run, open_run
+from deploypipe.serve import package
+from deploypipe.serve.archive import Archive
+from deploypipe.train import TrainConfig, train
+from deploypipe.verification import Subjects, verify_run
+
+
+@pytest.fixture(scope="module")
+def run(digits_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The digits run with an int8 artifact; a copy, for others count its artifacts."""
+    folder = tmp_path_factory.mktemp("int8") / "run"
+    shutil.copytree(digits_run.folder, folder)
+    copy = open_run(folder)
+    _, report = quantize(copy)
+    report.raise_if_failed()
+    return copy
+
+
+@pytest.fixture
+def copy(run: Run, tmp_path: Path) -> Run:
+    """To be spoilt."""
+    shutil.copytree(run.folder, tmp_path / "run")
+    return open_run(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def archive(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    return package(run.exports / TARGET, "digits", store=tmp_path_factory.mktemp("store"), trained=run)
+
+
+def test_it_is_int8_inside_and_says_so(run: Run) -> None:
+    artifact = read_artifact(run.exports / TARGET)
+    assert artifact.provenance["precision"] == artifact.parity["precision"] == "int8"
+    assert artifact.provenance["rounded_from"] == read_artifact(run.exports / "model.onnx").sha256
+    assert artifact.provenance["weights_sha256"] == run.document["weights_sha256"]
+    assert artifact.parity["accuracy"].startswith("int8 ")
+    graph = onnx.load(str(artifact.path)).graph
+    rounded = [tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8 and tensor.dims]
+    weights = [weight for weight in run.load_module().parameters() if weight.dim() > 1]
+    # The last product stays float.
+    assert sorted(max(np.prod(t.dims), 1) for t in rounded if len(t.dims) > 1) == sorted(
+        weight.numel() for weight in weights[:-1]
+    )
+    assert artifact.path.stat().st_size < 0.5 * (run.exports / "model.onnx").stat().st_size
+
+
+def test_it_is_as_accurate_and_not_equal(run: Run) -> None:
+    dataset = run.dataset()
+    assert dataset is not None
+    eager, rounded = run.load_module(), read_runner(run.exports / TARGET)
+    accuracy = [evaluate(model, dataset.test).accuracy for model in (eager, rounded)]
+    assert accuracy[1] > accuracy[0] - 1.5 / len(dataset.test)
+    with torch.no_grad():
+        far = (eager(dataset.test.inputs[:64]) - rounded(dataset.test.inputs[:64])).abs().max()
+    assert far > 1e-3  # else nothing was rounded
+
+
+def test_verify_holds_it_to_the_task_and_to_itself(run: Run) -> None:
+    (report,) = verify_run(run, Subjects((run.exports / TARGET,))).reports
+    assert report.passed, report.reason
+    checks = {finding.check for finding in report.findings}
+    families = {outcome.family for outcome in report.outcomes}
+    assert {"accuracy", "rows", "classes", "provenance"} <= checks
+    assert {"optimisation off", "1 thread", "fresh process", "same call again"} <= families
+    assert all(o.atol < 10 for o in report.outcomes if o.family in ("optimisation off", "fresh process"))
+
+
+def test_with_a_tolerance_its_values_count(run: Run) -> None:
+    (report,) = verify_run(run, Subjects((run.exports / TARGET,)), overrides=parse_overrides(["1e-4"], [])).reports
+    assert not report.passed and "values differ" in report.reason
+
+
+def test_its_archive_answers_with_its_own_samples(run: Run, archive: Archive) -> None:
+    assert (archive.kind, archive.precision) == ("onnx, int8", "int8")
+    own = read_runner(run.exports / TARGET)(*archive.sample.inputs)
+    assert torch.equal(own, archive.sample.outputs[0])
+    ((atol, rtol),) = archive.tolerances
+    assert 1e-3 < atol <= 0.05 * float(own.abs().max()) + 1e-9 and rtol == 0
+    assert Archive.from_json(archive.to_json()) == archive
+    (report,) = verify_run(run, Subjects(archive=archive.path)).reports
+    assert report.passed and report.precision == "int8", report.reason
+
+
+def _change(path: Path, amount: int) -> None:
+    """Other int8 weights in the largest tensor, and a sidecar and seal that know of nothing."""
+    model = onnx.load(str(path))
+    tensors = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    largest = max(tensors, key=lambda tensor: np.prod(tensor.dims))
+    values = numpy_helper.to_array(largest).copy()
+    values[:] = np.roll(values, amount, axis=-1)
+    largest.CopyFrom(numpy_helper.from_array(values, largest.name))
+    onnx.save(model, str(path))
+
+
+def test_other_weights_in_it_are_found(copy: Run) -> None:
+    path = copy.exports / TARGET
+    _change(path, 3)
+    path.with_name(f"{TARGET}.json").unlink()  # else its digest would tell first
+    (report,) = verify_run(copy, Subjects((path,))).reports
+    assert not report.passed
+    assert "accuracy: int8" in report.reason and "points lost, 0.28 allowed" in report.reason
+
+
+def test_one_that_loses_accuracy_is_not_written(copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = copy.exports / TARGET
+    before = path.read_bytes()
+    monkeypatch.setattr(quantizing, "CALIBRATION", 1)
+    dataset = copy.dataset()
+    assert dataset is not None
+    dataset.train.inputs[0].zero_()  # ranges of a black image: everything else is cut off
+    monkeypatch.setattr(Run, "dataset", lambda self, data_dir=None: dataset)
+    _, report = quantize(copy)
+    assert not report.passed and "points lost" in report.reason
+    assert path.read_bytes() == before
+    assert not list(copy.exports.glob("*tmp*"))
+
+
+def test_without_the_test_set_it_cannot_be_judged(run: Run) -> None:
+    images = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
+    with pytest.raises(UsageError, match="held to its accuracy"):
+        verify(run.load_module(), run.exports / TARGET, [(images,)])
+
+
+def _no_onnx(run: Run) -> None:
+    (run.exports / "model.onnx").unlink()
+
+
+def _changed_onnx(run: Run) -> None:
+    path = run.exports / "model.onnx"
+    path.write_bytes(path.read_bytes() + b" ")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "code", "says"),
+    [
+        (_no_onnx, UsageError, 2, "Write it with `deploypipe export`"),
+        (_changed_onnx, ParityError, 6, "not the file that was proven"),
+    ],
+    ids=["no ONNX artifact", "another ONNX artifact"],
+)
+def test_what_cannot_be_rounded(
+    copy: Run, spoil: Callable[[Run], None], error: type[DeploypipeError], code: int, says: str
+) -> None:
+    spoil(copy)
+    with pytest.raises(error, match=says):
+        quantize(copy)
+    done = CliRunner().invoke(app, ["quantize", "--run", str(copy.folder)])
+    assert done.exit_code == code and says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_model_without_a_test_set_is_refused(tmp_path: Path) -> None:
+    run = train(TrainConfig(model="dynamic-branch", device="cpu"), tmp_path / "run")
+    with pytest.raises(UsageError, match="classifies no images"):
+        quantize(run)
+
+
+def test_the_command_says_where_it_is_and_what_is_next(copy: Run) -> None:
+    done = CliRunner().invoke(app, ["quantize", "--run", str(copy.folder), "--json"])
+    assert done.exit_code == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["path"].endswith(TARGET) and document["provenance"]["precision"] == "int8"
