@@ -1,9 +1,12 @@
-"""What a server survives, with figures: a killed worker, a killed front end, archives that go, a full disk, clients
-that hold their connections, many large bodies, and a steady load. Linux; the full disk needs root.
+r"""What a server survives, with figures: a killed worker, a killed front end, archives that go, a full disk, clients
+that hold their connections, many large bodies, a steady load, and more than the server can take. Linux; the full disk
+needs root.
 
-    python benchmarks/serving/survival.py --store model_store --name mnist-cnn [--seconds 300] [--out survival.json]
+    python benchmarks/serving/survival.py --store model_store --name mnist-cnn [--slow NAME] [--seconds 300] \
+        [--out survival.json]
 
-`--name` is an image classifier in the store. Client and server share this machine.
+`--name` is an image classifier in the store; `--slow` is one that takes tens of milliseconds an image, for more than it
+can take: of a fast one this client cannot ask as much. Client and server share this machine.
 """
 
 import argparse
@@ -56,6 +59,8 @@ class Answer:
     """0: the connection was cut, or nothing came in time."""
     right: bool
     """200, and the class that the quiet server gave."""
+    told: str = ""
+    """The body, where the status is not 200."""
 
     @property
     def ended(self) -> float:
@@ -70,6 +75,7 @@ class Load:
         self, server: Server, name: str, connections: int = CONNECTIONS, rate: float = 0, timeout: float = 30
     ) -> None:
         self._server, self._path, self._body = server, f"/predictions/{name}", image()
+        self.connections = connections
         self._interval = connections / rate if rate else 0.0
         self._timeout = timeout
         self._wanted = Client(server.url, name).predict([self._body])[0].label
@@ -104,15 +110,16 @@ class Load:
         while not self._stop.wait(max(0.0, due - time.monotonic())):
             begun = time.monotonic()
             due = max(due + self._interval, begun) if self._interval else begun
-            code, right = 0, False
+            code, right, told = 0, False, ""
             try:
                 connection.request("POST", self._path, self._body)
                 response = connection.getresponse()
                 code, content = response.status, response.read()
                 right = code == 200 and json.loads(content)["class"] == self._wanted
+                told = content.decode(errors="replace") if code != 200 else ""
             except (OSError, http.client.HTTPException):
                 connection.close()
-            self._answers.append(Answer(begun, time.monotonic() - begun, code, right))
+            self._answers.append(Answer(begun, time.monotonic() - begun, code, right, told))
         connection.close()
 
 
@@ -336,29 +343,68 @@ def resources(server: Server) -> Resources:
     return Resources(memory / 2**20, sum(member.num_fds() for member in members), logs)
 
 
+def watched(server: Server, seconds: float) -> list[Resources]:
+    """Ten times in `seconds`, from a tenth of them on."""
+    taken = []
+    time.sleep(seconds / 10)
+    for _ in range(10):
+        taken.append(resources(server))
+        time.sleep(seconds * 0.09)
+    return taken
+
+
 def steady_load(server: Server, name: str, seconds: float, share: float = 0.8) -> Figures:
     """`share` of what the server does at most for this client; memory and descriptors from a tenth of the time on."""
     trial = min(5.0, seconds / 4)
     with Load(server, name) as most:
         time.sleep(trial)
     rate = share * len(most.answers) / trial
-    taken: list[Resources] = []
     with Load(server, name, rate=rate) as load:
-        time.sleep(seconds / 10)
-        for _ in range(10):
-            taken.append(resources(server))
-            time.sleep(seconds * 0.09)
-    times = sorted(answer.seconds for answer in load.answers)
+        taken = watched(server, seconds)
     return {
         "seconds": seconds,
         "requests per second": round(len(load.answers) / seconds, 1),
         "requests": len(load.answers),
         "not right": sum(not answer.right for answer in load.answers),
-        "p50, p99, max ms": [round(1000 * times[int(q * (len(times) - 1))], 1) for q in (0.5, 0.99, 1)],
+        "p50, p99, max ms": _times_ms(load.answers),
         "megabytes": [round(each.megabytes) for each in taken],
         "descriptors": [each.descriptors for each in taken],
         "log bytes": taken[-1].log_bytes,
     }
+
+
+def overload(server: Server, name: str, within: float, seconds: float, times: float = 4) -> Figures:
+    """`times` what the server does at most for this client, over so many connections that a queue without a bound would
+    hold requests for twice `times` the `within` seconds that it states."""
+    trial = min(3.0, seconds / 2)
+    with Load(server, name) as most:
+        time.sleep(trial)
+    pace = sum(answer.right for answer in most.answers) / trial
+    with Load(server, name, CONNECTIONS + int(2 * times * within * pace), times * pace) as load:
+        taken = watched(server, seconds)
+    accepted = [answer for answer in load.answers if answer.status == 200]
+    refused = [answer for answer in load.answers if answer.status == 503]
+    return {
+        "stated ms": 1000 * within,
+        "connections": load.connections,
+        "offered": len(load.answers),
+        "offered per second": round(len(load.answers) / seconds, 1),
+        "accepted": len(accepted),
+        "accepted: not right": sum(not answer.right for answer in accepted),
+        "accepted: p50, p99, max ms": _times_ms(accepted),
+        "refused": len(refused),
+        "refused: p50, p99, max ms": _times_ms(refused),
+        "refused: told": sorted({answer.told for answer in refused}),
+        "neither": len(load.answers) - len(accepted) - len(refused),
+        "megabytes": [round(each.megabytes) for each in taken],
+        "log bytes": [each.log_bytes for each in taken],
+    }
+
+
+def _times_ms(answers: list[Answer]) -> list[float]:
+    """p50, p99 and max; of no answers none."""
+    times = sorted(answer.seconds for answer in answers)
+    return [round(1000 * times[int(q * (len(times) - 1))], 1) for q in (0.5, 0.99, 1) if times]
 
 
 def _most(values: Any) -> float:
@@ -373,11 +419,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, default=Path("model_store"))
     parser.add_argument("--name", required=True, help="an image classifier in the store")
+    parser.add_argument("--slow", help="one to overload; without it that is left out")
     parser.add_argument("--seconds", type=float, default=60, help="of the steady load")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     asked = parser.parse_args()
     from deploypipe.serve.configuration import MAX_BODY
+    from deploypipe.serve.server import ANSWER_WITHIN
 
     options: dict[str, Any] = {"models": [asked.name], "workers": asked.workers}
     found: dict[str, Figures] = {}
@@ -401,6 +449,9 @@ def main() -> None:
         measured("slow clients", lambda server: slow_clients(server, asked.name))
         measured("large bodies", lambda server: large_bodies(server, asked.name, MAX_BODY))
         measured("steady load", lambda server: steady_load(server, asked.name, asked.seconds))
+        if asked.slow:
+            options["models"] = [asked.slow]
+            measured("overload", lambda server: overload(server, asked.slow, ANSWER_WITHIN, 10))
     print("| what | figure | value |\n| --- | --- | --- |")
     for what, figures in found.items():
         for figure, value in figures.items():

@@ -28,6 +28,22 @@ class Classifier(nn.Module):
         return self.linear(torch.relu(self.convolution(pixels / 255)).flatten(1))
 
 
+class SlowClassifier(nn.Module):
+    """Some dozens of images a second on one core, so that asking for several times as many costs a client little."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 64, 3, padding=1)
+        self.again = nn.Conv2d(64, 64, 3, padding=1)
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features = self.first(pixels / 255)
+        for _ in range(12):
+            features = features + torch.relu(self.again(features))
+        return self.linear(features.mean((2, 3)))
+
+
 class Pair(nn.Module):
     """Two inputs, two outputs, and an axis that is not the leading one."""
 

@@ -1,19 +1,29 @@
-"""What a client makes of a server that turns it away: it comes back, for a bounded time, and says what was wrong."""
+"""More than a server can take: what it accepts it answers in time, what it turns away it turns away at once. And what
+a client makes of that: it comes back, for a bounded time, and says what was wrong."""
 
 import contextlib
+import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
-from served_models import TIMEOUT, Models, png
+import survival
+import torch
+from served_models import TIMEOUT, Models, SlowClassifier, png
 
+from deploypipe.artifact import IMAGE_CLASSIFICATION
+from deploypipe.capture import capture
 from deploypipe.errors import ServingError
+from deploypipe.export import plan, write_proven
+from deploypipe.parity import Probe
 from deploypipe.serve import Client, Server, package, start, status, stop
 from deploypipe.serve.management import Loaded, Management
 
@@ -28,6 +38,43 @@ def tiny(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         server = start(folder / "store", port=0, workers=1, batch=1, queue=2, timeout=TIMEOUT)
         yield server
         stop(server.port, drain=0)
+
+
+@pytest.fixture(scope="module")
+def slow(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one archive, `slow`."""
+    folder = tmp_path_factory.mktemp("slow")
+    torch.manual_seed(0)
+    captured = capture(SlowClassifier().eval(), (models.images[:2],), {"pixels": {0: "batch"}}, ("logits",))
+    probes = [Probe("random pixels", (models.images[:4],))]
+    path = folder / "slow.onnx"
+    _, report = write_proven(plan(captured, probes, task=IMAGE_CLASSIFICATION), "onnx", path)
+    report.raise_if_failed()
+    package(path, "slow", store=folder / "store")
+    return folder / "store"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts descriptors")
+def test_what_is_accepted_is_answered_in_time_and_the_rest_refused_at_once(slow: Path, tmp_path: Path) -> None:
+    within = 1.0
+    with survival.serving(slow, tmp_path / "server", workers=1, answer_within=within) as server:
+        found = survival.overload(server, "slow", within, seconds=6)
+    assert found["accepted"] > 0 and found["refused"] > 0, found
+    assert found["neither"] == 0 and found["accepted: not right"] == 0, found
+    # The queue is measured before there is any load; under it, clients and other tests have their share of the cores.
+    # Half of the measured pace is counted on, so this fails where less than a sixth of it is left, and without a bound:
+    # all connections would then wait in the queue, eight times as long as is stated.
+    *_, slowest = found["accepted: p50, p99, max ms"]
+    assert slowest <= 3 * found["stated ms"], found
+    median, *_ = found["refused: p50, p99, max ms"]
+    assert median <= found["stated ms"] / 4, found
+    for told in found["refused: told"]:
+        assert json.loads(told)["code"] == 503 and "has no worker" in json.loads(told)["message"], found
+    # The Java heap may still grow into its bounds, by no more than this.
+    half = len(found["megabytes"]) // 2
+    assert max(found["megabytes"][half:]) <= max(found["megabytes"][:half]) + 64, found
+    # One line a refusal would be 100 bytes for each.
+    assert found["log bytes"][-1] - found["log bytes"][0] <= 10 * found["refused"], found
 
 
 def _wait_until(server: Server, there: Callable[[Loaded], bool]) -> None:

@@ -14,7 +14,7 @@ from deploypipe.serve.travel import ENTRY_FILE
 
 def test_the_queue_grows_with_the_time_that_an_answer_may_take(artifacts: dict[str, Path], tmp_path: Path) -> None:
     archive = package(artifacts["onnx"], "tiny", store=tmp_path)
-    assert queue_for([archive], 1, 8, "cpu", 0.0) == 8
+    assert queue_for([archive], 1, 8, "cpu", 0.0) == 1
     # No processor answers a million of these a second, and none needs ten seconds for one.
     assert 10 < queue_for([archive], 1, 8, "cpu", 200.0) < 2e8
 
@@ -29,11 +29,15 @@ def test_the_slowest_archive_decides(artifacts: dict[str, Path], images: Tensor,
     )
     rewrite(tmp_path / "slow.mar", {ENTRY_FILE: entry})
     slow = read_archive(tmp_path / "slow.mar")
-    # 8 requests take it a second or more: of the 4 a second that are counted on, 10 seconds hold 40 at most.
-    assert queue_for([fast, slow], 1, 8, "cpu", 10.0) <= 40
+    # 8 requests take it a second or more: of the 4 a second that are counted on, 10 seconds hold 40 at most, and the
+    # last of them waits for the 8 in hand, too.
+    assert queue_for([fast, slow], 1, 8, "cpu", 10.0) <= 32
+    # In 2 seconds it is 8, of which a worker has half in hand.
+    assert queue_for([fast, slow], 1, 8, "cpu", 2.0) <= 4
+    assert queue_for([fast, slow], 2, 8, "cpu", 2.0) <= 8
 
 
 def test_an_archive_that_does_not_load_is_left_to_the_server(artifacts: dict[str, Path], tmp_path: Path) -> None:
     archive = package(artifacts["onnx"], "broken", store=tmp_path)
     rewrite(archive.path, {ENTRY_FILE: b"raise RuntimeError('no')\n"})
-    assert queue_for([read_archive(archive.path)], 1, 8, "cpu", 10.0) == 8
+    assert queue_for([read_archive(archive.path)], 1, 8, "cpu", 10.0) == 1
