@@ -1,6 +1,6 @@
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Fake(Runner):
     runtime: str = "torch"
     provider: str = "cpu"
     signature: Signature | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, *inputs: Tensor) -> Any:
         return self.function(*inputs)
