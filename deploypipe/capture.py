@@ -6,16 +6,18 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from deploypipe import dynamic_to_static
 from deploypipe.deadline import deadline
 from deploypipe.errors import ExportError, UsageError, first_line
 from deploypipe.signature import Signature, Structure, TensorSpec, dtype_name, flatten, leaf_names
+
+if TYPE_CHECKING:
+    from deploypipe import dynamic_to_static
 
 Axes = Mapping[str, Mapping[int, str]]
 """Which axes stay dynamic: argument name → axis → symbol name. Axes with one symbol have one size."""
@@ -26,7 +28,7 @@ class Capture:
     module: nn.Module
     """The author's module: a copy of its own, in eval mode, on the CPU. The reference for parity."""
     example_inputs: tuple[Tensor, ...]
-    static: dynamic_to_static.Capture
+    static: "dynamic_to_static.Capture"
     """The program, and what became of Python's control flow."""
     signature: Signature
     was_training: bool
@@ -46,6 +48,8 @@ def capture(
     output_names: Sequence[str] | None = None,
 ) -> Capture:
     """Capture `module`, which stays as it was. ExportError where it cannot; UsageError for bad arguments."""
+    from deploypipe import dynamic_to_static  # brings SymPy, which takes longer to import than all else here
+
     reference = reference_copy(module)
     example_inputs = check_inputs(example_inputs, "the example")
     dynamic = dynamic or {}

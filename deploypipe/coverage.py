@@ -7,7 +7,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from deploypipe import dynamic_to_static
 from deploypipe.artifact import ControlFlow
 from deploypipe.capture import Capture, eager_outputs
 from deploypipe.parity import Probe
@@ -19,6 +18,8 @@ def cover(captured: Capture, probes: Sequence[Probe]) -> tuple[list[Probe], tupl
     static, module = captured.static, captured.module
     if not static.sites:
         return list(probes), ()
+    from deploypipe import dynamic_to_static
+
     taken = dynamic_to_static.record_paths(module, static, [probe.inputs for probe in probes])
     found = [
         inputs

@@ -9,6 +9,7 @@ towards zero, and the exporter's floor of a float quotient is off by one where t
 from __future__ import annotations
 
 import contextlib
+import functools
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from onnxscript.function_libs.torch_lib.tensor_typing import TTensor
 from onnxscript.onnx_opset import opset18 as op
 from torch._functorch._aot_autograd import graph_capture
 from torch._guards import detect_fake_mode
-from torch.onnx._internal.exporter import _core, _fx_passes
+from torch.onnx._internal.exporter import _constants, _core, _fx_passes, _registration
 from torch.onnx._internal.exporter._torchlib.ops import hop
 
 from deploypipe.dynamic_to_static.capture import Capture
@@ -34,7 +35,7 @@ def to_onnx(
 ) -> torch.onnx.ONNXProgram:
     """Export a captured program. `options` go to `torch.onnx.export`."""
     settings: dict[str, Any] = {"external_data": False, "verbose": False, **options}
-    with torch.no_grad(), no_symbols_left_pending():
+    with torch.no_grad(), no_symbols_left_pending(), translations_read_once():
         made = torch.onnx.export(
             capture.program,
             dynamo=True,
@@ -83,6 +84,32 @@ def no_symbols_left_pending() -> Iterator[None]:
         yield
     finally:
         _fx_passes.insert_type_promotion_nodes, graph_capture._create_graph = original, trace
+
+
+@contextlib.contextmanager
+def translations_read_once() -> Iterator[None]:
+    """The exporter builds its registry of translations anew for each model, and parses the source of all of them."""
+    original = _registration.ONNXRegistry.__dict__["from_torchlib"]
+
+    def copy_of_it(
+        kind: type[_registration.ONNXRegistry], opset_version: int = _constants.TORCHLIB_OPSET
+    ) -> _registration.ONNXRegistry:
+        made, kept = kind(), _torchlib(original, opset_version)
+        made._opset_version = kept.opset_version
+        made.functions = {target: list(translations) for target, translations in kept.functions.items()}
+        return made
+
+    _registration.ONNXRegistry.from_torchlib = classmethod(copy_of_it)  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        _registration.ONNXRegistry.from_torchlib = original  # type: ignore[method-assign]
+
+
+@functools.cache
+def _torchlib(read: Any, opset_version: int) -> _registration.ONNXRegistry:
+    registry: _registration.ONNXRegistry = read.__func__(_registration.ONNXRegistry, opset_version)
+    return registry
 
 
 def _shape_envs(graph_module: torch.fx.GraphModule) -> list[Any]:
