@@ -87,11 +87,14 @@ class Artifact:
     parity: Mapping[str, Any] = field(default_factory=dict)
     """The verdict ("passed"), how many comparisons, the largest difference."""
     samples: Sample | None = None
-    """Inputs and what eager answers to them, so that whoever loads the artifact later can check it on the spot."""
+    """Inputs and what eager answers to them (of lower precision: the artifact itself), so that whoever loads the
+    artifact later can check it on the spot."""
     control_flow: tuple[ControlFlow, ...] = ()
     """Each place where the model's Python decides by data, what it became, and which ways were proven."""
     task: str = TENSORS
     """What a server makes of it: "image-classification" (pixels to classes) or "tensors" (as the signature says)."""
+    precision: str = ""
+    """ "int8" where it is rounded to that, and held to the task instead of to eager's values."""
 
     @property
     def sidecar(self) -> Path:
@@ -109,6 +112,7 @@ class Artifact:
             "control_flow": [site.to_json() for site in self.control_flow],
             "task": self.task,
             "samples": self.samples.to_json() if self.samples else None,
+            **({"precision": self.precision} if self.precision else {}),
         }
 
     def write_sidecar(self) -> None:
@@ -137,6 +141,7 @@ def read_artifact(path: Path, error: type[DeploypipeError] = UsageError) -> Arti
             samples=Sample.from_json(document["samples"]) if document["samples"] is not None else None,
             control_flow=tuple(ControlFlow.from_json(site) for site in document["control_flow"]),
             task=document["task"],
+            precision=str(document.get("precision", "")),
         )
         if artifact.samples:
             _check_samples(artifact.samples, artifact.signature)

@@ -23,6 +23,9 @@ def broken_link(sidecar: Mapping[str, Any], artifact: Runner) -> str:
         return "its own seal is for another proof than its sidecar's"
     if artifact.metadata.get("signature") != {key: sidecar[key] for key in ("inputs", "outputs", "structure")}:
         return "its own signature is not its sidecar's"
+    for where, precision in (("its own", artifact.precision), ("its proof's", parity.get("precision", ""))):
+        if precision != sidecar.get("precision", ""):
+            return f"{where} precision is {precision or 'eager'}, its sidecar's {sidecar.get('precision') or 'eager'}"
     own = artifact.metadata.get("provenance", {}).get("weights_sha256")
     if own != sidecar["provenance"].get("weights_sha256"):
         return f"it was written from other weights (sha256 {own}) than its sidecar says"

@@ -50,6 +50,8 @@ class Plan:
     task: str
     untried: tuple[str, ...]
     """A line for each drawn probe that eager itself refuses."""
+    precision: str = ""
+    """ "int8" where the artifact is rounded to that on purpose."""
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -173,7 +175,8 @@ def write_proven(prepared: Plan, format: str, path: Path, *, write: Write | None
     if path.suffix != suffix_of(format):
         raise UsageError(f"a {format} artifact ends in {suffix_of(format)}, not in {path.name!r}")
     entry, captured = FORMATS[format], prepared.captured
-    metadata = json.dumps({"signature": captured.signature.to_json(), "provenance": dict(prepared.provenance)})
+    facts = {"signature": captured.signature.to_json(), "provenance": dict(prepared.provenance)}
+    metadata = json.dumps({**facts, "precision": prepared.precision} if prepared.precision else facts)
     with scratch_folder(path) as folder:
         written = folder / path.name
         try:
@@ -194,7 +197,7 @@ def write_proven(prepared: Plan, format: str, path: Path, *, write: Write | None
         answers: Callable[..., Any] = captured.module
         if report.passed:
             _seal(entry, written, report, prepared.gate.probes[0])
-            if report.precision:  # what eager answers is not what it must answer later
+            if prepared.precision:  # what eager answers is not what it must answer later
                 answers = read_runner(written)
         artifact = Artifact(
             path=path,
@@ -206,6 +209,7 @@ def write_proven(prepared: Plan, format: str, path: Path, *, write: Write | None
             samples=_sample(answers, prepared.gate.probes),
             control_flow=prepared.control_flow,
             task=prepared.task,
+            precision=prepared.precision,
         )
         if report.passed:
             # A crash between the two renames leaves an artifact without a sidecar, which nothing serves.

@@ -131,15 +131,20 @@ def package(artifact: Path | None, folder: Path | None, name: str | None, versio
     opened = None
     if artifact is None or folder is not None or folder_of(artifact):
         opened = run_of(folder, artifact)
-        name = name or opened.model
         artifact = artifact or _preferred(opened)
-    name = name or read_artifact(artifact, PackageError).provenance.get("model") or artifact.stem
+    name = name or _name(read_artifact(artifact, PackageError))
     return build_archive(artifact, name, version, store, trained=opened)
 
 
+def _name(facts: Artifact) -> str:
+    """That of the network; what is rounded is named as such."""
+    model = facts.provenance.get("model") or facts.path.name.partition(".")[0]
+    return "-".join(filter(None, (model, facts.precision)))
+
+
 def _preferred(opened: Run) -> Path:
-    """ONNX first: the fastest on a CPU."""
-    there = opened.artifacts()
+    """ONNX first: the fastest on a CPU. What is not eager's equal is taken only if it is named."""
+    there = [path for path in opened.artifacts() if not read_artifact(path, PackageError).precision]
     for format in ("onnx", *FORMATS):
         for path in there:
             if path.suffix == FORMATS[format].suffix:

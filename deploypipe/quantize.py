@@ -1,8 +1,8 @@
 """int8: a run's proven ONNX artifact with weights and activations rounded to 8 bits, for processors that are faster so.
 
-Such an artifact does not return what eager returns, and says so: its provenance names the precision, and the gate holds
-it to the task instead (parity/rounded.py). Rounding is onnxruntime's own static quantisation, which measures the range
-of every activation on training images.
+Such an artifact does not return what eager returns, and says so: file, sidecar and archive name the precision, and the
+gate holds it to the task instead (parity/rounded.py). Rounding is onnxruntime's own static quantisation, which measures
+the range of every activation on training images.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,6 +20,7 @@ from deploypipe.errors import ParityError, UsageError
 from deploypipe.export import plan_run, write_proven
 from deploypipe.formats.base import METADATA, SEAL, errors_only
 from deploypipe.parity import Report
+from deploypipe.parity.rounded import PRECISION
 from deploypipe.runs import Run
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from deploypipe.capture import Capture
 
-PRECISION = "int8"
 SOURCE, TARGET = "model.onnx", f"model.{PRECISION}.onnx"
 CALIBRATION, BATCH = 1024, 64
 """Training images on which ranges are measured; more moved no accuracy by more than an image in 10,000."""
@@ -45,12 +45,15 @@ def quantize(run: Run, data_dir: Path | None = None) -> tuple[Artifact, Report]:
         raise UsageError(f"{run.model} classifies no images: there is no accuracy to hold its {PRECISION} artifact to")
     source = run.exports / SOURCE
     facts = read_artifact(source)
-    if problem := broken_link(facts.to_json(), read_runner(source)):
+    problem = broken_link(facts.to_json(), read_runner(source))
+    if not problem and facts.provenance.get("weights_sha256") != run.document["weights_sha256"]:
+        problem = "it was written from other weights than this run's"
+    if problem:
         raise ParityError(f"{source}: {problem}", "Write it anew with `deploypipe export`.")
     prepared = plan_run(run, data_dir)
     images = dataset.train.inputs[:CALIBRATION]
-    origin = {"precision": PRECISION, "rounded_from": facts.sha256, "calibrated_on": len(images)}
-    prepared = replace(prepared, provenance={**prepared.provenance, **origin})
+    origin = {"rounded_from": facts.sha256, "calibrated_on": len(images)}
+    prepared = replace(prepared, precision=PRECISION, provenance={**prepared.provenance, **origin})
     return write_proven(prepared, "onnx", run.exports / TARGET, write=partial(_write, source, images))
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,16 @@ import torch
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
+from deploypipe import pipeline
 from deploypipe import quantize as quantizing
 from deploypipe.artifact import read_artifact, read_runner
+from deploypipe.capture import capture
 from deploypipe.cli import app
-from deploypipe.errors import DeploypipeError, ParityError, UsageError
+from deploypipe.errors import DeploypipeError, PackageError, ParityError, UsageError
 from deploypipe.evaluate import evaluate
-from deploypipe.parity import parse_overrides, verify
+from deploypipe.export import plan_run, write_proven
+from deploypipe.formats.base import METADATA
+from deploypipe.parity import Reference, parse_overrides, verify
 from deploypipe.quantize import TARGET, quantize
 from deploypipe.runs import Run, open_run
 from deploypipe.serve import package
@@ -51,7 +56,7 @@ def archive(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Archive:
 
 def test_it_is_int8_inside_and_says_so(run: Run) -> None:
     artifact = read_artifact(run.exports / TARGET)
-    assert artifact.provenance["precision"] == artifact.parity["precision"] == "int8"
+    assert artifact.precision == artifact.parity["precision"] == read_runner(artifact.path).precision == "int8"
     assert artifact.provenance["rounded_from"] == read_artifact(run.exports / "model.onnx").sha256
     assert artifact.provenance["weights_sha256"] == run.document["weights_sha256"]
     assert artifact.parity["accuracy"].startswith("int8 ")
@@ -82,6 +87,8 @@ def test_verify_holds_it_to_the_task_and_to_itself(run: Run) -> None:
     checks = {finding.check for finding in report.findings}
     families = {outcome.family for outcome in report.outcomes}
     assert {"accuracy", "rows", "classes", "provenance"} <= checks
+    (weights,) = (finding.detail for finding in report.findings if finding.check == "weights")
+    assert "within half a step" in weights
     assert {"optimisation off", "1 thread", "fresh process", "same call again"} <= families
     assert all(o.atol < 10 for o in report.outcomes if o.family in ("optimisation off", "fresh process"))
 
@@ -120,6 +127,7 @@ def test_other_weights_in_it_are_found(copy: Run) -> None:
     (report,) = verify_run(copy, Subjects((path,))).reports
     assert not report.passed
     assert "accuracy: int8" in report.reason and "points lost, 0.28 allowed" in report.reason
+    assert "weights: 'fc1.weight'" in report.reason or "neither in the file nor, rounded" in report.reason
 
 
 def test_one_that_loses_accuracy_is_not_written(copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,6 +150,55 @@ def test_without_the_test_set_it_cannot_be_judged(run: Run) -> None:
         verify(run.load_module(), run.exports / TARGET, [(images,)])
 
 
+def test_a_float_artifact_that_claims_to_be_rounded_is_held_to_its_weights(copy: Run) -> None:
+    path = copy.exports / "model.onnx"
+    path.with_name("model.onnx.json").unlink()
+    model = onnx.load(str(path))
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and np.prod(tensor.dims) > 100:
+            values = numpy_helper.to_array(tensor) * np.float32(1.02)  # too little for the accuracy to tell
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    facts = {entry.key: entry for entry in model.metadata_props}
+    said = json.loads(facts[METADATA].value)
+    facts[METADATA].value = json.dumps(said | {"precision": "int8"})
+    onnx.save(model, str(path))
+    (report,) = verify_run(copy, Subjects((path,))).reports
+    assert not report.passed and "neither in the file nor, rounded, within half a step" in report.reason
+
+
+@pytest.mark.parametrize("name", [TARGET, "model.onnx"])
+def test_a_sidecar_cannot_say_another_precision(copy: Run, name: str, tmp_path: Path) -> None:
+    sidecar = copy.exports / f"{name}.json"
+    document = json.loads(sidecar.read_text())
+    precision = document.pop("precision", "")
+    sidecar.write_text(json.dumps(document if precision else document | {"precision": "int8"}))
+    with pytest.raises(PackageError, match="precision is"):
+        package(copy.exports / name, "digits", store=tmp_path / "store")
+
+
+def test_package_names_it_and_takes_it_only_when_asked(copy: Run, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    rounded = pipeline.package(copy.exports / TARGET, None, None, "1.0", store)
+    assert rounded.name == "simple-cnn-int8"
+    assert pipeline.package(None, copy.folder, None, "1.0", store).kind == "onnx"
+    (copy.exports / "model.onnx").unlink()
+    assert pipeline.package(None, copy.folder, None, "2.0", store).format != "onnx"
+
+
+def _of_another_run(run: Run) -> None:
+    """An artifact that is proven, of other weights."""
+    path = run.exports / "model.onnx"
+    module = run.load_module()
+    with torch.no_grad():
+        next(module.parameters()).mul_(1.05)
+    changed = replace(
+        plan_run(run), captured=capture(module, run.entry.example(), run.entry.dynamic, run.entry.outputs)
+    )
+    gate = replace(changed.gate, reference=Reference(module))
+    provenance = {**changed.provenance, "weights_sha256": "0" * 64}
+    write_proven(replace(changed, gate=gate, provenance=provenance), "onnx", path)[1].raise_if_failed()
+
+
 def _no_onnx(run: Run) -> None:
     (run.exports / "model.onnx").unlink()
 
@@ -156,8 +213,9 @@ def _changed_onnx(run: Run) -> None:
     [
         (_no_onnx, UsageError, 2, "Write it with `deploypipe export`"),
         (_changed_onnx, ParityError, 6, "not the file that was proven"),
+        (_of_another_run, ParityError, 6, "other weights than this run's"),
     ],
-    ids=["no ONNX artifact", "another ONNX artifact"],
+    ids=["no ONNX artifact", "a changed ONNX artifact", "another run's ONNX artifact"],
 )
 def test_what_cannot_be_rounded(
     copy: Run, spoil: Callable[[Run], None], error: type[DeploypipeError], code: int, says: str
@@ -180,4 +238,4 @@ def test_the_command_says_where_it_is_and_what_is_next(copy: Run) -> None:
     done = CliRunner().invoke(app, ["quantize", "--run", str(copy.folder), "--json"])
     assert done.exit_code == 0, done.stderr
     document = json.loads(done.stdout)
-    assert document["path"].endswith(TARGET) and document["provenance"]["precision"] == "int8"
+    assert document["path"].endswith(TARGET) and document["precision"] == "int8"

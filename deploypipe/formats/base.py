@@ -54,7 +54,7 @@ class Runner(ABC):
     @property
     def precision(self) -> str:
         """ "int8" of an artifact whose values are rounded to that, on purpose; "" where they are eager's."""
-        return str(self.metadata.get("provenance", {}).get("precision", ""))
+        return str(self.metadata.get("precision", ""))
 
     def __call__(self, *inputs: Tensor) -> Any:
         """Run on `inputs`, in the signature's order. TypeError where their number, dtypes or shapes do not fit."""

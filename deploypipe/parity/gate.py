@@ -20,7 +20,7 @@ from deploypipe.parity.probes import Probe, as_probe
 from deploypipe.parity.provenance import check_provenance
 from deploypipe.parity.reference import Reference
 from deploypipe.parity.report import Evidence, Finding, Outcome, Report
-from deploypipe.parity.rounded import ANY, Itself, check_rows, tolerance
+from deploypipe.parity.rounded import ANY, PRECISION, Itself, check_rows, tolerance
 from deploypipe.parity.settings import representatives, settings
 from deploypipe.parity.structure import check_structure
 from deploypipe.parity.task import check_task, test_set_probes
@@ -59,7 +59,8 @@ class Gate:
         with ExitStack() as stack:
             process = stack.enter_context(closing(FreshProcess(path, device, runner))) if fresh else None
             report = self.examine_runner(runner, title or str(path))
-            found = check_structure(self.reference.module, anatomy, runner.signature or self.signature)
+            signature = runner.signature or self.signature
+            found = check_structure(self.reference.module, anatomy, signature, runner.precision)
             found.append(check_provenance(path, runner, self.weights_sha256))
             report = _extended(report, findings=found)
             elsewhere = self._elsewhere(runner) if report.passed else self
@@ -74,29 +75,35 @@ class Gate:
 
     def examine_runner(self, runner: Runner, title: str) -> Report:
         """The probes and the test set, through whatever answers like an artifact."""
-        if runner.precision and self.overrides == NO_OVERRIDES:
-            return replace(self, overrides=ANY).examine_runner(runner, title)
-        if runner.precision and self.test is None:
-            raise UsageError(
-                f"{title} is {runner.precision}, which is held to its accuracy: that needs the run's test set",
-                "Verify it with the run that it was written from.",
-            )
-        outcomes, evidence = self._compare(runner, self.probes)
+        overrides = self._overrides(runner, title)
+        outcomes, evidence = self._compare(runner, self.probes, overrides=overrides)
         findings: list[Finding] = []
         if evidence is None:
             again = self._elsewhere(runner)
             outcomes += again._compare(runner, representatives(self.probes), "same call again")[0]
         if evidence is None and self.test is not None:
-            more, found = check_task(self.reference, runner, self.test_probes, self.test, self.overrides)
+            more, found = check_task(self.reference, runner, self.test_probes, self.test, overrides)
             outcomes += more
             findings += found
         if evidence is None and runner.precision:
-            assert self.test is not None
-            findings.append(check_rows(runner, self.test))
+            findings.append(check_rows(runner, self.probes))
         return Report(
             title, runner.runtime, runner.provider, tuple(outcomes), tuple(findings), seed=self.seed, evidence=evidence,
             precision=runner.precision,
         )  # fmt: skip
+
+    def _overrides(self, runner: Runner, title: str) -> Overrides:
+        """Of lower precision, values are not compared unless the user says how far they may be; the accuracy is."""
+        if not runner.precision or self.overrides != NO_OVERRIDES:
+            return self.overrides
+        if runner.precision != PRECISION:
+            raise UsageError(f"{title} is {runner.precision!r}, a precision that is not known here")
+        if self.test is None:
+            raise UsageError(
+                f"{title} is {runner.precision}, which is held to its accuracy: that needs the run's test set",
+                "Verify it with the run that it was written from, or say with --atol how far it may be.",
+            )
+        return ANY
 
     def _elsewhere(self, runner: Runner) -> "Gate":
         """What `runner` is held to under other circumstances: to eager; of lower precision, to itself."""
@@ -120,16 +127,17 @@ class Gate:
         return report
 
     def _compare(
-        self, runner: Runner, probes: Sequence[Probe], family: str = ""
+        self, runner: Runner, probes: Sequence[Probe], family: str = "", overrides: Overrides | None = None
     ) -> tuple[list[Outcome], Evidence | None]:
+        overrides = self.overrides if overrides is None else overrides
         outcomes: list[Outcome] = []
         evidence = None
         for probe in probes:
             answer = self.reference.answer(probe)
             names = output_names(runner.signature, answer)
-            if unknown := self.overrides.names() - set(names):
+            if unknown := overrides.names() - set(names):
                 raise UsageError(f"no output {', '.join(sorted(unknown))}", f"The outputs: {', '.join(names)}.")
-            found = compare(answer, call(runner, probe), probe, runner, self.overrides, family)
+            found = compare(answer, call(runner, probe), probe, runner, overrides, family)
             if evidence is None and not all(outcome.passed for outcome in found):
                 tolerances = tuple((outcome.atol, outcome.rtol) for outcome in found)
                 evidence = Evidence(probe, answer.leaves, tuple(names), tolerances)

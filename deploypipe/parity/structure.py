@@ -7,15 +7,17 @@ from torch import nn
 
 from deploypipe.anatomy import Anatomy, Node
 from deploypipe.parity.report import Finding
-from deploypipe.parity.weights import check_weights
+from deploypipe.parity.weights import check_rounded_weights, check_weights
 from deploypipe.signature import Signature, TensorSpec
 
 
-def check_structure(module: nn.Module, anatomy: Anatomy, signature: Signature | None) -> list[Finding]:
-    """A Finding a check. `module` is the reference, in eval mode, as its author left its weights: check before it runs
-    where `forward` writes to its buffers."""
+def check_structure(
+    module: nn.Module, anatomy: Anatomy, signature: Signature | None, precision: str = ""
+) -> list[Finding]:
+    """A Finding a check. Of lower `precision`, weights may be rounded. `module` is the reference, in eval mode, as its
+    author left its weights: check before it runs where `forward` writes to its buffers."""
     return [
-        check_weights(module, anatomy.constants),
+        check_rounded_weights(module, anatomy) if precision else check_weights(module, anatomy.constants),
         _check_axes(anatomy, signature),
         _check_mode([*anatomy.nodes, *anatomy.bodies]),
         _check_external(anatomy.external),

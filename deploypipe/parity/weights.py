@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from deploypipe.anatomy import Anatomy
 from deploypipe.parity.report import Finding
 from deploypipe.signature import dtype_name
 
@@ -146,12 +147,20 @@ def _same(weight: Tensor, held: Tensor) -> bool:
 
 
 def _is_folded(module: nn.Module, name: str, weight: Tensor, held: Tensor) -> bool:
-    """Whether it is what an exporter makes of it that folds a batch normalisation of the module into the layer before:
-    w·s and (b - mean)·s + shift with s = scale / √(variance + eps), for each channel."""
+    """Whether it is what an exporter makes of it that folds a batch normalisation into the layer before."""
+    if weight.shape != held.shape or weight.dtype != held.dtype:
+        return False
+    return any(torch.allclose(held.double(), made, rtol=1e-5, atol=1e-7 * size)
+               for made, size in _foldings(module, name, weight))  # fmt: skip
+
+
+def _foldings(module: nn.Module, name: str, weight: Tensor) -> Iterator[tuple[Tensor, float]]:
+    """The weight with each batch normalisation of the module folded into it, in float64, and the size of what was added
+    up for it: w·s and (b - mean)·s + shift with s = scale / √(variance + eps), for each channel."""
     path, _, which = name.rpartition(".")
     owner = module.get_submodule(path)
-    if which not in ("weight", "bias") or weight.shape != held.shape or weight.dtype != held.dtype:
-        return False
+    if which not in ("weight", "bias"):
+        return
     transposed = isinstance(owner, _ConvTransposeNd) and which == "weight"
     shape = [1] * weight.dim()
     axis = 1 if transposed and weight.dim() > 1 else 0
@@ -169,9 +178,66 @@ def _is_folded(module: nn.Module, name: str, weight: Tensor, held: Tensor) -> bo
         if which == "bias":
             size = torch.maximum(size, (mean * scale).abs().max())
             made = (weight.double() - mean) * scale + shift
-        if torch.allclose(held.double(), made, rtol=1e-5, atol=1e-7 * float(size)):
-            return True
-    return False
+        yield made, float(size)
+
+
+def check_rounded_weights(module: nn.Module, anatomy: Anatomy) -> Finding:
+    """Whether every parameter and floating-point buffer of `module` is in the file: to the bit, or rounded by no more
+    than half a step of its integers, with a batch normalisation folded into it or without."""
+    weights = {name: tensor.detach().cpu() for name, tensor in _named(module) if tensor.is_floating_point()}
+    index = _Index({name: tensor.detach().cpu() for name, tensor in anatomy.constants.items() if tensor.numel()})
+    named = _by_name(weights, index.held)
+    rounded = list(_rounded(anatomy))
+    exact = {name for name, weight in weights.items() if index.find(weight, named.get(name, ""), exactly=False)}
+    near = {
+        name for name, weight in weights.items()
+        if name not in exact and any(_is_rounded(module, name, weight, *pair) for pair in rounded)
+    }  # fmt: skip
+    folded = _folded_away(module) - exact - near
+    absent = [name for name in weights if name not in exact | near | folded]
+    if absent:
+        detail = f"{_listed(absent)} of {len(weights)} weights are neither in the file nor, rounded, within half a step"
+        return Finding(CHECK, False, detail)
+    detail = f"of {len(weights)} weights {len(exact)} equal to the bit, {len(near)} rounded, within half a step"
+    return Finding(CHECK, True, detail + (f", {len(folded)} folded into those" if folded else ""))
+
+
+def _rounded(anatomy: Anatomy) -> Iterator[tuple[Tensor, Tensor]]:
+    """What each integer constant stands for, and the size of its steps (one for all, or one a channel), in float64."""
+    for node in (*anatomy.nodes, *anatomy.bodies):
+        if node.operator == "DequantizeLinear" and all(name in anatomy.constants for name in node.inputs[:2]):
+            values, step = (anatomy.constants[name].double() for name in node.inputs[:2])
+            zero = anatomy.constants.get(node.inputs[2]) if len(node.inputs) > 2 else None
+            # The axis of the channels is not known here: each that has their number, of which one is right.
+            for axis in [axis for axis, size in enumerate(values.shape) if size == step.numel()] or [0]:
+                shape = [1] * values.dim()
+                if step.numel() > 1:
+                    shape[axis] = -1
+                offset = zero.double().reshape(shape) if zero is not None and zero.numel() == step.numel() else 0.0
+                steps = step.reshape(shape)
+                yield (values - offset) * steps, steps.expand_as(values)
+
+
+def _is_rounded(module: nn.Module, name: str, weight: Tensor, held: Tensor, step: Tensor) -> bool:
+    if held.numel() != weight.numel():
+        return False
+    wanted = [weight.double(), *(made for made, _ in _foldings(module, name, weight))]
+    pairs = zip(_arrangements(held, weight), _arrangements(step, weight), strict=True)
+    # A thousandth more: scales are float32.
+    return any(
+        bool(((candidate - value).abs() <= 0.501 * steps + 1e-12).all())
+        for candidate, steps in pairs
+        for value in wanted
+    )
+
+
+def _folded_away(module: nn.Module) -> set[str]:
+    """Of every batch normalisation, for it may be folded into a weight; what it does is then in that one."""
+    return {
+        f"{path}.{name}" if path else name
+        for path, norm in module.named_modules() if isinstance(norm, _BatchNorm)
+        for name, _ in _named(norm)
+    }  # fmt: skip
 
 
 def _similar(weight: Tensor, held: Mapping[str, Tensor]) -> str:

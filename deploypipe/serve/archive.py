@@ -102,7 +102,7 @@ class Archive:
             signature=Signature.from_json(document["signature"]),
             sample=Sample.from_json(document["sample"]),
             tolerances=tuple((atol, rtol) for atol, rtol in document["tolerances"]),
-            precision=document["precision"],
+            precision=document.get("precision", ""),
         )
 
 
@@ -182,7 +182,7 @@ def _check_weights(facts: Artifact, trained: Run, again: str) -> None:
     if weights != trained.document["weights_sha256"]:
         raise PackageError(f"{facts.path} was not written from this run's weights (sha256 {weights})", again)
     try:
-        found = check_structure(trained.load_module(), anatomy_of(facts.path), facts.signature)
+        found = check_structure(trained.load_module(), anatomy_of(facts.path), facts.signature, facts.precision)
     except TrainingError as cause:
         raise PackageError(cause.message, cause.remedy) from cause
     for finding in found:
@@ -213,7 +213,7 @@ def _manifest(facts: Artifact, name: str, version: str, files: Mapping[str, byte
 def _tolerances(facts: Artifact) -> list[tuple[float, float]]:
     """Other machines have other kernels, which sum in another order; so the row for those, whatever the runtime. Of
     lower precision, as far as it may be from itself."""
-    if facts.samples is not None and facts.provenance.get("precision"):
+    if facts.samples is not None and facts.precision:
         return [(row.atol, row.rtol) for row in [tolerance([output]) for output in facts.samples.outputs]]
     rows = [TOLERANCES.get(("onnxruntime", spec.dtype), EXACT) for spec in facts.signature.outputs]
     return [(row.atol, row.rtol) for row in rows]
@@ -280,7 +280,7 @@ def _archive(path: Path, model: Mapping[str, Any], facts: Mapping[str, Any], sid
         signature=Signature.from_json(sidecar),
         sample=Sample.from_json(sidecar["samples"]),
         tolerances=tuple((item["atol"], item["rtol"]) for item in facts["tolerances"]),
-        precision=sidecar["provenance"].get("precision", ""),
+        precision=sidecar.get("precision", ""),
     )
 
 

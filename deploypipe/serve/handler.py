@@ -115,8 +115,8 @@ class Handler:
         for spec, wanted, found, tolerance in zip(specs, sample.outputs, outputs, tolerances, strict=True):
             if problem := disagreement(wanted, found, tolerance["atol"], tolerance["rtol"]):
                 raise ArchiveInvalid(
-                    f"{self.model_name} {self.model_version} does not answer its packaged sample as the eager model "
-                    f"did: output {spec.name!r}: {problem}"
+                    f"{self.model_name} {self.model_version} does not answer its packaged sample as it did then: "
+                    f"output {spec.name!r}: {problem}"
                 )
 
     def preprocess(self, data: Sequence[Mapping[str, Any]]) -> list[Request | Failure]:

@@ -41,7 +41,7 @@ class ServingRunner(Runner):
     def __init__(self, signature: Signature, precision: str, runtime: str, provider: str, device: str) -> None:
         if problem := uncarried(signature):
             raise UsageError(problem, "Compare the artifact itself: `deploypipe verify --artifact FILE`.")
-        metadata = {"signature": signature.to_json(), "provenance": {"precision": precision}}
+        metadata = {"signature": signature.to_json(), "precision": precision}
         super().__init__(json.dumps(metadata), "", device)
         self.runtime = runtime
         self.provider = provider

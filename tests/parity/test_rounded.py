@@ -1,11 +1,13 @@
 """What an artifact of lower precision is held to."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from deploypipe.data import Split
 from deploypipe.formats.base import Runner
+from deploypipe.parity.probes import Probe
 from deploypipe.parity.rounded import SHARE, check_accuracy, check_rows, tolerance
 
 IMAGES = 2000
@@ -51,20 +53,30 @@ def test_logits_stay_near_eagers(away: float, passes: bool) -> None:
 class _Answers(Runner):
     runtime, provider = "torch", "cpu"
 
-    def __init__(self, sees_neighbours: bool) -> None:
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__("", "", "cpu")
-        self.sees_neighbours = sees_neighbours
+        self.function = function
 
     def run(self, *inputs: Tensor) -> list[Tensor]:
-        rows = inputs[0].float().flatten(1)[:, :10]
-        return [rows - rows.mean(dim=0) if self.sees_neighbours else rows]
+        return [self.function(inputs[0].float().flatten(1)[:, :10])]
 
 
-@pytest.mark.parametrize("sees_neighbours", [False, True])
-def test_an_image_sees_none_of_its_neighbours(sees_neighbours: bool) -> None:
-    test = Split(torch.randint(0, 256, (32, 1, 28, 28), dtype=torch.uint8), torch.zeros(32, dtype=torch.int64))
-    assert check_rows(_Answers(sees_neighbours), test).passed is not sees_neighbours
+@pytest.mark.parametrize(
+    ("function", "passes"),
+    [
+        (lambda rows: rows, True),
+        (lambda rows: rows - rows.mean(dim=0), False),
+        (lambda rows: -rows if 17 <= len(rows) < 300 else rows, False),
+        (lambda rows: rows * float("nan") if len(rows) > 1 else rows, False),
+    ],
+    ids=["by itself", "sees its neighbours", "sees how many they are", "not a number among others"],
+)
+def test_a_row_is_what_it_is_alone(function: Callable[[Tensor], Tensor], passes: bool) -> None:
+    probes = [Probe("random", (torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8),)) for n in (1, 7, 32, 257)]
+    found = check_rows(_Answers(function), probes)
+    assert found.passed is passes, found.detail
 
 
 def test_how_far_it_may_be_from_itself() -> None:
     assert tolerance([torch.tensor([1.0, -8.0]), torch.tensor([2.0])]).atol == SHARE * 8
+    assert tolerance([torch.tensor([float("nan"), 4.0])]).atol == SHARE * 4
