@@ -20,6 +20,7 @@ from deploypipe.export import export_run, plan_run
 from deploypipe.formats import FORMATS
 from deploypipe.models import entry_of
 from deploypipe.parity import Report
+from deploypipe.quantize import TARGET as ROUNDED
 from deploypipe.runs import Run, folder_of, run_of
 from deploypipe.serve import server
 from deploypipe.serve.archive import Archive
@@ -132,19 +133,23 @@ def package(artifact: Path | None, folder: Path | None, name: str | None, versio
     if artifact is None or folder is not None or folder_of(artifact):
         opened = run_of(folder, artifact)
         artifact = artifact or _preferred(opened)
-    name = name or _name(read_artifact(artifact, PackageError))
+    name = name or _name(artifact)
     return build_archive(artifact, name, version, store, trained=opened)
 
 
-def _name(facts: Artifact) -> str:
+def _name(artifact: Path) -> str:
     """That of the network; what is rounded is named as such."""
+    try:
+        facts = read_artifact(artifact, PackageError)
+    except ParityError as cause:
+        raise PackageError(cause.message, cause.remedy) from cause
     model = facts.provenance.get("model") or facts.path.name.partition(".")[0]
     return "-".join(filter(None, (model, facts.precision)))
 
 
 def _preferred(opened: Run) -> Path:
     """ONNX first: the fastest on a CPU. What is not eager's equal is taken only if it is named."""
-    there = [path for path in opened.artifacts() if not read_artifact(path, PackageError).precision]
+    there = [path for path in opened.artifacts() if path.name != ROUNDED]
     for format in ("onnx", *FORMATS):
         for path in there:
             if path.suffix == FORMATS[format].suffix:

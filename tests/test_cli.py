@@ -14,8 +14,8 @@ from deploypipe import cli
 from deploypipe.cli import app
 from deploypipe.runs import Run
 
-VERBS = ["run", "train", "evaluate", "export", "verify", "package", "serve", "predict", "status", "ready", "deploy",
-         "stop", "models", "datasets", "formats", "doctor"]  # fmt: skip
+VERBS = ["run", "train", "evaluate", "export", "quantize", "verify", "package", "serve", "predict", "status", "ready",
+         "deploy", "stop", "models", "datasets", "formats", "doctor"]  # fmt: skip
 
 NET = """
 import torch
