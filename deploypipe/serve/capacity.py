@@ -20,7 +20,7 @@ def queue_for(archives: Sequence[Archive], workers: int, batch: int, device: str
     Each archive's handler is loaded into this process and timed; the slowest decides, for TorchServe has one length
     for all. The last in the queue also waits for the batch that its worker has in hand, so that is taken off; where a
     full batch takes more than half of `seconds`, the queue is what makes batches smaller. At least one. An archive that
-    does not load is left to the server, which says why.
+    does not load here is left to the server, which says why; where none does, a batch may wait.
     """
     rates = []
     for archive in archives:
@@ -32,5 +32,7 @@ def queue_for(archives: Sequence[Archive], workers: int, batch: int, device: str
                 rates.append(runner.rate(inputs, batch, _SECONDS))
         except DeploypipeError:
             continue
-    in_time = min(rates, default=0.0) * _SHARE * seconds  # by one worker
+    if not rates:
+        return batch
+    in_time = min(rates) * _SHARE * seconds  # by one worker
     return max(1, int(workers * max(in_time - batch, in_time / 2)))

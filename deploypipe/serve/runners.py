@@ -135,17 +135,18 @@ class ArchiveRunner(ServingRunner):
         return document
 
     def rate(self, inputs: Sequence[Tensor], batch: int, seconds: float) -> float:
-        """Requests a second that the handler answers in batches of `batch` such requests, measured for `seconds`."""
+        """Requests a second that the handler answers in batches of `batch` such requests: the best of two batches or
+        more, as many as fit into `seconds`, for whatever else this machine does meanwhile must not count for good."""
         items = [{"body": bytearray(self._body(inputs))}] * batch
         context = Context(self._context.manifest, self._context.system_properties)
-        answered = 0
+        times: list[float] = []
         with worker_settings():
             self.handler.handle(items, context)  # the first run of a size may prepare it
-            begin = time.perf_counter()
-            while (spent := time.perf_counter() - begin) < seconds:
+            while len(times) < 2 or sum(times) < seconds:
+                begin = time.perf_counter()
                 self.handler.handle(items, context)
-                answered += batch
-        return answered / spent
+                times.append(time.perf_counter() - begin)
+        return batch / min(times)
 
     def close(self) -> None:
         self._folder.cleanup()
