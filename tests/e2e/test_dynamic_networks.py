@@ -1,13 +1,17 @@
 """The zoo's dynamic networks, all the way through the command line: train, export, verify, package, serve, predict."""
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from support import Command
+from support import Command, clean_environment
+from typer.testing import CliRunner
 
+from deploypipe.cli import app
 from deploypipe.runs import open_run
 from deploypipe.serve.network import free_ports
 
@@ -17,6 +21,22 @@ REQUESTS = {
     "sentence": {"tokens": [7, 60, 80]},
 }
 FOLDERS = {name: f"runs/{name}" for name in REQUESTS} | {"sentence": "runs/sentence-sentences"}
+
+
+@pytest.fixture
+def deploypipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The command in this process: it does the same, and importing torch for each of twenty would take longer."""
+    monkeypatch.chdir(tmp_path)
+    for name in set(os.environ) - set(clean_environment(tmp_path)):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def run(*argv: str | Path, check: bool = False) -> "subprocess.CompletedProcess[str]":
+        done = CliRunner().invoke(app, [*map(str, argv)])
+        assert not check or done.exit_code == 0, done.stderr
+        return subprocess.CompletedProcess(argv, done.exit_code, done.stdout, done.stderr)
+
+    return run
 
 
 @pytest.fixture
