@@ -21,6 +21,8 @@ REQUEST = st.tuples(
 )
 Requests = list[tuple[bytes, list[tuple[bytes, bytes]], list[tuple[bytes, bytes, bytes]]]]
 END = struct.pack("!i", -1)
+THEIRS = protocol._retrieve_inference_msg
+"""Noted before any test runs: a handler that another test initialises in this process replaces it."""
 
 
 def message(requests: Requests) -> bytes:
@@ -53,7 +55,7 @@ def received(content: bytes, cut: int, read: object) -> object:
 def test_it_reads_what_torchserves_own_reader_reads(requests: Requests, where: float) -> None:
     content = message(requests)
     cut = int(where * len(content))
-    assert received(content, cut, wire.read_batch) == received(content, cut, protocol._retrieve_inference_msg)
+    assert received(content, cut, wire.read_batch) == received(content, cut, THEIRS)
 
 
 def test_a_front_end_that_is_gone_ends_the_worker() -> None:
@@ -72,6 +74,6 @@ def test_only_the_version_that_is_known_is_read_this_way(
     import ts
 
     monkeypatch.setattr(ts, "__version__", version)
-    monkeypatch.setattr(protocol, "_retrieve_inference_msg", protocol._retrieve_inference_msg)
+    monkeypatch.setattr(protocol, "_retrieve_inference_msg", THEIRS)
     wire.install()
     assert (protocol._retrieve_inference_msg is wire.read_batch) == ours
