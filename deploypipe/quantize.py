@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SOURCE, TARGET = "model.onnx", f"model.{PRECISION}.onnx"
 CALIBRATION, BATCH = 1024, 64
-"""Training images on which ranges are measured; more moved no accuracy by more than an image in 10,000."""
+"""Training images on which ranges are measured: with these `lean-cnn` keeps eager's class of every MNIST test image."""
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
