@@ -5,23 +5,54 @@ trained.
     runner = deploypipe.load("model.onnx")
     outputs = runner(*inputs)
     report = deploypipe.verify(module, "model.onnx", probes=[inputs])
+
+Importing this package imports none of its rooms: each public name is loaded when it is first used, so that the command
+line and a client of a server start without torch. The rooms are listed in README.md, under "The rooms".
 """
 
-from deploypipe.artifact import Artifact, load
-from deploypipe.errors import (
-    DataError,
-    DeploypipeError,
-    ExportError,
-    PackageError,
-    ParityError,
-    ServingError,
-    TrainingError,
-    UsageError,
-)
-from deploypipe.export import export
-from deploypipe.formats.base import Runner
-from deploypipe.parity import Probe, Report, Tolerance, verify
-from deploypipe.signature import Signature, TensorSpec
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deploypipe.artifact import Artifact, load
+    from deploypipe.errors import (
+        DataError,
+        DeploypipeError,
+        ExportError,
+        PackageError,
+        ParityError,
+        ServingError,
+        TrainingError,
+        UsageError,
+    )
+    from deploypipe.export import export
+    from deploypipe.formats.base import Runner
+    from deploypipe.parity import Probe, Report, Tolerance, verify
+    from deploypipe.signature import Signature, TensorSpec
+
+_HOMES = {
+    "Artifact": "deploypipe.artifact",
+    "DataError": "deploypipe.errors",
+    "DeploypipeError": "deploypipe.errors",
+    "ExportError": "deploypipe.errors",
+    "PackageError": "deploypipe.errors",
+    "ParityError": "deploypipe.errors",
+    "Probe": "deploypipe.parity",
+    "Report": "deploypipe.parity",
+    "Runner": "deploypipe.formats.base",
+    "ServingError": "deploypipe.errors",
+    "Signature": "deploypipe.signature",
+    "TensorSpec": "deploypipe.signature",
+    "Tolerance": "deploypipe.parity",
+    "TrainingError": "deploypipe.errors",
+    "UsageError": "deploypipe.errors",
+    "export": "deploypipe.export",
+    "load": "deploypipe.artifact",
+    "verify": "deploypipe.parity",
+}
+"""Each public name, and the module that defines it."""
 
 __all__ = [
     "Artifact",
@@ -43,3 +74,29 @@ __all__ = [
     "load",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    setattr(sys.modules[__name__], name, value)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """`deploypipe.export` is a function, and the module of that name defines it. Python binds a module to its package
+    whenever it is first imported, by whoever; this package then binds the function in its place, so that the name means
+    the same whichever comes first."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if isinstance(value, ModuleType) and value.__name__ == _HOMES.get(name) == f"{__name__}.{name}":
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,5 +1,11 @@
+import ast
 import inspect
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
+from support import PROJECT, clean_environment
 
 import deploypipe
 from deploypipe import errors
@@ -15,6 +21,53 @@ def test_what_is_exported_is_there_and_documented() -> None:
     for name in deploypipe.__all__:
         assert inspect.getdoc(getattr(deploypipe, name)), f"{name} has no docstring"
     assert callable(deploypipe.export) and callable(deploypipe.load) and callable(deploypipe.verify)
+
+
+def python(code: str, folder: Path) -> str:
+    """What a fresh process prints."""
+    done = subprocess.run([sys.executable, "-c", code], env=clean_environment(folder), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_the_package_imports_none_of_its_rooms(tmp_path: Path) -> None:
+    loaded = python("import sys, deploypipe; print(*(name for name in sys.modules))", tmp_path).split()
+    assert [name for name in loaded if name.startswith("deploypipe")] == ["deploypipe"]
+    assert not {"torch", "numpy"} & set(loaded)
+
+
+@pytest.mark.parametrize("name", [name for name in deploypipe.__all__ if name[0].islower()])
+@pytest.mark.parametrize(
+    "first",
+    ["found = deploypipe.{name}", "import {home}", "from {home} import {name} as found"],
+    ids=["attribute", "module", "from its module"],
+)
+def test_a_verb_is_its_function_whatever_was_imported_first(name: str, first: str, tmp_path: Path) -> None:
+    home = deploypipe._HOMES[name]
+    code = (
+        f"import deploypipe\n{first.format(name=name, home=home)}\n"
+        + f"""
+found = deploypipe.{name}
+assert type(found).__name__ == "function"
+from {home} import {name} as from_its_module
+from deploypipe import {name} as from_the_package
+assert found is deploypipe.{name} is from_its_module is from_the_package
+"""
+    )
+    python(code, tmp_path)
+
+
+def test_what_the_type_checker_sees_is_what_is_loaded() -> None:
+    (block,) = [
+        node
+        for node in ast.parse((PROJECT / "deploypipe" / "__init__.py").read_text()).body
+        if isinstance(node, ast.If)
+    ]
+    seen = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert seen == deploypipe._HOMES and deploypipe.__all__ == sorted(seen)
+    assert set(deploypipe.__all__) <= set(dir(deploypipe))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        deploypipe.nothing  # noqa: B018
 
 
 def test_each_error_has_its_exit_code_and_stands_in_the_drawn_tree() -> None:
