@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deploypipe.contract.task import IMAGE_CLASSIFICATION as IMAGE_CLASSIFICATION
+from deploypipe.contract.task import TENSORS as TENSORS
 from deploypipe.errors import DeploypipeError, ParityError, UsageError, first_line
 from deploypipe.files import check_shape, read_json, sha256_file, write_json
 from deploypipe.formats import FORMATS
@@ -12,7 +14,6 @@ from deploypipe.formats.base import DeviceUnavailable, Format, Runner
 from deploypipe.signature import Sample, Signature, dtype_name, leaf_names
 
 SCHEMA = "deploypipe.artifact/1"
-IMAGE_CLASSIFICATION, TENSORS = "image-classification", "tensors"
 _SPEC = {"name": str, "dtype": str, "shape": [int | str]}
 _TENSOR = {"dtype": str, "shape": [int], "base64": str}
 _SITE = {"file": str, "line": int, "function": str, "kind": str, "became": str, "proven": [str], "unproven": [str]}

@@ -20,13 +20,15 @@ from deploypipe import quantize as rounding
 from deploypipe import train as training
 from deploypipe.artifact import read_runner
 from deploypipe.capture import capture
+from deploypipe.contract.run import ROOT, Run, open_run, run_of
+from deploypipe.data import dataset_of
 from deploypipe.errors import DataError, DeploypipeError, Interrupted, ServingError, UsageError, first_line
 from deploypipe.evaluate import evaluate as evaluate_split
 from deploypipe.export import plan, plan_run, suffix_of, write_each
 from deploypipe.formats import FORMATS
 from deploypipe.models import MODELS
+from deploypipe.models.trained import load_trained
 from deploypipe.parity import parse_overrides
-from deploypipe.runs import ROOT, Run, open_run, run_of
 from deploypipe.serve import deployment, read_archive, readiness, server
 from deploypipe.serve.client import client_for
 from deploypipe.serve.record import PORT, Server
@@ -275,14 +277,14 @@ def evaluate(
 ) -> Document:
     """Accuracy, per-class precision and recall and the confusion matrix on the test set."""
     opened = run_of(run, artifact)
-    dataset = opened.dataset(data_dir)
+    dataset = dataset_of(opened, data_dir)
     if dataset is None:
         raise DataError(f"{opened.model} has no test set: it is not trained", "Try `deploypipe verify`.")
     if artifact is not None:
         title, found = str(artifact), evaluate_split(read_runner(artifact, device), dataset.test)
     else:
         where = training.resolve_device(device)
-        title, found = str(opened.folder), evaluate_split(opened.load_module().to(where), dataset.test, where)
+        title, found = str(opened.folder), evaluate_split(load_trained(opened).to(where), dataset.test, where)
     show.metrics(f"{title} on {dataset.name}", found, dataset.classes)
     show.next_commands(["export", "--format", "all", *_at(opened)])
     return {"of": title, "dataset": dataset.name, "dataset_sha256": dataset.sha256, **found.to_json()}

@@ -16,6 +16,7 @@ import platformdirs
 import torch
 from torch import Tensor
 
+from deploypipe.contract.run import Run
 from deploypipe.errors import DataError, UsageError
 from deploypipe.files import sha256_file
 
@@ -79,6 +80,22 @@ def load(name: str, folder: Path | None = None, warn: Callable[[str], None] = la
     source = source_of(name)
     train, test = source.load(folder, True)
     return Dataset(name, _digest(train, test), train, test, source.classes)
+
+
+def dataset_of(run: Run, folder: Path | None = None) -> Dataset | None:
+    """The data that the run was trained on; None for a model that is not trained. DataError when it changed.
+
+    `folder` says where it lies now; without it, it is where the run had it.
+    """
+    used = run.document["dataset"]
+    if used is None:
+        return None
+    recorded = run.document["config"]["data_dir"]
+    dataset = load(used["name"], folder or (Path(recorded) if recorded else None))
+    if dataset.sha256 != used["sha256"]:
+        raise DataError(f"the dataset {dataset.name} is not the one that {run.folder} was trained on: its sha256 "
+                        "differs", "Point --data-dir at the folder that was used.")  # fmt: skip
+    return dataset
 
 
 def source_of(name: str) -> Source:

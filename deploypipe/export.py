@@ -14,12 +14,16 @@ from torch import Tensor, nn
 
 from deploypipe.artifact import IMAGE_CLASSIFICATION, TENSORS, Artifact, ControlFlow, read_runner, sidecar_of
 from deploypipe.capture import Axes, Capture, capture
+from deploypipe.contract.environment import git_commit, versions
+from deploypipe.contract.run import Run
 from deploypipe.coverage import cover
-from deploypipe.data import Split
+from deploypipe.data import Split, dataset_of
 from deploypipe.errors import DeploypipeError, ExportError, ParityError, UsageError, first_line
 from deploypipe.files import scratch_folder, sha256_file
 from deploypipe.formats import FORMATS
 from deploypipe.formats.base import Format, Write, digest_of
+from deploypipe.models import entry_of
+from deploypipe.models.trained import load_trained
 from deploypipe.parity import (
     NO_OVERRIDES,
     Gate,
@@ -32,7 +36,6 @@ from deploypipe.parity import (
     usable,
 )
 from deploypipe.parity.probes import row_probes
-from deploypipe.runs import Run, git_commit, versions
 from deploypipe.signature import Sample, flatten
 
 SMALL_SAMPLE, LARGE_SAMPLE = 8 * 1024, 2 * 1024 * 1024
@@ -104,9 +107,9 @@ def plan(
 def plan_run(run: Run, data_dir: Path | None = None, overrides: Overrides = NO_OVERRIDES) -> Plan:
     """What the artifacts of a run's model must prove: an image classifier on test images and random pixels, any other
     on its example, values like it, and inputs that take its other ways."""
-    entry = run.entry
-    captured = capture(run.load_module(), entry.example(), entry.dynamic, entry.outputs)
-    dataset = run.dataset(data_dir)
+    entry = entry_of(run.model)
+    captured = capture(load_trained(run), entry.example(), entry.dynamic, entry.outputs)
+    dataset = dataset_of(run, data_dir)
     test = dataset.test if dataset and entry.task == IMAGE_CLASSIFICATION else None
     probes = image_probes(test.inputs) if test else None
     return plan(captured, probes, run.provenance(), entry.task, test=test, overrides=overrides)

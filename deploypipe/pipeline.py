@@ -15,13 +15,16 @@ from PIL import Image
 
 from deploypipe import train as training
 from deploypipe.artifact import Artifact, read_artifact
+from deploypipe.contract.run import Run, folder_of, run_of
+from deploypipe.contract.task import IMAGE_CLASSIFICATION
+from deploypipe.data import dataset_of
 from deploypipe.errors import DeploypipeError, PackageError, ParityError, UsageError
 from deploypipe.export import export_run, plan_run
 from deploypipe.formats import FORMATS
 from deploypipe.models import entry_of
+from deploypipe.models.trained import load_trained
 from deploypipe.parity import Report
 from deploypipe.quantize import TARGET as ROUNDED
-from deploypipe.runs import Run, folder_of, run_of
 from deploypipe.serve import server
 from deploypipe.serve.archive import Archive
 from deploypipe.serve.archive import package as build_archive
@@ -91,7 +94,7 @@ def run(
     """
     if format not in FORMATS:
         raise UsageError(f"no format {format!r}", f"There are: {', '.join(FORMATS)}.")
-    if not set(entry_of(config.model).datasets) & {"digits"}:
+    if entry_of(config.model).task != IMAGE_CLASSIFICATION:
         raise UsageError(f"`run` takes an image classifier, not {config.model}", "Use train, export, … one by one.")
     say("1/6 train")
     done = training.train(config, out, pictures=True, report=report, warn=warn)
@@ -185,11 +188,11 @@ def predict(client: Client, files: Sequence[Path]) -> list[dict[str, Any]]:
 
 def compare_over_http(opened: Run, url: str, name: str, data_dir: Path | None = None) -> HttpAgreement:
     """Send test images as PNG files, one a request, and compare classes and probabilities with the eager model's."""
-    dataset = opened.dataset(data_dir)
+    dataset = dataset_of(opened, data_dir)
     assert dataset is not None
     images = dataset.test.inputs[:HTTP_IMAGES]
     with torch.no_grad():
-        expected = opened.load_module()(images).softmax(1)
+        expected = load_trained(opened)(images).softmax(1)
     with Client(url, name) as client:
         answers = client.predict([png(image[0]) for image in images])
     differences = [

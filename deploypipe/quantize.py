@@ -16,12 +16,14 @@ from torch import Tensor
 
 from deploypipe.artifact import IMAGE_CLASSIFICATION, Artifact, read_artifact, read_runner
 from deploypipe.chain import broken_link
+from deploypipe.contract.run import Run
+from deploypipe.data import dataset_of
 from deploypipe.errors import ParityError, UsageError
 from deploypipe.export import plan_run, write_proven
 from deploypipe.formats.base import METADATA, SEAL, errors_only
+from deploypipe.models import entry_of
 from deploypipe.parity import Report
 from deploypipe.parity.rounded import PRECISION
-from deploypipe.runs import Run
 
 if TYPE_CHECKING:
     import onnx
@@ -40,8 +42,8 @@ def quantize(run: Run, data_dir: Path | None = None) -> tuple[Artifact, Report]:
     Nothing is written unless the report says "passed". UsageError for a run that classifies no images or has no ONNX
     artifact; ParityError where that one is not the one that was proven.
     """
-    dataset = run.dataset(data_dir)
-    if dataset is None or run.entry.task != IMAGE_CLASSIFICATION:
+    dataset = dataset_of(run, data_dir)
+    if dataset is None or entry_of(run.model).task != IMAGE_CLASSIFICATION:
         raise UsageError(f"{run.model} classifies no images: there is no accuracy to hold its {PRECISION} artifact to")
     source = run.exports / SOURCE
     facts = read_artifact(source)

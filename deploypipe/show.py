@@ -20,11 +20,11 @@ from rich.table import Table
 from rich.text import Text
 
 from deploypipe.bench import Measurement, SeedTime, ServingTimes, TrainingTimes, Usage
+from deploypipe.contract.run import Run
 from deploypipe.evaluate import Metrics
 from deploypipe.export import Plan, Written
 from deploypipe.parity import Distance, Report
 from deploypipe.pipeline import Summary
-from deploypipe.runs import Run
 from deploypipe.serve.deployment import Deployment
 from deploypipe.serve.readiness import Status
 from deploypipe.serve.record import Server

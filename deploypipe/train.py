@@ -17,13 +17,13 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.func import functional_call
 
-from deploypipe import data, runs
-from deploypipe.data import Dataset
+from deploypipe import data
+from deploypipe.contract.run import ROOT, Run, open_run
+from deploypipe.data import Dataset, dataset_of
 from deploypipe.errors import Interrupted, TrainingError, UsageError, first_line
 from deploypipe.evaluate import Metrics, evaluate, measure, outputs_of
 from deploypipe.files import make_folder
 from deploypipe.models import entry_of
-from deploypipe.runs import Run
 from deploypipe.training import checkpoint, lr_finder, record, settings
 from deploypipe.training import pictures as drawing
 from deploypipe.training.clock import Clock
@@ -78,14 +78,14 @@ def train(
     clock = Clock()
     saved = None
     if resume:
-        out = out or checkpoint.newest(runs.ROOT)
+        out = out or checkpoint.newest(ROOT)
         saved = checkpoint.load(out, warn)[1]
         config = _config_of(saved, out)
         complete = _completed(out, saved)
         if complete:
             return complete
     if not entry_of(config.model).datasets:
-        return _untrained(config, out or runs.ROOT / config.model)
+        return _untrained(config, out or ROOT / config.model)
     with clock.phase("load"), group.one_before_the_others():
         config, dataset, device = _prepared(config, warn)
     device = group.place(device)
@@ -135,7 +135,7 @@ def repeat(
 
     UsageError where that is no run of this version or `out` is its folder, DataError where the data are others.
     """
-    first = runs.open_run(path if path.is_dir() else path.parent)
+    first = open_run(path if path.is_dir() else path.parent)
     folder = out or first.folder.with_name(f"{first.folder.resolve().name}-again")
     if folder.resolve() == first.folder.resolve():
         raise UsageError(f"{folder} is the run that is to be repeated", "Give another --out.")
@@ -143,7 +143,7 @@ def repeat(
         config = settings.read(TrainConfig, first.document["config"], whole=True)
     except UsageError as cause:
         raise UsageError(f"{first.folder}/run.json is another version's: {cause.message}", cause.remedy) from cause
-    first.dataset()
+    dataset_of(first)
     config = dataclasses.replace(config, device=first.document["device"])
     second = train(config, folder, pictures=pictures, report=report, warn=warn, group=group)
     same = first.document["weights_sha256"] == second.document["weights_sha256"]
@@ -189,7 +189,7 @@ def _follow(
             if stop.asked:
                 raise Interrupted("training interrupted") from None
             raise
-    return runs.open_run(folder)
+    return open_run(folder)
 
 
 class _Training:
@@ -414,7 +414,7 @@ def _prepared(config: TrainConfig, warn: Warn) -> tuple[TrainConfig, Dataset, to
 
 
 def _folder(config: TrainConfig) -> Path:
-    return runs.ROOT / f"{config.model}-{config.data}"
+    return ROOT / f"{config.model}-{config.data}"
 
 
 def _untrained(config: TrainConfig, folder: Path) -> Run:
@@ -441,7 +441,7 @@ def _config_of(saved: dict[str, Any], folder: Path) -> TrainConfig:
 def _completed(folder: Path, saved: dict[str, Any]) -> Run | None:
     """The run in `folder`, if it is what this checkpoint led to: run.json is written when no epoch is left."""
     try:
-        run = runs.open_run(folder)
+        run = open_run(folder)
     except UsageError:
         return None
     same = (run.document["config"], run.document["epochs"]) == (saved["config"], saved["history"])

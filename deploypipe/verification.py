@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from deploypipe.anatomy import anatomy_of
 from deploypipe.artifact import read_runner
 from deploypipe.capture import Axes, argument_names, capture, reference_copy
+from deploypipe.contract.run import Run
 from deploypipe.errors import UsageError
 from deploypipe.export import plan, plan_run
 from deploypipe.files import write_json
 from deploypipe.parity import NO_OVERRIDES, Finding, Gate, Overrides, Report
 from deploypipe.parity.reproduction import write_reproduction
-from deploypipe.runs import Run
 from deploypipe.serve.client import client_for
 from deploypipe.serve.runners import ServingRunner, archive_runner, server_runner
 from deploypipe.signature import TensorSpec

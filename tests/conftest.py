@@ -11,9 +11,9 @@ import pytest
 import torch
 from support import PROJECT, Command, clean_environment
 
+from deploypipe.contract.run import Run
 from deploypipe.export import export_run, plan_run
 from deploypipe.formats import FORMATS
-from deploypipe.runs import Run
 from deploypipe.train import TrainConfig, train
 
 # The tests' models are tiny: on a busy machine two threads wait for each other longer than one would compute.

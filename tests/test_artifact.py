@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from deploypipe.artifact import read_artifact, sidecar_of
+from deploypipe.contract.run import Run
 from deploypipe.errors import PackageError, UsageError
-from deploypipe.runs import Run
 
 
 def damaged(digits_run: Run, folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from deploypipe import cli
 from deploypipe.cli import app
-from deploypipe.runs import Run
+from deploypipe.contract.run import Run
 
 VERBS = ["run", "train", "evaluate", "export", "quantize", "verify", "package", "serve", "predict", "status", "ready",
          "deploy", "stop", "models", "datasets", "formats", "doctor"]  # fmt: skip

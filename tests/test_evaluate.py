@@ -2,9 +2,10 @@ import pytest
 import torch
 
 from deploypipe.artifact import load
-from deploypipe.data import Split
+from deploypipe.contract.run import Run
+from deploypipe.data import Split, dataset_of
 from deploypipe.evaluate import evaluate
-from deploypipe.runs import Run
+from deploypipe.models.trained import load_trained
 
 TRUE = torch.tensor([0, 0, 0, 1, 1, 2])
 PREDICTED = torch.tensor([0, 0, 1, 1, 1, 1])
@@ -26,9 +27,9 @@ def test_a_regression_has_an_error_instead() -> None:
 
 
 def test_artifacts_score_what_the_eager_model_scores(digits_run: Run) -> None:
-    dataset = digits_run.dataset()
+    dataset = dataset_of(digits_run)
     assert dataset is not None
-    eager = evaluate(digits_run.load_module(), dataset.test)
+    eager = evaluate(load_trained(digits_run), dataset.test)
     assert eager.accuracy == digits_run.document["metrics"]["accuracy"]
     for path in digits_run.artifacts():
         assert evaluate(load(path), dataset.test).confusion == eager.confusion

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 import deploypipe
 from deploypipe import formats
 from deploypipe.artifact import read_artifact
+from deploypipe.contract.run import Run
+from deploypipe.data import dataset_of
 from deploypipe.errors import ExportError, ParityError, UsageError
 from deploypipe.export import export_run, plan_run
 from deploypipe.formats import FORMATS
 from deploypipe.models import MODELS, entry_of
+from deploypipe.models.trained import load_trained
 from deploypipe.parity import drawn_probes
-from deploypipe.runs import Run
 from deploypipe.signature import Signature, TensorSpec
 from deploypipe.train import TrainConfig, train
 
@@ -102,11 +104,11 @@ def test_onnx_is_one_checked_file_with_a_symbolic_batch_and_uint8_pixels(digits_
 
 def test_onnxruntime_alone_reproduces_the_logits(digits_run: Run, tmp_path: Path) -> None:
     """In a process that never imports deploypipe or torch."""
-    dataset = digits_run.dataset()
+    dataset = dataset_of(digits_run)
     assert dataset is not None
     images = dataset.test.inputs[:7]
     with torch.no_grad():
-        wanted = digits_run.load_module()(images)
+        wanted = load_trained(digits_run)(images)
     import numpy as np
 
     np.save(tmp_path / "images.npy", images.numpy())

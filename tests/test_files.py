@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from deploypipe.contract.run import Run
 from deploypipe.errors import DeploypipeError, PackageError, UsageError
 from deploypipe.files import Unwritable, atomic_path, make_folder, read_json, scratch_folder, sha256_file, write_json
-from deploypipe.runs import Run
 from deploypipe.serve.archive import package
 
 

@@ -18,13 +18,16 @@ from deploypipe import quantize as quantizing
 from deploypipe.artifact import read_artifact, read_runner
 from deploypipe.capture import capture
 from deploypipe.cli import app
+from deploypipe.contract.run import Run, open_run
+from deploypipe.data import dataset_of
 from deploypipe.errors import DeploypipeError, PackageError, ParityError, UsageError
 from deploypipe.evaluate import evaluate
 from deploypipe.export import plan_run, write_proven
 from deploypipe.formats.base import METADATA
+from deploypipe.models import entry_of
+from deploypipe.models.trained import load_trained
 from deploypipe.parity import Reference, parse_overrides, verify
 from deploypipe.quantize import TARGET, quantize
-from deploypipe.runs import Run, open_run
 from deploypipe.serve import package
 from deploypipe.serve.archive import Archive
 from deploypipe.train import TrainConfig, train
@@ -62,7 +65,7 @@ def test_it_is_int8_inside_and_says_so(run: Run) -> None:
     assert artifact.parity["accuracy"].startswith("int8 ")
     graph = onnx.load(str(artifact.path)).graph
     rounded = [tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8 and tensor.dims]
-    weights = [weight for weight in run.load_module().parameters() if weight.dim() > 1]
+    weights = [weight for weight in load_trained(run).parameters() if weight.dim() > 1]
     # The last product stays float.
     assert sorted(max(np.prod(t.dims), 1) for t in rounded if len(t.dims) > 1) == sorted(
         weight.numel() for weight in weights[:-1]
@@ -71,9 +74,9 @@ def test_it_is_int8_inside_and_says_so(run: Run) -> None:
 
 
 def test_it_is_as_accurate_and_not_equal(run: Run) -> None:
-    dataset = run.dataset()
+    dataset = dataset_of(run)
     assert dataset is not None
-    eager, rounded = run.load_module(), read_runner(run.exports / TARGET)
+    eager, rounded = load_trained(run), read_runner(run.exports / TARGET)
     accuracy = [evaluate(model, dataset.test).accuracy for model in (eager, rounded)]
     assert accuracy[1] > accuracy[0] - 1.5 / len(dataset.test)
     with torch.no_grad():
@@ -134,7 +137,7 @@ def test_one_that_loses_accuracy_is_not_written(copy: Run, monkeypatch: pytest.M
     path = copy.exports / TARGET
     before = path.read_bytes()
     monkeypatch.setattr(quantizing, "CALIBRATION", 1)
-    dataset = copy.dataset()
+    dataset = dataset_of(copy)
     assert dataset is not None
     dataset.train.inputs[0].zero_()  # ranges of a black image: everything else is cut off
     monkeypatch.setattr(Run, "dataset", lambda self, data_dir=None: dataset)
@@ -147,7 +150,7 @@ def test_one_that_loses_accuracy_is_not_written(copy: Run, monkeypatch: pytest.M
 def test_without_the_test_set_it_cannot_be_judged(run: Run) -> None:
     images = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
     with pytest.raises(UsageError, match="held to its accuracy"):
-        verify(run.load_module(), run.exports / TARGET, [(images,)])
+        verify(load_trained(run), run.exports / TARGET, [(images,)])
 
 
 def test_a_float_artifact_that_claims_to_be_rounded_is_held_to_its_weights(copy: Run) -> None:
@@ -188,12 +191,10 @@ def test_package_names_it_and_takes_it_only_when_asked(copy: Run, tmp_path: Path
 def _of_another_run(run: Run) -> None:
     """An artifact that is proven, of other weights."""
     path = run.exports / "model.onnx"
-    module = run.load_module()
+    module, entry = load_trained(run), entry_of(run.model)
     with torch.no_grad():
         next(module.parameters()).mul_(1.05)
-    changed = replace(
-        plan_run(run), captured=capture(module, run.entry.example(), run.entry.dynamic, run.entry.outputs)
-    )
+    changed = replace(plan_run(run), captured=capture(module, entry.example(), entry.dynamic, entry.outputs))
     gate = replace(changed.gate, reference=Reference(module))
     provenance = {**changed.provenance, "weights_sha256": "0" * 64}
     write_proven(replace(changed, gate=gate, provenance=provenance), "onnx", path)[1].raise_if_failed()

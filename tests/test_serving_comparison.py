@@ -13,9 +13,10 @@ import pytest
 import torch
 from support import PROJECT
 
+from deploypipe.contract.run import Run
 from deploypipe.data import load
+from deploypipe.models.trained import load_trained
 from deploypipe.pipeline import png
-from deploypipe.runs import Run
 
 FOLDER = PROJECT / "benchmarks" / "serving"
 PEERS = ("fastapi_onnx", "litserve_onnx", "bentoml_onnx", "torchserve_stock")
@@ -48,7 +49,7 @@ def test_the_peers_answer_as_eager_does(compare: ModuleType, digits_run: Run, mo
     monkeypatch.setenv(classifier.MODEL, str(digits_run.exports / "model.onnx"))
     images = load("digits").test.inputs[:5, 0]
     with torch.no_grad():
-        odds = digits_run.load_module()(images[:, None]).softmax(1).numpy()
+        odds = load_trained(digits_run)(images[:, None]).softmax(1).numpy()
     requests = [classifier.pixels_of(png(images[0])), images[1:].numpy()]
     one, several = classifier.Classifier().answers(requests)
     for found, wanted in zip([one, *several["predictions"]], odds, strict=True):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from deploypipe import show
-from deploypipe.runs import Run
+from deploypipe.contract.run import Run
 from deploypipe.train import TrainConfig, train
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from deploypipe.contract.run import Run
 from deploypipe.errors import DeploypipeError, PackageError, ServingError, UsageError
-from deploypipe.runs import Run
 from deploypipe.verification import Subjects, verify_module, verify_run
 
 NOWHERE = "http://127.0.0.1:1"

@@ -50,10 +50,12 @@ from peers import (  # noqa: E402
 
 from deploypipe.bench import Load, measure  # noqa: E402
 from deploypipe.bench.requests import requests_for  # noqa: E402
+from deploypipe.contract.run import Run, open_run  # noqa: E402
+from deploypipe.data import dataset_of  # noqa: E402
 from deploypipe.errors import ServingError  # noqa: E402
 from deploypipe.files import sha256_file, write_json  # noqa: E402
+from deploypipe.models.trained import load_trained  # noqa: E402
 from deploypipe.pipeline import png  # noqa: E402
-from deploypipe.runs import Run, open_run  # noqa: E402
 
 SCHEMA = "deploypipe.benchmark.serving/1"
 IMAGES = 256
@@ -149,12 +151,12 @@ def _deploypipe(*argv: str | Path) -> None:
 
 def _images(run: Run, data_dir: Path | None) -> tuple[torch.Tensor, list[int]]:
     """Test images, `uint8 [n, 28, 28]`, and eager's classes: of those it is sure of, so that no rounding matters."""
-    dataset = run.dataset(data_dir)
+    dataset = dataset_of(run, data_dir)
     if dataset is None:
         sys.exit(f"error: {run.model} is not trained on images")
     inputs = dataset.test.inputs[: 4 * IMAGES]
     with torch.no_grad():
-        odds = run.load_module()(inputs).softmax(1)
+        odds = load_trained(run)(inputs).softmax(1)
     best, classes = odds.max(1)
     sure = (best - odds.topk(2).values[:, 1] > 0.01).nonzero()[:IMAGES, 0]
     return inputs[sure, 0], classes[sure].tolist()

@@ -17,8 +17,8 @@ from pathlib import Path
 import httpx
 from comparison import cores
 
+from deploypipe.contract.run import Run
 from deploypipe.quantize import TARGET
-from deploypipe.runs import Run
 from deploypipe.serve import find_java, package, processes, start, stop
 from deploypipe.serve.network import free_ports
 from deploypipe.serve.server import BATCH

@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import torch
 
+from deploypipe.contract.run import Run
 from deploypipe.errors import UsageError
 from deploypipe.evaluate import Metrics
-from deploypipe.runs import Run
 from deploypipe.train import TrainConfig, train
 
 

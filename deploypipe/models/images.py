@@ -1,6 +1,9 @@
 """Networks from normalised images `float32 [batch, 1, 28, 28]` to logits `float32 [batch, 10]`, and the wrapper that
 lets them take raw pixels."""
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +29,16 @@ class PixelsToLogits(nn.Module):
         return logits
 
 
+def from_pixels(network: Callable[[], nn.Module]) -> Callable[[], PixelsToLogits]:
+    """The function that builds `network` becomes one that builds it with the normalisation before it."""
+
+    @functools.wraps(network)
+    def build() -> PixelsToLogits:
+        return PixelsToLogits(network())
+
+    return build
+
+
 class Middle(nn.Module):
     """The middle `size × size` of images: MNIST's digits lie in their middle 20 × 20, around it is black."""
 
@@ -45,6 +58,7 @@ def _pooled(channels: int, filters: int, kernel_size: int, padding: int = 0) -> 
     return [convolution, nn.MaxPool2d(2), nn.BatchNorm2d(filters), nn.ReLU()]
 
 
+@from_pixels
 def lean_cnn() -> nn.Module:
     """The least arithmetic that learns 99 % in an epoch."""
     return nn.Sequential(
@@ -58,6 +72,7 @@ def lean_cnn() -> nn.Module:
     )
 
 
+@from_pixels
 def wide_cnn() -> nn.Module:
     """`lean_cnn` with twice the filters and a third convolution in place of the hidden layer: for many epochs."""
     return nn.Sequential(
@@ -72,6 +87,7 @@ def wide_cnn() -> nn.Module:
     )
 
 
+@from_pixels
 def simple_cnn() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, 10, kernel_size=5),
@@ -87,6 +103,7 @@ def simple_cnn() -> nn.Module:
     )
 
 
+@from_pixels
 def cnn() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, 32, kernel_size=5, padding=2),
@@ -103,5 +120,6 @@ def cnn() -> nn.Module:
     )
 
 
+@from_pixels
 def mlp() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))

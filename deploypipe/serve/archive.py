@@ -22,12 +22,13 @@ from deploypipe.anatomy import anatomy_of
 from deploypipe.artifact import IMAGE_CLASSIFICATION, Artifact, read_artifact, read_runner
 from deploypipe.artifact import SCHEMA as ARTIFACT_SCHEMA
 from deploypipe.chain import PASSED, broken_link
+from deploypipe.contract.run import Run
 from deploypipe.errors import PackageError, ParityError, TrainingError, first_line
 from deploypipe.files import atomic_path, sha256_file
+from deploypipe.models.trained import load_trained
 from deploypipe.parity import EXACT, TOLERANCES
 from deploypipe.parity.rounded import tolerance
 from deploypipe.parity.structure import check_structure
-from deploypipe.runs import Run
 from deploypipe.serve.requests import image_shape
 from deploypipe.serve.tensors import uncarried
 from deploypipe.serve.travel import ENTRY_FILE, travelling_files
@@ -182,7 +183,7 @@ def _check_weights(facts: Artifact, trained: Run, again: str) -> None:
     if weights != trained.document["weights_sha256"]:
         raise PackageError(f"{facts.path} was not written from this run's weights (sha256 {weights})", again)
     try:
-        found = check_structure(trained.load_module(), anatomy_of(facts.path), facts.signature, facts.precision)
+        found = check_structure(load_trained(trained), anatomy_of(facts.path), facts.signature, facts.precision)
     except TrainingError as cause:
         raise PackageError(cause.message, cause.remedy) from cause
     for finding in found:

@@ -10,10 +10,10 @@ from PIL import Image
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
-from deploypipe import runs
+from deploypipe.contract.environment import git_commit, versions
+from deploypipe.contract.run import SCHEMA, Run, open_run
 from deploypipe.data import Dataset
 from deploypipe.files import atomic_path, sha256_file, write_json
-from deploypipe.runs import Run
 from deploypipe.training.config import TrainConfig
 
 
@@ -43,14 +43,14 @@ def write_weights(folder: Path, module: nn.Module) -> str:
 def write_run(folder: Path, config: TrainConfig, weights_sha256: str, facts: dict[str, Any]) -> Run:
     """run.json, last of all: a folder that has it is complete."""
     document = {
-        "schema": runs.SCHEMA,
+        "schema": SCHEMA,
         "model": config.model,
         "config": dataclasses.asdict(config),
         "seed": config.seed,
         "weights_sha256": weights_sha256,
-        "versions": runs.versions(),
-        "git_commit": runs.git_commit(),
+        "versions": versions(),
+        "git_commit": git_commit(),
         **facts,
     }
     write_json(folder / "run.json", document)
-    return runs.open_run(folder)
+    return open_run(folder)

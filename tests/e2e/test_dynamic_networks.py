@@ -12,7 +12,8 @@ from support import Command, clean_environment
 from typer.testing import CliRunner
 
 from deploypipe.cli import app
-from deploypipe.runs import open_run
+from deploypipe.contract.run import open_run
+from deploypipe.models.trained import load_trained
 from deploypipe.serve.network import free_ports
 
 REQUESTS = {
@@ -61,7 +62,7 @@ def test_from_training_to_predictions(deploypipe: Command, tmp_path: Path, port:
         url = f"http://127.0.0.1:{port}"
         said = deploypipe("predict", "request.json", "--name", name, "--url", url, "--json", check=True)
         ((answer,),) = (item["predictions"] for item in json.loads(said.stdout)["predictions"])
-        module = open_run(tmp_path / FOLDERS[name]).load_module()
+        module = load_trained(open_run(tmp_path / FOLDERS[name]))
         example = [torch.tensor(value) for value in inputs.values()]
         if name != "dynamic-depth":  # an instance is a row
             example = [value.unsqueeze(0) for value in example]

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import deploypipe
+from deploypipe.contract.run import Run
 from deploypipe.errors import ParityError, UsageError
 from deploypipe.formats.base import Runner
+from deploypipe.models.trained import load_trained
 from deploypipe.parity import NO_OVERRIDES, Gate, Overrides, Probe, Reference, Report
-from deploypipe.runs import Run
 from deploypipe.signature import Signature, TensorSpec, flatten
 
 INPUT = torch.tensor([[1.0, -2.0], [3.0, 0.5]])
@@ -178,7 +179,7 @@ def test_a_probe_that_eager_does_not_take_is_the_callers_mistake() -> None:
 
 
 def test_verify_finds_an_artifact_of_other_weights(digits_run: Run, tmp_path: Path) -> None:
-    module = digits_run.load_module()
+    module = load_trained(digits_run)
     artifact = digits_run.exports / "model.onnx"
     probes = [(torch.randint(0, 256, (5, 1, 28, 28), dtype=torch.uint8),)]
     assert deploypipe.verify(module, artifact, probes).passed

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from mutation import HONEST, KINDS, MUTANTS, Mutant, Subjects
 
+from deploypipe.contract.run import Run
 from deploypipe.export import suffix_of
 from deploypipe.formats import FORMATS
-from deploypipe.runs import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the ways in which mutants are made warn of what they do
 

@@ -15,13 +15,13 @@ from without_server import Tiny, initialized, rewrite
 
 from deploypipe.artifact import IMAGE_CLASSIFICATION, sidecar_of
 from deploypipe.capture import capture
+from deploypipe.contract.run import Run, open_run
 from deploypipe.errors import PackageError
 from deploypipe.export import plan, write_proven
 from deploypipe.files import sha256_file
 from deploypipe.formats.base import METADATA, SEAL
 from deploypipe.parity import image_probes
 from deploypipe.pipeline import package as package_run
-from deploypipe.runs import Run, open_run
 from deploypipe.serve import package
 from deploypipe.serve.handler import ArchiveInvalid
 

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from support import clean_environment
 from torch import nn
 
+from deploypipe.contract.run import open_run
 from deploypipe.errors import UsageError
-from deploypipe.runs import open_run
 from deploypipe.train import configure, train
 from deploypipe.training.distributed import Group, joined
 

@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file
 from small import small
 
+from deploypipe.contract.run import open_run
 from deploypipe.errors import TrainingError, UsageError
-from deploypipe.runs import open_run
+from deploypipe.models.trained import load_trained
 from deploypipe.train import Progress, TrainConfig, configure, train
 from deploypipe.training.optim import RATES, SCHEDULES
 
@@ -109,7 +110,7 @@ def test_the_regression_finds_its_line(tmp_path: Path) -> None:
 def test_a_model_without_training_still_gets_a_run(tmp_path: Path) -> None:
     run = train(TrainConfig(model="dynamic-branch"), tmp_path / "run")
     assert run.document["dataset"] is None and run.document["epochs"] == []
-    assert torch.equal(run.load_module()(torch.ones(1, 10)), torch.full((1, 10), 2.0))
+    assert torch.equal(load_trained(run)(torch.ones(1, 10)), torch.full((1, 10), 2.0))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_an_exploding_loss_stops_and_keeps_the_earlier_weights(
     ):
         train(bad, tmp_path)
     assert open_run(tmp_path).document["weights_sha256"] == good
-    open_run(tmp_path).load_module()
+    load_trained(open_run(tmp_path))
     kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert all(tensor.isfinite().all() for tensor in kept["module"].values())
 

@@ -14,7 +14,7 @@ from torch import nn
 from deploypipe.data import Split
 from deploypipe.errors import TrainingError, UsageError
 from deploypipe.models import MODELS
-from deploypipe.models.images import PixelsToLogits
+from deploypipe.models.images import from_pixels
 from deploypipe.train import TrainConfig, find_learning_rate, train
 from deploypipe.training import lr_finder, pictures
 from deploypipe.training.loop import Loop
@@ -96,8 +96,13 @@ class Greedy(nn.Module):
         return logits
 
 
+@from_pixels
+def greedy() -> nn.Module:
+    return Greedy()
+
+
 def test_too_large_a_batch_is_answered_by_one_that_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = dataclasses.replace(MODELS["mlp"], build=lambda: PixelsToLogits(Greedy()))
+    entry = dataclasses.replace(MODELS["mlp"], network=f"{__name__}:greedy")
     monkeypatch.setitem(MODELS, "mlp", entry)
     with pytest.raises(
         TrainingError, match=r"a batch of 120 does not fit into the memory \(cpu\). --batch-size 30 does"

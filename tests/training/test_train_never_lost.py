@@ -19,8 +19,8 @@ from filelock import FileLock
 from small import contents, processes, small
 from support import clean_environment
 
+from deploypipe.contract.run import open_run
 from deploypipe.errors import DeploypipeError, Interrupted, TrainingError
-from deploypipe.runs import open_run
 from deploypipe.train import Progress, TrainConfig, train
 from deploypipe.training import checkpoint
 from deploypipe.training.loop import Loop

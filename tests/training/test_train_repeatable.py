@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from small import contents, small
 
+from deploypipe.contract.run import Run
 from deploypipe.errors import DataError, UsageError
-from deploypipe.runs import Run
 from deploypipe.train import TrainConfig, repeat, train
 
 GOLDEN: list[tuple[dict[str, Any], list[float], list[float]]] = [

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from deploypipe.artifact import read_runner
 from deploypipe.capture import Axes, Capture, capture
+from deploypipe.contract.run import Run
 from deploypipe.errors import ParityError
 from deploypipe.export import Plan, plan, suffix_of, write_proven
 from deploypipe.formats import FORMATS
 from deploypipe.pipeline import plan_run
-from deploypipe.runs import Run
 
 from . import modules
 

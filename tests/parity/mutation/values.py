@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deploypipe.data import dataset_of
+from deploypipe.models import entry_of
 from deploypipe.models.images import PixelsToLogits
 
 from . import modules
@@ -62,7 +64,7 @@ def smallest_pruned(tensors: dict[str, Tensor], subject: Subject) -> None:
 
 
 def before_training(tensors: dict[str, Tensor], subject: Subject) -> None:
-    for name, tensor in subject.run.entry.build().state_dict().items():  # type: ignore[union-attr]
+    for name, tensor in entry_of(subject.run.model).build().state_dict().items():  # type: ignore[union-attr]
         if name.startswith("network."):
             tensors[name].copy_(tensor)
 
@@ -177,7 +179,7 @@ def classes_swapped(logits: Tensor, pixels: Tensor) -> Tensor:
 
 def cut(module: nn.Module, subject: Subject) -> None:
     """As a quantised output does: what only the largest of all test images reaches."""
-    images = subject.run.dataset().test.inputs  # type: ignore[union-attr]
+    images = dataset_of(subject.run).test.inputs  # type: ignore[union-attr]
     with torch.no_grad():
         limit = 0.99 * float(subject.module(images).max())
     bent(after=lambda y, p: y.clamp(max=limit))(module, subject)
@@ -399,7 +401,7 @@ def spoilt(where: Callable[[Tensor], Tensor], value: float = float("nan")) -> Ch
 
 def one_test_image(module: nn.Module, subject: Subject) -> None:
     """NaN for one of the test images, known by the sum of its pixels."""
-    images = subject.run.dataset().test.inputs  # type: ignore[union-attr]
+    images = dataset_of(subject.run).test.inputs  # type: ignore[union-attr]
     sums = images.flatten(1).sum(1).float()
     alone = [i for i in range(len(sums)) if (sums == sums[i]).sum() == 1]
     total = float(sums[alone[len(alone) * 2 // 3]])

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -9,8 +10,11 @@ from typing import Any
 import onnxruntime
 import pytest
 
+from deploypipe.contract.environment import git_commit
+from deploypipe.contract.run import Run, open_run
+from deploypipe.data import dataset_of
 from deploypipe.errors import DataError, TrainingError, UsageError
-from deploypipe.runs import Run, git_commit, open_run
+from deploypipe.models.trained import load_trained
 
 
 @pytest.fixture
@@ -37,8 +41,8 @@ def test_no_run(tmp_path: Path) -> None:
 def test_weights_that_are_not_the_runs_are_refused(copy: Path, digits_run: Run) -> None:
     (copy / "weights.safetensors").write_bytes(b"other")
     with pytest.raises(TrainingError, match="is missing or is not what this run trained"):
-        open_run(copy).load_module()
-    digits_run.load_module()
+        load_trained(open_run(copy))
+    load_trained(digits_run)
 
 
 def test_another_dataset_than_the_runs_is_refused(copy: Path) -> None:
@@ -46,7 +50,7 @@ def test_another_dataset_than_the_runs_is_refused(copy: Path) -> None:
     document["dataset"]["sha256"] = "0" * 64
     (copy / "run.json").write_text(json.dumps(document))
     with pytest.raises(DataError, match="is not the one that .* was trained on"):
-        open_run(copy).dataset()
+        dataset_of(open_run(copy))
 
 
 def test_artifacts_are_those_with_a_sidecar(copy: Path) -> None:
@@ -76,25 +80,39 @@ def test_provenance_says_what_was_used_but_not_where_it_lay(digits_run: Run) -> 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda document: document.pop("metrics"), "it has no 'metrics'"),
-        (lambda document: document.update(epochs={}), "epochs is of the wrong type"),
-        (lambda document: document.update(model="gone"), "no model 'gone'"),
-        (lambda document: document.update(dataset=None), "its dataset does not go with simple-cnn"),
-        (lambda document: document["dataset"].pop("classes"), "dataset has no 'classes'"),
-        (lambda document: document["config"].pop("data_dir"), "config has no 'data_dir'"),
-        (lambda document: document.update(metrics={}), "metrics has no 'examples'"),
+        (lambda document: document.pop("metrics"), "Object missing required field `metrics`"),
+        (lambda document: document.update(epochs={}), "Expected `array`, got `object` - at `$.epochs`"),
+        (lambda document: document.update(dataset=None), "it has metrics, but no `dataset`"),
+        (
+            lambda document: document["dataset"].pop("classes"),
+            "Object missing required field `classes` - at `$.dataset`",
+        ),
+        (
+            lambda document: document["config"].pop("data_dir"),
+            "Object missing required field `data_dir` - at `$.config`",
+        ),
+        (lambda document: document.update(metrics={}), "`metrics`: Object missing required field `examples`"),
     ],
 )
 def test_a_damaged_run_is_named(copy: Path, change: Callable[[dict[str, Any]], object], message: str) -> None:
     document = json.loads((copy / "run.json").read_text())
     change(document)
     (copy / "run.json").write_text(json.dumps(document))
-    with pytest.raises(UsageError, match=f"run.json is damaged: {message}.*deploypipe train"):
+    with pytest.raises(
+        UsageError, match=rf"run.json is damaged: .*{re.escape(message)}\. Train one: `deploypipe train`"
+    ):
         open_run(copy)
+
+
+def test_a_network_that_the_zoo_does_not_have_is_named(copy: Path) -> None:
+    document = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(document | {"model": "gone"}))
+    with pytest.raises(UsageError, match="no model 'gone'"):
+        load_trained(open_run(copy))
 
 
 def test_weights_of_another_model_are_refused(copy: Path) -> None:
     document = json.loads((copy / "run.json").read_text())
     (copy / "run.json").write_text(json.dumps(document | {"model": "mlp"}))
     with pytest.raises(TrainingError, match="does not fit mlp"):
-        open_run(copy).load_module()
+        load_trained(open_run(copy))
