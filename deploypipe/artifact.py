@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploypipe.contract.task import IMAGE_CLASSIFICATION as IMAGE_CLASSIFICATION
-from deploypipe.contract.task import TENSORS as TENSORS
+from deploypipe.contract.tasks import IMAGE_CLASSIFICATION as IMAGE_CLASSIFICATION
+from deploypipe.contract.tasks import TENSORS as TENSORS
 from deploypipe.errors import DeploypipeError, ParityError, UsageError, first_line
 from deploypipe.files import check_shape, read_json, sha256_file, write_json
 from deploypipe.formats import FORMATS

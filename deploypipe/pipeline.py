@@ -16,7 +16,7 @@ from PIL import Image
 from deploypipe import train as training
 from deploypipe.artifact import Artifact, read_artifact
 from deploypipe.contract.run import Run, folder_of, run_of
-from deploypipe.contract.task import IMAGE_CLASSIFICATION
+from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.data import dataset_of
 from deploypipe.errors import DeploypipeError, PackageError, ParityError, UsageError
 from deploypipe.export import export_run, plan_run

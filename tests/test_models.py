@@ -3,7 +3,6 @@ import sys
 
 import pytest
 import torch
-from support import PROJECT
 from torch import nn
 
 from deploypipe.errors import UsageError
@@ -78,15 +77,7 @@ def test_unknown_name_lists_the_known() -> None:
         entry_of("cn")
 
 
-WITHOUT_TORCH = """
-import sys, types
-sys.modules["torch"] = None
-package = sys.modules["deploypipe"] = types.ModuleType("deploypipe")  # whatever its own __init__ imports
-package.__path__ = [sys.argv[1]]
-import deploypipe.contract.run, deploypipe.models
-"""
-
-
 def test_the_catalogue_and_the_record_of_a_run_are_read_without_torch() -> None:
     """`models --help` and `status` must not wait for it."""
-    subprocess.run([sys.executable, "-c", WITHOUT_TORCH, str(PROJECT / "deploypipe")], check=True)
+    code = "import sys; sys.modules['torch'] = None; import deploypipe.contract.run, deploypipe.models"
+    subprocess.run([sys.executable, "-c", code], check=True)

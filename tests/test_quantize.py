@@ -140,7 +140,7 @@ def test_one_that_loses_accuracy_is_not_written(copy: Run, monkeypatch: pytest.M
     dataset = dataset_of(copy)
     assert dataset is not None
     dataset.train.inputs[0].zero_()  # ranges of a black image: everything else is cut off
-    monkeypatch.setattr(Run, "dataset", lambda self, data_dir=None: dataset)
+    monkeypatch.setattr(quantizing, "dataset_of", lambda run, data_dir=None: dataset)
     _, report = quantize(copy)
     assert not report.passed and "points lost" in report.reason
     assert path.read_bytes() == before

@@ -2,5 +2,5 @@
 
 environment.py  the versions and the commit that something was made with
 run.py          the record of a run: run.json and the files beside it
-task.py         what a server makes of a model
+tasks.py        what a server makes of a model
 """

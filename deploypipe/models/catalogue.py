@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from deploypipe.contract.task import IMAGE_CLASSIFICATION, TENSORS
+from deploypipe.contract.tasks import IMAGE_CLASSIFICATION, TENSORS
 from deploypipe.errors import UsageError
 
 if TYPE_CHECKING:
