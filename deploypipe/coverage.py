@@ -8,7 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from deploypipe.artifact import ControlFlow
-from deploypipe.capture import Capture, eager_outputs
+from deploypipe.capture import Capture
+from deploypipe.eager import eager_outputs
 from deploypipe.parity import Probe
 from deploypipe.signature import dtype_name
 
@@ -18,18 +19,18 @@ def cover(captured: Capture, probes: Sequence[Probe]) -> tuple[list[Probe], tupl
     static, module = captured.static, captured.module
     if not static.sites:
         return list(probes), ()
-    from deploypipe import dynamic_to_static
+    from deploypipe.staging import outcomes
 
-    taken = dynamic_to_static.record_paths(module, static, [probe.inputs for probe in probes])
+    taken = outcomes.record_outcomes(module, static, [probe.inputs for probe in probes])
     found = [
         inputs
-        for inputs in dynamic_to_static.find_inputs(module, static, captured.example_inputs, taken)
+        for inputs in outcomes.find_inputs(module, static, captured.example_inputs, taken)
         if _same_kind(captured, inputs)
     ]
     if found:
         probes = [*probes, *(Probe("found for a path", inputs, _magnitude(inputs)) for inputs in found)]
-        taken = dynamic_to_static.record_paths(module, static, [probe.inputs for probe in probes])
-    missing = dynamic_to_static.missing(taken)
+        taken = outcomes.record_outcomes(module, static, [probe.inputs for probe in probes])
+    missing = outcomes.missing_outcomes(taken)
     return list(probes), tuple(
         ControlFlow(
             _shown(site.file),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from deploypipe.artifact import IMAGE_CLASSIFICATION, TENSORS, Artifact, ControlFlow, read_runner, sidecar_of
-from deploypipe.capture import Axes, Capture, capture
+from deploypipe.capture import Capture, capture
 from deploypipe.contract.environment import git_commit, versions
 from deploypipe.contract.run import Run
 from deploypipe.coverage import cover
@@ -36,7 +36,7 @@ from deploypipe.parity import (
     usable,
 )
 from deploypipe.parity.probes import row_probes
-from deploypipe.signature import Sample, flatten
+from deploypipe.signature import Axes, Sample, flatten
 
 SMALL_SAMPLE, LARGE_SAMPLE = 8 * 1024, 2 * 1024 * 1024
 """Bytes of inputs that a sidecar carries gladly, and at most: as JSON numbers they must still fit into one request."""

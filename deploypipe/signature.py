@@ -18,6 +18,8 @@ from torch import Tensor
 Structure = Any
 """None for a tensor, {"tuple" | "list": [Structure, …]}, or {"dict": [[name, Structure], …]}: pairs, because the order
 decides which tensor is which, and JSON objects are easily reordered."""
+Axes = Mapping[str, Mapping[int, str]]
+"""Which axes stay dynamic: argument name → axis → symbol name. Axes with one symbol have one size."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from deploypipe.anatomy import anatomy_of
 from deploypipe.artifact import read_runner
-from deploypipe.capture import Axes, argument_names, capture, reference_copy
+from deploypipe.capture import capture
 from deploypipe.contract.run import Run
+from deploypipe.eager import argument_names, reference_copy
 from deploypipe.errors import UsageError
 from deploypipe.export import plan, plan_run
 from deploypipe.files import write_json
@@ -22,7 +23,7 @@ from deploypipe.parity import NO_OVERRIDES, Finding, Gate, Overrides, Report
 from deploypipe.parity.reproduction import write_reproduction
 from deploypipe.serve.client import client_for
 from deploypipe.serve.runners import ServingRunner, archive_runner, server_runner
-from deploypipe.signature import TensorSpec
+from deploypipe.signature import Axes, TensorSpec
 
 SCHEMA = "deploypipe.parity/2"
 REPRODUCTION = "reproduce.py"

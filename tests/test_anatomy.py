@@ -265,7 +265,7 @@ def test_none_of_it_travels(format: str) -> None:
         ('File "/a/b.py", line 1, in f\nFile "/v/lib/site-packages/torch/nn/modules/conv.py", line 5, in g', "b.py:1"),
         ('File "C:\\me\\net.py", line 3, in forward', "net.py:3"),
         ('File "/v/site-packages/deploypipe/models/images.py", line 25, in forward', "images.py:25"),
-        ('File "/x/deploypipe/dynamic_to_static/copies.py", line 58, in forward', ""),
+        ('File "/x/deploypipe/staging/copies.py", line 58, in forward', ""),
         ("", ""),
     ],
 )

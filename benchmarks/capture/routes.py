@@ -41,7 +41,7 @@ from torch.utils import _pytree as pytree
 
 ROOT = Path(__file__).resolve().parents[2]
 # The corpus belongs to the tests; the compiler may be run from a checkout that is not installed.
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "dynamic_to_static")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "capture")]
 
 from carrying import OPSET, Carried, onnx_runner  # noqa: E402
 from comparing import difference  # noqa: E402
@@ -183,7 +183,7 @@ def missing() -> dict[str, str]:
         importlib.import_module("onnx_diagnostic.torch_export_patches")
     except Exception as error:  # it patches other packages, so versions that do not fit raise anything
         absent["onnx-diagnostic → dynamo=True"] = f"not measured (see --help): {type(error).__name__}: {error}"
-    if not (ROOT / "deploypipe" / "dynamic_to_static").is_dir():
+    if not (ROOT / "deploypipe" / "compiler").is_dir():
         absent.update(
             {name: "not measured: the compiler is not there" for name in ROUTES if name.startswith("deploypipe")}
         )

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch._higher_order_ops import while_loop as untyped_while_loop
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "dynamic_to_static")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "capture")]
 
 from carrying import exported_onnx, onnx_model, onnx_runner  # noqa: E402
 from comparing import difference  # noqa: E402
@@ -132,7 +132,7 @@ def alternate(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int, c
 
 
 def measure(pair: Pair, captures: int, runs: int) -> list[Comparison]:
-    from deploypipe.dynamic_to_static import capture
+    from deploypipe.staging.trace import trace
 
     case = CASES[pair.case]
     module, hand = case.reference(), pair.by_hand().eval()
@@ -142,7 +142,7 @@ def measure(pair: Pair, captures: int, runs: int) -> list[Comparison]:
     shapes = tuple(dict.fromkeys(a, torch.export.Dim.DYNAMIC) or None for a in axes)
 
     def ours() -> Any:
-        return capture(module, case.example, case.dynamic)
+        return trace(module, case.example, case.dynamic)
 
     def theirs() -> torch.export.ExportedProgram:
         return torch.export.export(hand, case.example, dynamic_shapes=shapes)

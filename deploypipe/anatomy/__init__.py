@@ -97,7 +97,7 @@ class Names:
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _LIBRARY = re.compile(
-    r"[/\\](site|dist)-packages[/\\](?!deploypipe[/\\]models)|deploypipe[/\\]dynamic_to_static[/\\]|^<"
+    r"[/\\](site|dist)-packages[/\\](?!deploypipe[/\\]models)|deploypipe[/\\](compiler|staging)[/\\]|^<"
 )
 
 

@@ -25,13 +25,13 @@ from torch._guards import detect_fake_mode
 from torch.onnx._internal.exporter import _constants, _core, _fx_passes, _registration
 from torch.onnx._internal.exporter._torchlib.ops import hop
 
-from deploypipe.dynamic_to_static.capture import Capture
+from deploypipe.staging.trace import StaticProgram
 
 SUBGRAPHS = "pkg.torch.__subgraph__"
 
 
 def to_onnx(
-    capture: Capture, path: str | Path | None = None, opset_version: int = 20, **options: Any
+    capture: StaticProgram, path: str | Path | None = None, opset_version: int = 20, **options: Any
 ) -> torch.onnx.ONNXProgram:
     """Export a captured program. `options` go to `torch.onnx.export`."""
     settings: dict[str, Any] = {"external_data": False, "verbose": False, **options}

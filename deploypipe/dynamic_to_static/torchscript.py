@@ -22,9 +22,9 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
-from deploypipe.dynamic_to_static.capture import Capture, tensors_only
-from deploypipe.dynamic_to_static.copies import working_copy
 from deploypipe.errors import ExportError
+from deploypipe.staging.copies import working_copy
+from deploypipe.staging.trace import StaticProgram, tensors_only
 
 Probe = tuple[Any, ...]
 
@@ -41,7 +41,7 @@ FUNCTIONS: dict[Any, str] = {
 
 
 def to_torchscript(
-    module: nn.Module, capture: Capture, probes: Sequence[Probe], *, script_first: bool = True
+    module: nn.Module, capture: StaticProgram, probes: Sequence[Probe], *, script_first: bool = True
 ) -> tuple[torch.jit.ScriptModule, str]:
     """A script module that returns what eager returns on every probe, and how it was made: `scripted` or `generated`.
 
@@ -93,7 +93,7 @@ def _agree(expected: Any, found: Any) -> bool:
     return True
 
 
-def generate(capture: Capture) -> torch.jit.ScriptModule:
+def generate(capture: StaticProgram) -> torch.jit.ScriptModule:
     """Print the program as TorchScript source and compile it."""
     program = capture.program
     holder = _Holder()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from deploypipe.anatomy import Anatomy, Node
-from deploypipe.capture import reference_copy
+from deploypipe.eager import reference_copy
 from deploypipe.parity.matching import Found, Pool, apart, is_telling
 from deploypipe.parity.recording import INPUT, Recording, record
 from deploypipe.parity.report import Culprit

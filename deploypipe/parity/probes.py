@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from deploypipe.capture import check_inputs
+from deploypipe.eager import check_inputs
 from deploypipe.signature import Signature
 
 SIZES = (1, 2, 3, 7, 32, 257)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from deploypipe.capture import eager_outputs, reference_copy
+from deploypipe.eager import eager_outputs, reference_copy
 from deploypipe.errors import UsageError
 from deploypipe.parity.probes import Probe
 from deploypipe.signature import Structure, by_name, flatten, unflatten

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from deploypipe.artifact import read_runner
-from deploypipe.capture import Axes, Capture, capture
+from deploypipe.capture import Capture, capture
 from deploypipe.contract.run import Run
 from deploypipe.errors import ParityError
 from deploypipe.export import Plan, plan, suffix_of, write_proven
 from deploypipe.formats import FORMATS
 from deploypipe.pipeline import plan_run
+from deploypipe.signature import Axes
 
 from . import modules
 

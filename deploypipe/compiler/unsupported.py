@@ -1,0 +1,12 @@
+"""The one exception for what cannot be carried into a static program."""
+
+
+class Unsupported(Exception):
+    """A construct of the author's, why it cannot be carried, and what to write instead.
+
+    `where` is `file:line`, where it is known; whoever turns this into an error for the author finds it otherwise.
+    """
+
+    def __init__(self, construct: str, why: str, remedy: str = "", where: str = "") -> None:
+        super().__init__(f"{construct}: {why}")
+        self.construct, self.why, self.remedy, self.where = construct, why, remedy, where

@@ -1,0 +1,94 @@
+"""The eager side of everything: an untouched copy of the author's module, its inputs, and what it returns for them."""
+
+import copy
+import inspect
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deploypipe.errors import ExportError, UsageError, first_line
+from deploypipe.signature import Structure, dtype_name, flatten
+from deploypipe.torch_compat.dispatch import TorchDispatchMode
+
+
+class Endless(RuntimeError):
+    """A block ran longer than it was given."""
+
+
+class _Watch(TorchDispatchMode):
+    def __init__(self, seconds: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seconds = seconds
+        self.end = time.monotonic() + seconds
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if time.monotonic() > self.end:
+            raise Endless(f"no end after {self.seconds:g} s")
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """`Endless` at the first torch operator after `seconds`: a loop that never ends on some inputs must not hang
+    whoever only tries them."""
+    with _Watch(seconds):
+        yield
+
+
+def check_inputs(inputs: Any, what: str) -> tuple[Tensor, ...]:
+    """The inputs as tensors of their own on the CPU, without gradients. UsageError for what is no tuple of tensors."""
+    if isinstance(inputs, Tensor) or not isinstance(inputs, tuple | list):
+        raise UsageError(f"{what} must be a tuple of tensors, not a {type(inputs).__name__}", "One input x is (x,).")
+    for item in inputs:
+        if not isinstance(item, Tensor):
+            raise UsageError(f"{what} holds a {type(item).__name__}, not a tensor", "A number n is torch.tensor(n).")
+    return tuple(tensor.detach().cpu().clone() for tensor in inputs)
+
+
+def reference_copy(module: nn.Module) -> nn.Module:
+    """A copy in eval mode on the CPU, so that nothing done with it reaches the caller's module."""
+    try:
+        return copy.deepcopy(module).cpu().eval()
+    except Exception as cause:
+        raise ExportError(
+            f"{type(module).__name__} cannot be copied: {first_line(cause)}",
+            "Keep only modules, parameters and plain values in it.",
+        ) from cause
+
+
+def eager_outputs(
+    reference: nn.Module, inputs: tuple[Tensor, ...], patience: float | None = None
+) -> tuple[list[Tensor], Structure]:
+    """What eager returns, flat, and its nesting. UsageError when eager itself fails on these inputs, or takes longer
+    than `patience` seconds."""
+    try:
+        with torch.no_grad(), deadline(patience) if patience else nullcontext():
+            # Inputs of its own: a forward that works in place must not change the caller's.
+            outputs = reference(*(tensor.clone() for tensor in inputs))
+    except Exception as cause:
+        shapes = ", ".join(f"{dtype_name(tensor.dtype)}{list(tensor.shape)}" for tensor in inputs)
+        raise UsageError(f"the eager model fails on inputs {shapes}: {first_line(cause)}") from cause
+    try:
+        return flatten(outputs)
+    except TypeError as cause:
+        raise ExportError(f"{type(reference).__name__}.forward: {cause}", "Return only those.") from cause
+
+
+def argument_names(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[str]:
+    """The names in `forward` of the arguments that `inputs` fill."""
+    parameters = inspect.signature(module.forward).parameters
+    try:
+        bound = inspect.signature(module.forward).bind(*inputs)
+    except TypeError as cause:
+        raise UsageError(f"the example inputs do not fit {type(module).__name__}.forward: {cause}") from cause
+    names: list[str] = []
+    for name, value in bound.arguments.items():
+        many = parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
+        names += [f"{name}_{i}" for i in range(len(value))] if many else [name]
+    return names

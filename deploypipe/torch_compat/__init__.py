@@ -1,0 +1,10 @@
+"""The one door to torch's insides: every private or experimental API of torch that this package uses.
+
+Each entry has a canary in `tests/test_torch_compat.py` that fails first, and by name, when a release of torch moves
+what the entry stands on. Nothing else in the package touches such an API.
+
+- `dispatch`: watching every operator that runs, what an operator's schema says, and trees of arguments
+- `operators`: the one table of functions that draw random numbers, and of names that change a tensor in place
+- `symbols`: symbolic sizes and numbers, and the guards that torch collects about them (imports SymPy, which is slow)
+- `tracing`: the tracer that `torch.export` runs, the fake tensors under it, and what must be repaired in it
+"""

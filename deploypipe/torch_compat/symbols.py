@@ -1,0 +1,158 @@
+"""Symbolic sizes and numbers, and the guards that torch collects about them while it traces.
+
+A symbol stands for an axis of an input ("s77"), or for a number that is only known when the program runs: a whole
+number ("u3") or a float ("zuf1"). Its shape environment holds what is known and demanded of all symbols of one trace.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from sympy import (  # type: ignore[import-untyped]
+    GreaterThan,
+    LessThan,
+    Rel,
+    StrictGreaterThan,
+    StrictLessThan,
+    Unequality,
+)
+from torch.fx.experimental import _config
+from torch.fx.experimental.proxy_tensor import _sympy_handlers
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols, statically_known_true
+from torch.utils._sympy.functions import Max, Min
+from torch.utils._sympy.numbers import int_oo
+from torch.utils._sympy.value_ranges import ValueRanges
+
+__all__ = ["statically_known_true"]
+
+SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
+INEQUALITIES = (StrictGreaterThan, StrictLessThan, GreaterThan, LessThan)
+
+Symbol = Any
+ShapeEnvironment = Any
+
+
+def symbols_in(number: Any) -> set[Symbol]:
+    """The symbols that a symbolic number is made of; none for any other value."""
+    return set(number.node.expr.free_symbols) if isinstance(number, SYMBOLIC) else set()
+
+
+def same_expression(a: Any, b: Any) -> bool:
+    """Whether two symbolic numbers are one number for every input."""
+    return bool(a.node.expr == b.node.expr)
+
+
+def shape_environment_of(number: Any) -> ShapeEnvironment:
+    return number.node.shape_env
+
+
+def all_symbols(environment: ShapeEnvironment) -> frozenset[Symbol]:
+    return frozenset(environment.var_to_range)
+
+
+def is_unbacked(symbol: Symbol) -> bool:
+    """Whether a symbol stands for a number that is only known when the program runs."""
+    return str(symbol).startswith(("u", "zuf"))
+
+
+def is_unbacked_float(symbol: Symbol) -> bool:
+    return str(symbol).startswith("zuf")
+
+
+def is_axis(symbol: Symbol) -> bool:
+    """Whether a symbol stands for an axis of an input."""
+    return str(symbol).startswith("s")
+
+
+def depends_on_data(size: Any) -> bool:
+    """Whether a size is not made of the inputs' axes alone."""
+    return bool(free_unbacked_symbols(size))
+
+
+def as_number(symbol: Symbol, environment: ShapeEnvironment) -> Any:
+    """A symbol as the number that Python code computes with."""
+    if is_unbacked_float(symbol):
+        return environment.create_symfloatnode(symbol, hint=None)
+    return environment.create_symintnode(symbol, hint=None)
+
+
+def constant_of(number: Any) -> int | None:
+    """The one value that a whole number has for every input; None where it has several."""
+    return number if isinstance(number, int) else number.node.maybe_as_int()
+
+
+def axis_against_constant(condition: torch.SymBool) -> tuple[Any, str, int] | None:
+    """The axis, the operator ("<") and the number of a condition that compares an input's axis with a number."""
+    relation, environment = condition.node.expr, condition.node.shape_env
+    if environment is None or not isinstance(relation, Rel):
+        return None
+    if not (relation.lhs.is_Symbol and relation.rhs.is_Integer and is_axis(relation.lhs)):
+        return None
+    return as_number(relation.lhs, environment), str(relation.rel_op), int(relation.rhs)
+
+
+@contextlib.contextmanager
+def known_not_negative(number: Any) -> Iterator[None]:
+    """Inside, torch knows that a number is not negative. It forgets so afterwards, else the program would check it."""
+    symbol = number.node.expr if isinstance(number, torch.SymInt) else None
+    environment = number.node.shape_env if isinstance(number, torch.SymInt) else None
+    if symbol is None or environment is None or not symbol.is_Symbol:
+        yield
+        return
+    before = environment.var_to_range[symbol]
+    environment.var_to_range[symbol] = ValueRanges(0, int_oo)
+    try:
+        yield
+    finally:
+        environment.var_to_range[symbol] = before
+
+
+@contextlib.contextmanager
+def demands_stay_local(environment: ShapeEnvironment) -> Iterator[None]:
+    """What a block's operations demand of sizes (`x[:, 1]` needs two columns) holds only where the block runs: a bound,
+    or not being empty, is checked by the operation itself when it runs, so it is forgotten after the block."""
+    count, ranges = len(environment.guards), dict(environment.var_to_range)
+    asserts = {k: list(v) for k, v in environment.deferred_runtime_asserts.items()}
+    number = environment.num_deferred_runtime_asserts
+    try:
+        yield
+    finally:
+        environment.guards[count:] = [g for g in environment.guards[count:] if not _is_demand(g.expr)]
+        environment.var_to_range.update(ranges)
+        environment.deferred_runtime_asserts.clear()
+        environment.deferred_runtime_asserts.update(asserts)
+        environment.num_deferred_runtime_asserts = number
+
+
+def _is_demand(expression: Any) -> bool:
+    return isinstance(expression, INEQUALITIES) or (isinstance(expression, Unequality) and expression.rhs == 0)
+
+
+@contextlib.contextmanager
+def no_inequalities_kept(environment: ShapeEnvironment) -> Iterator[None]:
+    """Forget the inequalities that are asked inside. `torch.cond` compares the strides of its results, which are
+    contiguous, and the answers would exclude size 1."""
+    count = len(environment.guards)
+    yield
+    environment.guards[count:] = [g for g in environment.guards[count:] if not isinstance(g.expr, INEQUALITIES)]
+
+
+@contextlib.contextmanager
+def no_guards_kept(environment: ShapeEnvironment) -> Iterator[None]:
+    """Forget every question about sizes that is asked inside."""
+    count = len(environment.guards)
+    yield
+    del environment.guards[count:]
+
+
+def sizes_stay_open() -> contextlib.AbstractContextManager[None]:
+    """Inside, size 1 is not taken for a constant, nor are sizes above 1 taken for granted."""
+    patched: contextlib.AbstractContextManager[None] = _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+    return patched
+
+
+def write_extremes_with_two_operands() -> None:
+    """Let the tracer rebuild `Max`/`Min` of sizes with the two-operand functions, the only ones a program may hold."""
+    handlers: dict[Any, Any] = _sympy_handlers()
+    handlers[Max], handlers[Min] = torch.sym_max, torch.sym_min
