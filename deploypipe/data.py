@@ -10,15 +10,17 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import platformdirs
 import torch
 from torch import Tensor
 
-from deploypipe.contract.run import Run
 from deploypipe.errors import DataError, UsageError
 from deploypipe.files import sha256_file
+
+if TYPE_CHECKING:
+    from deploypipe.contract.run import Run
 
 DOWNLOAD_TIMEOUT = 10.0
 """Seconds that one network operation may take before a download counts as failed."""
@@ -60,7 +62,11 @@ def data_folder(given: Path | None = None) -> Path:
     """`given`, else $DEPLOYPIPE_DATA_DIR, else the user's cache folder."""
     if given is not None:
         return given
-    return Path(os.environ.get("DEPLOYPIPE_DATA_DIR") or platformdirs.user_cache_path("deploypipe") / "data")
+    if named := os.environ.get("DEPLOYPIPE_DATA_DIR"):
+        return Path(named)
+    import platformdirs  # which a machine that names its folder need not have
+
+    return Path(platformdirs.user_cache_path("deploypipe") / "data")
 
 
 def load(name: str, folder: Path | None = None, warn: Callable[[str], None] = lambda message: None) -> Dataset:
@@ -82,7 +88,7 @@ def load(name: str, folder: Path | None = None, warn: Callable[[str], None] = la
     return Dataset(name, _digest(train, test), train, test, source.classes)
 
 
-def dataset_of(run: Run, folder: Path | None = None) -> Dataset | None:
+def dataset_of(run: "Run", folder: Path | None = None) -> Dataset | None:
     """The data that the run was trained on; None for a model that is not trained. DataError when it changed.
 
     `folder` says where it lies now; without it, it is where the run had it.
