@@ -608,7 +608,7 @@ def models(
 def datasets(data_dir: DataDir = None) -> Document:
     """The datasets, and which are on this machine."""
     folder = data.data_folder(data_dir)
-    rows = [(name, source.summary, source.present(folder)) for name, source in data.DATASETS.items()]
+    rows = [(name, source.summary, source.is_present(folder)) for name, source in data.DATASETS.items()]
     show.listing(
         ("dataset", "what it is", "here"), [(name, what, "yes" if here else "no") for name, what, here in rows]
     )

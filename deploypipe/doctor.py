@@ -121,5 +121,5 @@ def _disk() -> tuple[str, bool]:
 
 
 def _data(folder: Path) -> tuple[str, bool]:
-    there = [name for name, source in data.DATASETS.items() if source.present(folder)]
+    there = [name for name, source in data.DATASETS.items() if source.is_present(folder)]
     return f"{', '.join(there)} (folder: {folder})", "mnist" in there

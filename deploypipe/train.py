@@ -17,9 +17,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.func import functional_call
 
-from deploypipe import data
 from deploypipe.contract.run import ROOT, Run, open_run
-from deploypipe.data import Dataset, dataset_of
+from deploypipe.data import Dataset, dataset_of, load_dataset, source_of
 from deploypipe.errors import Interrupted, TrainingError, UsageError, first_line
 from deploypipe.evaluate import Metrics, evaluate, measure, outputs_of
 from deploypipe.files import make_folder
@@ -400,8 +399,8 @@ def _prepared(config: TrainConfig, warn: Warn) -> tuple[TrainConfig, Dataset, to
     device = resolve_device(config.device)
     # Later verbs may run in another folder.
     folder = Path(config.data_dir).resolve() if config.data_dir else None
-    dataset = data.load(wanted, folder, warn)
-    epochs = config.examples / len(dataset.train) if config.examples else data.source_of(dataset.name).epochs
+    dataset = load_dataset(wanted, folder, warn)
+    epochs = config.examples / len(dataset.train) if config.examples else source_of(dataset.name).epochs
     config = dataclasses.replace(
         config,
         data=dataset.name,

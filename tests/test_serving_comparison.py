@@ -14,7 +14,7 @@ import torch
 from support import PROJECT
 
 from deploypipe.contract.run import Run
-from deploypipe.data import load
+from deploypipe.data import load_dataset
 from deploypipe.models.trained import load_trained
 from deploypipe.pipeline import png
 
@@ -47,7 +47,7 @@ def test_a_peer_has_a_program_and_a_pinned_environment(name: str) -> None:
 def test_the_peers_answer_as_eager_does(compare: ModuleType, digits_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     classifier = importlib.import_module("classifier")
     monkeypatch.setenv(classifier.MODEL, str(digits_run.exports / "model.onnx"))
-    images = load("digits").test.inputs[:5, 0]
+    images = load_dataset("digits").test.inputs[:5, 0]
     with torch.no_grad():
         odds = load_trained(digits_run)(images[:, None]).softmax(1).numpy()
     requests = [classifier.pixels_of(png(images[0])), images[1:].numpy()]

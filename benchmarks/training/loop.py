@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from deploypipe import data
+from deploypipe.data import Dataset, Split, load_dataset
 
 TARGET = 0.99
 
@@ -54,14 +54,14 @@ class Epoch:
 class PerImage(datasets.MNIST):
     """torchvision's MNIST dataset, one PIL image and its transforms at a time, over tensors that are already read."""
 
-    def __init__(self, split: data.Split, limit: int | None) -> None:
+    def __init__(self, split: Split, limit: int | None) -> None:
         steps = [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
         datasets.VisionDataset.__init__(self, transform=transforms.Compose(steps))
         self.data, self.targets = split.inputs[:limit, 0], split.targets[:limit]
 
 
 def measure(
-    recipe: Recipe, dataset: data.Dataset, *, seed: int, epochs: int | None = None, limit: int | None = None
+    recipe: Recipe, dataset: Dataset, *, seed: int, epochs: int | None = None, limit: int | None = None
 ) -> dict[str, Any]:
     """What `recipe` reached after each epoch, and when; `limit` takes so many images only, `epochs` replaces the
     published number. A JSON-able document."""
@@ -143,5 +143,5 @@ def main(recipe: Recipe, description: str | None) -> None:
     parser.add_argument("--epochs", type=int, help=f"default: the published {recipe.epochs}")
     parser.add_argument("--limit", type=int, help="so many images of each split only; for a quick try")
     asked = parser.parse_args()
-    dataset = data.load(asked.data, asked.data_dir)
+    dataset = load_dataset(asked.data, asked.data_dir)
     print(json.dumps(measure(recipe, dataset, seed=asked.seed, epochs=asked.epochs, limit=asked.limit)))

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 from support import PROJECT
 
-from deploypipe.data import load
+from deploypipe.data import load_dataset
 
 SCRIPT = PROJECT / "benchmarks" / "training" / "compare.py"
 
@@ -53,7 +53,7 @@ def test_a_trial_runs_and_goes_on_from_what_it_has(
 def test_a_baseline_trains_and_tells_both_clocks(compare: ModuleType, name: str) -> None:
     recipe = importlib.import_module(name).RECIPE
     assert recipe.name in compare.BASELINES and compare.BASELINES[recipe.name][0] == f"{name}.py"
-    found = importlib.import_module("loop").measure(recipe, load("digits"), seed=0, epochs=2, limit=128)
+    found = importlib.import_module("loop").measure(recipe, load_dataset("digits"), seed=0, epochs=2, limit=128)
     first, second = found["epochs"]
     assert 0 < first["seconds"] < first["seconds_with_evaluation"] < second["seconds_with_evaluation"]
     assert second["seconds"] == found["seconds"] < found["seconds_with_evaluation"]
