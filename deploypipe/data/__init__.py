@@ -1,11 +1,11 @@
 """Datasets as tensors in memory: images are `uint8 [n, 1, 28, 28]`, 0..255, light on black; labels are `int64 [n]`.
 
-catalogue.py  the datasets by name, and where they lie; read without torch
 dataset.py    what a dataset is, and its digest
 download.py   one process downloads, and what is there is whole
 embedded.py   datasets that need no files
 idx.py        the MNIST family: four IDX files
 loading.py    a dataset by its name, or the one of a run
+sources.py    the datasets by name, and where they lie; read without torch
 
 Importing this package imports no torch: the names that need it are loaded when they are first used.
 """
@@ -13,7 +13,7 @@ Importing this package imports no torch: the names that need it are loaded when 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from deploypipe.data.catalogue import DATASETS, Source, data_folder, source_of
+from deploypipe.data.sources import DATASETS, Source, data_folder, source_of
 
 if TYPE_CHECKING:
     from deploypipe.data.dataset import Dataset, Split

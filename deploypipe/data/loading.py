@@ -5,9 +5,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploypipe.data.catalogue import data_folder, source_of
 from deploypipe.data.dataset import Dataset, digest_of_splits
 from deploypipe.data.download import Unavailable
+from deploypipe.data.sources import data_folder, source_of
 from deploypipe.errors import DataError
 
 if TYPE_CHECKING:

@@ -1,13 +1,13 @@
 """The zoo: the networks, by name.
 
-catalogue.py   what there is to know of each network, read without torch
 dynamic.py     networks whose control flow depends on what they are given
 examples.py    example inputs
 images.py      networks from pixels to logits
 regression.py  the straight line
 trained.py     the trained network of a run
+zoo.py         what there is to know of each network, read without torch
 """
 
-from deploypipe.models.catalogue import DEFAULT, MODELS, Entry, entry_of
+from deploypipe.models.zoo import DEFAULT, MODELS, Entry, entry_of
 
 __all__ = ["DEFAULT", "MODELS", "Entry", "entry_of"]

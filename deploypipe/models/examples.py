@@ -20,5 +20,5 @@ def vectors_and_depth() -> tuple[Tensor, ...]:
     return (*vectors(), torch.tensor(3))
 
 
-def sentences() -> tuple[Tensor, ...]:
+def token_sequences() -> tuple[Tensor, ...]:
     return (torch.arange(12).reshape(2, 6) % 100,)

@@ -3,6 +3,6 @@
 from torch import nn
 
 
-def line() -> nn.Module:
+def straight_line() -> nn.Module:
     """y = wx + b of one number."""
     return nn.Linear(1, 1)

@@ -6,7 +6,7 @@ from torch import nn
 
 from deploypipe.contract.run import Run
 from deploypipe.errors import TrainingError, first_line
-from deploypipe.models.catalogue import entry_of
+from deploypipe.models.zoo import entry_of
 
 AGAIN = "Train again: `deploypipe train`."
 

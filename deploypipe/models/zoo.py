@@ -69,7 +69,7 @@ MODELS: dict[str, Entry] = {
     "mlp": _image_classifier("784 → 128 → 10", "mlp"),
     "linear-regression": Entry(
         "y = wx + b",
-        network=f"{ROOM}.regression:line",
+        network=f"{ROOM}.regression:straight_line",
         inputs=f"{ROOM}.examples:points",
         dynamic={"input": {0: "batch"}},
         outputs=("y",),
@@ -93,7 +93,7 @@ MODELS: dict[str, Entry] = {
     "sentence": Entry(
         "token sequences of any length: embedding, one recurrent step a token, linear head",
         network=f"{ROOM}.dynamic:Sentence",
-        inputs=f"{ROOM}.examples:sentences",
+        inputs=f"{ROOM}.examples:token_sequences",
         dynamic={"tokens": {0: "batch", 1: "length"}},
         outputs=("logits",),
         datasets=("sentences",),
