@@ -16,7 +16,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deploypipe.artifact import Artifact, load
+    from deploypipe.contract.sidecar import Artifact
+    from deploypipe.contract.signature import Signature, TensorSpec
     from deploypipe.errors import (
         DataError,
         DeploypipeError,
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
         UsageError,
     )
     from deploypipe.export import export
-    from deploypipe.formats.base import Runner
+    from deploypipe.formats.loading import load
+    from deploypipe.formats.runner import Runner
     from deploypipe.parity import Probe, Report, Tolerance, verify
-    from deploypipe.signature import Signature, TensorSpec
 
 _HOMES = {
-    "Artifact": "deploypipe.artifact",
+    "Artifact": "deploypipe.contract.sidecar",
     "DataError": "deploypipe.errors",
     "DeploypipeError": "deploypipe.errors",
     "ExportError": "deploypipe.errors",
@@ -41,15 +42,15 @@ _HOMES = {
     "ParityError": "deploypipe.errors",
     "Probe": "deploypipe.parity",
     "Report": "deploypipe.parity",
-    "Runner": "deploypipe.formats.base",
+    "Runner": "deploypipe.formats.runner",
     "ServingError": "deploypipe.errors",
-    "Signature": "deploypipe.signature",
-    "TensorSpec": "deploypipe.signature",
+    "Signature": "deploypipe.contract.signature",
+    "TensorSpec": "deploypipe.contract.signature",
     "Tolerance": "deploypipe.parity",
     "TrainingError": "deploypipe.errors",
     "UsageError": "deploypipe.errors",
     "export": "deploypipe.export",
-    "load": "deploypipe.artifact",
+    "load": "deploypipe.formats.loading",
     "verify": "deploypipe.parity",
 }
 """Each public name, and the module that defines it."""

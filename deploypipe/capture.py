@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from deploypipe.contract.signature import Axes, Signature, TensorSpec, dtype_name
+from deploypipe.contract.structure import Structure, leaf_names
 from deploypipe.eager import argument_names, check_inputs, eager_outputs, reference_copy
 from deploypipe.errors import UsageError
-from deploypipe.signature import Axes, Signature, Structure, TensorSpec, dtype_name, leaf_names
 
 if TYPE_CHECKING:
     from deploypipe.staging.trace import StaticProgram

@@ -18,14 +18,14 @@ import typer
 from deploypipe import bench, data, doctor, pipeline, show, verification
 from deploypipe import quantize as rounding
 from deploypipe import train as training
-from deploypipe.artifact import read_runner
 from deploypipe.capture import capture
 from deploypipe.contract.run import ROOT, Run, open_run, run_of
 from deploypipe.data import dataset_of
 from deploypipe.errors import DataError, DeploypipeError, Interrupted, ServingError, UsageError, first_line
 from deploypipe.evaluate import evaluate as evaluate_split
-from deploypipe.export import plan, plan_run, suffix_of, write_each
-from deploypipe.formats import FORMATS
+from deploypipe.export import plan, plan_run, write_each
+from deploypipe.formats import FORMATS, format_named
+from deploypipe.formats.loading import read_runner
 from deploypipe.models import MODELS
 from deploypipe.models.trained import load_trained
 from deploypipe.parity import parse_overrides
@@ -307,7 +307,7 @@ def export(
     ] = False,
 ) -> Document:
     """Write a run's model, or your own, as artifacts that are proven equal to eager."""
-    suffixes = {name: suffix_of(name) for name in (FORMATS if format == "all" else [format])}
+    suffixes = {name: format_named(name).suffix for name in (FORMATS if format == "all" else [format])}
     if model is None:
         _refuse("an own --model", {"--example": example, "--dynamic": dynamic, "--out": out})
         opened = open_run(run)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from deploypipe.artifact import ControlFlow
 from deploypipe.capture import Capture
+from deploypipe.contract.sidecar import ControlFlow
+from deploypipe.contract.signature import dtype_name
 from deploypipe.eager import eager_outputs
 from deploypipe.parity import Probe
-from deploypipe.signature import dtype_name
 
 
 def cover(captured: Capture, probes: Sequence[Probe]) -> tuple[list[Probe], tuple[ControlFlow, ...]]:

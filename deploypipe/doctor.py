@@ -13,7 +13,7 @@ import torch
 from deploypipe import data
 from deploypipe.errors import DeploypipeError, first_line
 from deploypipe.files import make_folder
-from deploypipe.formats.onnx import OPSET
+from deploypipe.formats.onnx.write import OPSET
 
 NEEDED_DISK = 2 * 10**9
 """Bytes for a dataset, a run, its artifacts and a server's logs."""

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deploypipe.contract.signature import dtype_name
+from deploypipe.contract.structure import Structure, flatten
 from deploypipe.errors import ExportError, UsageError, first_line
-from deploypipe.signature import Structure, dtype_name, flatten
 from deploypipe.torch_compat.dispatch import TorchDispatchMode
 
 
@@ -75,9 +76,16 @@ def eager_outputs(
         shapes = ", ".join(f"{dtype_name(tensor.dtype)}{list(tensor.shape)}" for tensor in inputs)
         raise UsageError(f"the eager model fails on inputs {shapes}: {first_line(cause)}") from cause
     try:
-        return flatten(outputs)
+        return flat_tensors(outputs)
     except TypeError as cause:
         raise ExportError(f"{type(reference).__name__}.forward: {cause}", "Return only those.") from cause
+
+
+def flat_tensors(outputs: Any) -> tuple[list[Tensor], Structure]:
+    """The tensors of a model's outputs in order, and how they nest; a number becomes a 0-d tensor. TypeError for what
+    is neither."""
+    leaves, structure = flatten(outputs)
+    return [torch.as_tensor(leaf) for leaf in leaves], structure
 
 
 def argument_names(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[str]:

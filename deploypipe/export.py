@@ -12,16 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deploypipe.artifact import IMAGE_CLASSIFICATION, TENSORS, Artifact, ControlFlow, read_runner, sidecar_of
 from deploypipe.capture import Capture, capture
 from deploypipe.contract.environment import git_commit, versions
+from deploypipe.contract.records import to_document
 from deploypipe.contract.run import Run
+from deploypipe.contract.seal import digest_of
+from deploypipe.contract.sidecar import Artifact, ControlFlow, sidecar_of
+from deploypipe.contract.signature import Axes
+from deploypipe.contract.tasks import IMAGE_CLASSIFICATION, TENSORS
+from deploypipe.contract.tensors import Sample
 from deploypipe.coverage import cover
 from deploypipe.data import Split, dataset_of
+from deploypipe.eager import flat_tensors
 from deploypipe.errors import DeploypipeError, ExportError, ParityError, UsageError, first_line
 from deploypipe.files import scratch_folder, sha256_file
-from deploypipe.formats import FORMATS
-from deploypipe.formats.base import Format, Write, digest_of
+from deploypipe.formats import format_named
+from deploypipe.formats.format import Format, Write
+from deploypipe.formats.loading import read_runner
+from deploypipe.formats.torch_session import to_array
 from deploypipe.models import entry_of
 from deploypipe.models.trained import load_trained
 from deploypipe.parity import (
@@ -36,7 +44,6 @@ from deploypipe.parity import (
     usable,
 )
 from deploypipe.parity.probes import row_probes
-from deploypipe.signature import Axes, Sample, flatten
 
 SMALL_SAMPLE, LARGE_SAMPLE = 8 * 1024, 2 * 1024 * 1024
 """Bytes of inputs that a sidecar carries gladly, and at most: as JSON numbers they must still fit into one request."""
@@ -175,10 +182,10 @@ def export(
 def write_proven(prepared: Plan, format: str, path: Path, *, write: Write | None = None) -> tuple[Artifact, Report]:
     """One artifact of a plan, written by `write` if given, else as its format does. It is put at `path`, with its
     sidecar, only when the report says "passed"."""
-    if path.suffix != suffix_of(format):
-        raise UsageError(f"a {format} artifact ends in {suffix_of(format)}, not in {path.name!r}")
-    entry, captured = FORMATS[format], prepared.captured
-    facts = {"signature": captured.signature.to_json(), "provenance": dict(prepared.provenance)}
+    entry, captured = format_named(format), prepared.captured
+    if path.suffix != entry.suffix:
+        raise UsageError(f"a {format} artifact ends in {entry.suffix}, not in {path.name!r}")
+    facts = {"signature": to_document(captured.signature), "provenance": dict(prepared.provenance)}
     metadata = json.dumps({**facts, "precision": prepared.precision} if prepared.precision else facts)
     with scratch_folder(path) as folder:
         written = folder / path.name
@@ -228,7 +235,7 @@ def _seal(entry: Format, path: Path, report: Report, probe: Probe) -> None:
     seal = {"verdict": report.verdict, "sha256": digest_of(report.summary())}
     entry.seal(path, json.dumps(seal))
     sealed = read_runner(path)
-    same = _equal(flatten(before)[0], flatten(sealed(*probe.inputs))[0])
+    same = _equal(flat_tensors(before)[0], flat_tensors(sealed(*probe.inputs))[0])
     if sealed.seal != seal or not same:
         raise ExportError(f"{path.name} is no longer what was proven once its verdict is in it", "This is a bug.")
 
@@ -276,7 +283,7 @@ def write_each(prepared: Plan, paths: Mapping[str, Path]) -> list[Written]:
 
 def export_run(run: Run, formats: Sequence[str], prepared: Plan) -> list[Written]:
     """The run's model in each of `formats`, below the run's `exports/`."""
-    return write_each(prepared, {format: run.exports / f"model{suffix_of(format)}" for format in formats})
+    return write_each(prepared, {format: run.exports / f"model{format_named(format).suffix}" for format in formats})
 
 
 def _root(cause: BaseException) -> BaseException:
@@ -297,10 +304,5 @@ def _sample(answers: Callable[..., Any], probes: Sequence[Probe]) -> Sample | No
     if chosen is None or bytes_of(chosen) > LARGE_SAMPLE:
         return None
     with torch.no_grad():
-        return Sample(chosen.inputs, tuple(flatten(answers(*copy.deepcopy(chosen.inputs)))[0]))
-
-
-def suffix_of(format: str) -> str:
-    if format not in FORMATS:
-        raise UsageError(f"no format {format!r}", f"There are: {', '.join(FORMATS)}, all.")
-    return FORMATS[format].suffix
+        outputs = flat_tensors(answers(*copy.deepcopy(chosen.inputs)))[0]
+        return Sample(tuple(map(to_array, chosen.inputs)), tuple(map(to_array, outputs)))

@@ -1,6 +1,5 @@
 """The whole way in one call: train, evaluate, export, verify, package, serve, predict over HTTP, compare with eager."""
 
-import io
 import math
 import tempfile
 from collections.abc import Callable, Sequence
@@ -11,19 +10,20 @@ from typing import Any
 
 import torch
 import torchinfo
-from PIL import Image
 
 from deploypipe import train as training
-from deploypipe.artifact import Artifact, read_artifact
 from deploypipe.contract.run import Run, folder_of, run_of
+from deploypipe.contract.sidecar import Artifact
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.data import dataset_of
 from deploypipe.errors import DeploypipeError, PackageError, ParityError, UsageError
 from deploypipe.export import export_run, plan_run
 from deploypipe.formats import FORMATS
+from deploypipe.formats.loading import read_artifact
 from deploypipe.models import entry_of
 from deploypipe.models.trained import load_trained
 from deploypipe.parity import Report
+from deploypipe.png import png
 from deploypipe.quantize import TARGET as ROUNDED
 from deploypipe.serve import server
 from deploypipe.serve.archive import Archive
@@ -204,13 +204,6 @@ def compare_over_http(opened: Run, url: str, name: str, data_dir: Path | None = 
         for answer, row, difference in zip(answers, expected, differences, strict=True)
     ]
     return HttpAgreement(len(answers), sum(agreeing), max(differences, default=math.nan))
-
-
-def png(image: torch.Tensor) -> bytes:
-    """`uint8 [height, width]` as a PNG file."""
-    stream = io.BytesIO()
-    Image.fromarray(image.numpy()).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def layers_of(name: str) -> str:

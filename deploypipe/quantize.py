@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from deploypipe.artifact import IMAGE_CLASSIFICATION, Artifact, read_artifact, read_runner
-from deploypipe.chain import broken_link
 from deploypipe.contract.run import Run
+from deploypipe.contract.seal import broken_link
+from deploypipe.contract.sidecar import Artifact
+from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.data import dataset_of
 from deploypipe.errors import ParityError, UsageError
 from deploypipe.export import plan_run, write_proven
-from deploypipe.formats.base import METADATA, SEAL, errors_only
+from deploypipe.formats.loading import read_artifact, read_runner
+from deploypipe.formats.session import METADATA, SEAL, errors_only
 from deploypipe.models import entry_of
 from deploypipe.parity import Report
 from deploypipe.parity.rounded import PRECISION

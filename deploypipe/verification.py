@@ -11,19 +11,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from deploypipe.anatomy import anatomy_of
-from deploypipe.artifact import read_runner
 from deploypipe.capture import capture
 from deploypipe.contract.run import Run
+from deploypipe.contract.signature import Axes, TensorSpec
 from deploypipe.eager import argument_names, reference_copy
 from deploypipe.errors import UsageError
 from deploypipe.export import plan, plan_run
 from deploypipe.files import write_json
+from deploypipe.formats.loading import inspect_artifact, read_runner
+from deploypipe.formats.runner import Runner
+from deploypipe.formats.torch_session import to_array
 from deploypipe.parity import NO_OVERRIDES, Finding, Gate, Overrides, Report
 from deploypipe.parity.reproduction import write_reproduction
 from deploypipe.serve.client import client_for
-from deploypipe.serve.runners import ServingRunner, archive_runner, server_runner
-from deploypipe.signature import Axes, TensorSpec
+from deploypipe.serve.sessions import ServingSession, archive_session, server_session
 
 SCHEMA = "deploypipe.parity/2"
 REPRODUCTION = "reproduce.py"
@@ -89,7 +90,7 @@ def verify_module(
 def inputs_of(artifact: Path) -> Sequence[TensorSpec]:
     """What an artifact declares to take, whoever wrote it."""
     known = read_runner(artifact).signature
-    return known.inputs if known else anatomy_of(artifact).inputs
+    return known.inputs if known else inspect_artifact(artifact).inputs
 
 
 def gate_for(
@@ -114,23 +115,23 @@ def _symbols_of(spec: TensorSpec) -> dict[int, str]:
 
 
 @contextmanager
-def _serving(subjects: Subjects, like: Path | None) -> Iterator[dict[str, ServingRunner]]:
+def _serving(subjects: Subjects, like: Path | None) -> Iterator[dict[str, ServingSession]]:
     """By title, what answers requests as an artifact would. `like` says what the model of a server takes and returns
     that was not started here."""
-    found: dict[str, ServingRunner] = {}
+    found: dict[str, ServingSession] = {}
     with ExitStack() as stack:
         if subjects.archive is not None:
-            archive = archive_runner(subjects.archive, subjects.device)
+            archive = archive_session(subjects.archive, subjects.device)
             found[str(subjects.archive)] = stack.enter_context(archive)
         if subjects.url is not None:
             client = client_for(subjects.url, subjects.name)
             known = read_runner(like) if like else None
-            runner = server_runner(client, known.signature, known.precision) if known else server_runner(client)
+            runner = server_session(client, known.signature, known.precision) if known else server_session(client)
             found[f"{client.name} at {client.url}"] = stack.enter_context(runner)
         yield found
 
 
-def _examine(gate: Gate, subjects: Subjects, served: dict[str, ServingRunner]) -> list[Report]:
+def _examine(gate: Gate, subjects: Subjects, served: dict[str, ServingSession]) -> list[Report]:
     """ServingError when a server does not answer."""
     return [
         *(gate.examine(path, subjects.device) for path in subjects.artifacts),
@@ -138,12 +139,12 @@ def _examine(gate: Gate, subjects: Subjects, served: dict[str, ServingRunner]) -
     ]
 
 
-def examine_served(gate: Gate, title: str, runner: ServingRunner) -> Report:
+def examine_served(gate: Gate, title: str, session: ServingSession) -> Report:
     """The probes that one request can carry each; how many are not sent is a finding. ServingError when nobody
     answers."""
-    reasons = [runner.too_large(probe.inputs) for probe in gate.probes]
+    reasons = [session.too_large(list(map(to_array, probe.inputs))) for probe in gate.probes]
     sent = tuple(probe for probe, reason in zip(gate.probes, reasons, strict=True) if not reason)
-    report = replace(gate, probes=sent).examine_runner(runner, title)
+    report = replace(gate, probes=sent).examine_runner(Runner(session), title)
     report = replace(report, evidence=None)  # which is for a script about a file
     unsent = list(filter(None, reasons))
     if not unsent:

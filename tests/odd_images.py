@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from deploypipe.serve.images import MAX_PIXELS
+from deploypipe.serve.service.images import MAX_PIXELS
 
 GREY = np.arange(784, dtype=np.uint16).reshape(28, 28) % 256
 RAMP = GREY.astype(np.uint8)

@@ -14,17 +14,16 @@ from support import clean_environment
 from torch import Tensor, nn
 
 import deploypipe
-from deploypipe import formats
-from deploypipe.artifact import read_artifact
 from deploypipe.contract.run import Run
+from deploypipe.contract.signature import Signature, TensorSpec
 from deploypipe.data import dataset_of
 from deploypipe.errors import ExportError, ParityError, UsageError
 from deploypipe.export import export_run, plan_run
 from deploypipe.formats import FORMATS
+from deploypipe.formats.loading import read_artifact
 from deploypipe.models import MODELS, entry_of
 from deploypipe.models.trained import load_trained
 from deploypipe.parity import drawn_probes
-from deploypipe.signature import Signature, TensorSpec
 from deploypipe.train import TrainConfig, train
 
 SUFFIXES = [(entry.name, entry.suffix) for entry in FORMATS.values()]
@@ -145,7 +144,7 @@ def test_a_truncated_file_is_named(digits_run: Run, tmp_path: Path, suffix: str)
 
 def wrong_writer(monkeypatch: pytest.MonkeyPatch, format: str) -> None:
     """Make the format write a module whose weights are not the captured ones."""
-    entry = FORMATS[format]
+    honest = FORMATS[format].write
 
     def write(capture: Any, path: Path, metadata: str, probes: Any) -> str:
         other = copy.deepcopy(capture.module)
@@ -154,11 +153,9 @@ def wrong_writer(monkeypatch: pytest.MonkeyPatch, format: str) -> None:
         from deploypipe.capture import capture as recapture
 
         changed = recapture(other, capture.example_inputs, ROWS)
-        return entry.write(changed, path, metadata, [])
+        return honest(changed, path, metadata, [])
 
-    import dataclasses
-
-    monkeypatch.setitem(formats.FORMATS, format, dataclasses.replace(entry, write=write))
+    monkeypatch.setattr(f"{FORMATS[format].package}.write.write", write)
 
 
 @pytest.mark.parametrize(("format", "suffix"), SUFFIXES)

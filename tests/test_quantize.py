@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from deploypipe import pipeline
 from deploypipe import quantize as quantizing
-from deploypipe.artifact import read_artifact, read_runner
 from deploypipe.capture import capture
 from deploypipe.cli import app
 from deploypipe.contract.run import Run, open_run
@@ -23,7 +22,8 @@ from deploypipe.data import dataset_of
 from deploypipe.errors import DeploypipeError, PackageError, ParityError, UsageError
 from deploypipe.evaluate import evaluate
 from deploypipe.export import plan_run, write_proven
-from deploypipe.formats.base import METADATA
+from deploypipe.formats.loading import read_artifact, read_runner, read_session
+from deploypipe.formats.session import METADATA
 from deploypipe.models import entry_of
 from deploypipe.models.trained import load_trained
 from deploypipe.parity import Reference, parse_overrides, verify
@@ -103,8 +103,8 @@ def test_with_a_tolerance_its_values_count(run: Run) -> None:
 
 def test_its_archive_answers_with_its_own_samples(run: Run, archive: Archive) -> None:
     assert (archive.kind, archive.precision) == ("onnx, int8", "int8")
-    own = read_runner(run.exports / TARGET)(*archive.sample.inputs)
-    assert torch.equal(own, archive.sample.outputs[0])
+    (own,) = read_session(run.exports / TARGET).run(archive.sample.inputs)
+    assert (own == archive.sample.outputs[0]).all()
     ((atol, rtol),) = archive.tolerances
     assert 1e-3 < atol <= 0.05 * float(own.abs().max()) + 1e-9 and rtol == 0
     assert Archive.from_json(archive.to_json()) == archive

@@ -16,7 +16,7 @@ from support import PROJECT
 from deploypipe.contract.run import Run
 from deploypipe.data import load_dataset
 from deploypipe.models.trained import load_trained
-from deploypipe.pipeline import png
+from deploypipe.png import png
 
 FOLDER = PROJECT / "benchmarks" / "serving"
 PEERS = ("fastapi_onnx", "litserve_onnx", "bentoml_onnx", "torchserve_stock")

@@ -55,7 +55,7 @@ from deploypipe.data import dataset_of  # noqa: E402
 from deploypipe.errors import ServingError  # noqa: E402
 from deploypipe.files import sha256_file, write_json  # noqa: E402
 from deploypipe.models.trained import load_trained  # noqa: E402
-from deploypipe.pipeline import png  # noqa: E402
+from deploypipe.png import png  # noqa: E402
 
 SCHEMA = "deploypipe.benchmark.serving/1"
 IMAGES = 256

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 
 import httpx
 import numpy as np
-from torch import Tensor
 
 from deploypipe.bench.generator import Request
+from deploypipe.contract.tensors import Array
 from deploypipe.errors import UsageError
-from deploypipe.pipeline import png
+from deploypipe.png import png
 
 _ARRAYS = 4
 """Different requests where each carries several images."""
@@ -17,7 +17,7 @@ _ARRAYS = 4
 
 def requests_for(
     url: str,
-    images: Tensor,
+    images: Array,
     classes: Sequence[int],
     images_per_request: int = 1,
     *,
@@ -35,7 +35,7 @@ def requests_for(
     for first in range(0, _ARRAYS * images_per_request, images_per_request):
         rows = [i % len(images) for i in range(first, first + images_per_request)]
         file = io.BytesIO()
-        np.save(file, images[rows].numpy(), allow_pickle=False)
+        np.save(file, images[rows], allow_pickle=False)
         found.append(Request(_post(url, wrap(file.getvalue()), token), tuple(classes[i] for i in rows)))
     return found
 

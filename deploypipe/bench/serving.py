@@ -10,13 +10,13 @@ from typing import Any
 
 import httpx
 
-from deploypipe.artifact import IMAGE_CLASSIFICATION
 from deploypipe.bench import generator
 from deploypipe.bench.generator import Job, Request
 from deploypipe.bench.requests import requests_for
 from deploypipe.bench.usage import Usage, UsageMeter
+from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.errors import ServingError, UsageError, first_line
-from deploypipe.pipeline import png
+from deploypipe.png import png
 from deploypipe.serve.archive import Archive
 from deploypipe.serve.client import client_for
 from deploypipe.serve.network import connects

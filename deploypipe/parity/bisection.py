@@ -16,12 +16,11 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from deploypipe.anatomy import Anatomy, Node
-from deploypipe.eager import reference_copy
+from deploypipe.eager import flat_tensors, reference_copy
+from deploypipe.formats.inspection import Inspection, Node
 from deploypipe.parity.matching import Found, Pool, apart, is_telling
 from deploypipe.parity.recording import INPUT, Recording, record
 from deploypipe.parity.report import Culprit
-from deploypipe.signature import flatten
 
 FEWEST, MOST = 16.0, 80.0
 """How far apart two results of one operator may be, in units of rounding relative to the largest value: for float32
@@ -43,12 +42,12 @@ KINDS = {"permute": "transpose", "t": "transpose", "clamp": "clip", "gemm": "add
 """Other names of one operator."""
 
 
-def locate(module: nn.Module, anatomy: Anatomy, inputs: tuple[Tensor, ...]) -> Culprit | None:
+def locate(module: nn.Module, inspection: Inspection, inputs: tuple[Tensor, ...]) -> Culprit | None:
     """The first operator of the artifact whose result for `inputs` is not the eager `module`'s. None where the outputs
     agree, and where it cannot be told. Never raises: where is a help, and must not hide that they differ."""
     try:
         eager = record(reference_copy(module), inputs)
-        return _Search(eager, _Graph(anatomy, inputs)).culprit()
+        return _Search(eager, _Graph(inspection, inputs)).culprit()
     except Exception:
         return None
 
@@ -56,18 +55,18 @@ def locate(module: nn.Module, anatomy: Anatomy, inputs: tuple[Tensor, ...]) -> C
 class _Graph:
     """The artifact's nodes, by their indices, and what flows between them."""
 
-    def __init__(self, anatomy: Anatomy, inputs: Sequence[Tensor]) -> None:
-        self.nodes = anatomy.nodes
-        self.values = dict(anatomy.values(inputs))
+    def __init__(self, inspection: Inspection, inputs: Sequence[Tensor]) -> None:
+        self.nodes = inspection.nodes
+        self.values = dict(inspection.values(inputs))
         made = {name: index for index, node in enumerate(self.nodes) for name in node.outputs if name}
         read = {name for node in self.nodes for name in node.inputs if name}
-        self.outputs = list(anatomy.returned)
+        self.outputs = list(inspection.returned)
         while packed := [name for name in self.outputs if name in made and self._packs(made[name])]:
             at = self.outputs.index(packed[0])
             self.outputs[at : at + 1] = [name for name in self.nodes[made[packed[0]]].inputs if name]
         self.makers_of_outputs = [made.get(name) for name in self.outputs]
         self.used = read | set(self.outputs)
-        given = {spec.name for spec in anatomy.inputs} or read - made.keys() - anatomy.constants.keys()
+        given = {spec.name for spec in inspection.inputs} or read - made.keys() - inspection.constants.keys()
         self.moving = set(given)
         """The values that depend on those of the inputs; the others are weights, constants and sizes."""
         self.makers: list[list[int]] = []
@@ -196,7 +195,7 @@ class _Search:
             return False
         pool = Pool(self.allowed)
         with torch.no_grad():
-            pool.add(step, next(iter(flatten(function(*replaced, **options))[0])))
+            pool.add(step, next(iter(flat_tensors(function(*replaced, **options))[0])))
         return any(pool.find(self.graph.values[name]) for name in self.graph.nodes[node].outputs if name in self.found)
 
     def _only_lays_out(self, node: Node) -> bool:

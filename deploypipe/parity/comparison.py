@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from deploypipe.contract.signature import Signature, dtype_name
+from deploypipe.contract.structure import Structure, by_name, leaf_names
+from deploypipe.eager import flat_tensors
 from deploypipe.errors import DeploypipeError, first_line
-from deploypipe.formats.base import Runner
+from deploypipe.formats.runner import Runner
 from deploypipe.parity.probes import Probe
 from deploypipe.parity.reference import NARROW, Answer
 from deploypipe.parity.report import Distance, Outcome
 from deploypipe.parity.tolerances import EXACT, Overrides, Tolerance, tolerance_of
-from deploypipe.signature import Signature, Structure, by_name, dtype_name, flatten, leaf_names
 
 RULER_FACTOR, RULER_FLOOR = 8.0, 16.0
 """An artifact's error against float64 may be at most RULER_FACTOR times eager's own, plus RULER_FLOOR units in the last
@@ -38,7 +40,7 @@ class Returned:
 
 def call(runner: Runner, probe: Probe) -> Returned:
     try:
-        leaves, structure = flatten(by_name(runner(*copy.deepcopy(probe.inputs))))
+        leaves, structure = flat_tensors(by_name(runner(*copy.deepcopy(probe.inputs))))
     except DeploypipeError:  # not the artifact's doing: a server that is gone
         raise
     except Exception as cause:

@@ -1,36 +1,35 @@
 """An artifact in a Python process of its own, which has nothing of this one: no model source, no registered operators,
 no settings changed on the way. Run as a module it is that process."""
 
+import pickle
 import struct
 import subprocess
 import sys
-from io import BytesIO
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import torch
-from torch import Tensor
-
-from deploypipe.artifact import read_runner
+from deploypipe.contract.tensors import Array
 from deploypipe.errors import first_line
-from deploypipe.formats.base import Runner
+from deploypipe.formats.loading import read_session
+from deploypipe.formats.session import Session
 
 _LENGTH = struct.Struct("!Q")
 
 
-class FreshProcess(Runner):
+class FreshProcess(Session):
     """The artifact at `path`, loaded and run by another process, which starts now and is asked later."""
 
-    def __init__(self, path: Path, device: str, runner: Runner) -> None:
-        self.runtime, self.provider, self.signature = runner.runtime, runner.provider, runner.signature
-        self.metadata, self.device = runner.metadata, device
+    def __init__(self, path: Path, device: str, like: Session) -> None:
+        self.runtime, self.provider, self.signature = like.runtime, like.provider, like.signature
+        self.metadata, self.device = like.metadata, device
         command = [sys.executable, "-m", __name__, str(path.resolve()), device]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
-    def run(self, *inputs: Tensor) -> list[Tensor]:
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
         assert self._process.stdin and self._process.stdout and self._process.stderr
         try:
-            _send(self._process.stdin, inputs)
+            _send(self._process.stdin, list(arrays))
             kind, value = _receive(self._process.stdout)
         except (EOFError, OSError) as cause:
             said = self._process.stderr.read().decode(errors="replace").strip().splitlines()
@@ -45,9 +44,8 @@ class FreshProcess(Runner):
 
 
 def _send(stream: IO[bytes], value: Any) -> None:
-    buffer = BytesIO()
-    torch.save(value, buffer)
-    stream.write(_LENGTH.pack(buffer.tell()) + buffer.getvalue())
+    content = pickle.dumps(value)
+    stream.write(_LENGTH.pack(len(content)) + content)
     stream.flush()
 
 
@@ -56,19 +54,19 @@ def _receive(stream: IO[bytes]) -> Any:
     if len(head) < _LENGTH.size:
         raise EOFError
     (length,) = _LENGTH.unpack(head)
-    return torch.load(BytesIO(stream.read(length)), weights_only=True)
+    return pickle.loads(stream.read(length))
 
 
 def main(path: str, device: str) -> None:
     answers, sys.stdout = sys.stdout.buffer, sys.stderr  # nothing else may write between the answers
-    runner = read_runner(Path(path), device)
+    session = read_session(Path(path), device)
     while True:
         try:
-            inputs = _receive(sys.stdin.buffer)
+            arrays = _receive(sys.stdin.buffer)
         except EOFError:
             return
         try:
-            answer: tuple[str, Any] = ("outputs", runner.run(*inputs))
+            answer: tuple[str, Any] = ("outputs", session.run(arrays))
         except Exception as cause:
             answer = ("error", first_line(cause))
         _send(answers, answer)

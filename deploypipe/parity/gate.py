@@ -8,11 +8,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from deploypipe.anatomy import anatomy_of
-from deploypipe.artifact import read_runner
+from deploypipe.contract.signature import Signature
 from deploypipe.data import Split
 from deploypipe.errors import ParityError, UsageError
-from deploypipe.formats.base import Runner
+from deploypipe.formats.loading import inspect_artifact, read_runner
+from deploypipe.formats.runner import Runner
 from deploypipe.parity.bisection import locate
 from deploypipe.parity.comparison import call, compare, output_names
 from deploypipe.parity.fresh import FreshProcess
@@ -25,7 +25,6 @@ from deploypipe.parity.settings import representatives, settings
 from deploypipe.parity.structure import check_structure
 from deploypipe.parity.task import check_task, test_set_probes
 from deploypipe.parity.tolerances import NO_OVERRIDES, Overrides
-from deploypipe.signature import Signature
 
 
 @dataclass(frozen=True)
@@ -55,21 +54,23 @@ class Gate:
         itself does not take.
         """
         runner = read_runner(path, device)
-        anatomy = anatomy_of(path)
+        inspection = inspect_artifact(path)
         with ExitStack() as stack:
-            process = stack.enter_context(closing(FreshProcess(path, device, runner))) if fresh else None
+            process = stack.enter_context(closing(FreshProcess(path, device, runner.session))) if fresh else None
             report = self.examine_runner(runner, title or str(path))
             signature = runner.signature or self.signature
-            found = check_structure(self.reference.module, anatomy, signature, runner.precision)
+            found = check_structure(self.reference.module, inspection, signature, runner.precision)
             found.append(check_provenance(path, runner, self.weights_sha256))
             report = _extended(report, findings=found)
             elsewhere = self._elsewhere(runner) if report.passed else self
             if report.passed:
                 report = elsewhere._under_settings(report, path, device)
             if report.passed and process:
-                report = _extended(report, *elsewhere._compare(process, representatives(self.probes), "fresh process"))
+                report = _extended(
+                    report, *elsewhere._compare(Runner(process), representatives(self.probes), "fresh process")
+                )
         if report.evidence:
-            culprit = locate(self.reference.module, anatomy, report.evidence.probe.inputs)
+            culprit = locate(self.reference.module, inspection, report.evidence.probe.inputs)
             report = replace(report, culprit=culprit)
         return report
 

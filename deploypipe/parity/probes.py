@@ -7,8 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from deploypipe.contract.signature import Signature
 from deploypipe.eager import check_inputs
-from deploypipe.signature import Signature
 
 SIZES = (1, 2, 3, 7, 32, 257)
 """Of a batch, or of any symbolic axis, which has no largest size: the last stands for that. It is no power of two, and

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from deploypipe.artifact import read_artifact, sidecar_of
-from deploypipe.chain import broken_link
+from deploypipe.contract.seal import broken_link
+from deploypipe.contract.sidecar import sidecar_of
 from deploypipe.errors import DeploypipeError
-from deploypipe.formats.base import Runner
+from deploypipe.formats.loading import read_artifact
+from deploypipe.formats.runner import Runner
 from deploypipe.parity.report import Finding
 
 CHECK = "provenance"

@@ -14,7 +14,7 @@ from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from deploypipe.signature import flatten
+from deploypipe.eager import flat_tensors
 
 INPUT = "input"
 
@@ -79,7 +79,7 @@ def record(module: nn.Module, inputs: Sequence[Tensor]) -> Recording:
         stack.enter_context(_following(module, recorder.running))
         stack.enter_context(recorder)
         returned = module(*own)
-    outputs = flatten(returned)[0]
+    outputs = flat_tensors(returned)[0]
     origins = [recorder.origin(tensor) for tensor in outputs]
     return Recording(recorder.steps, outputs, origins)
 

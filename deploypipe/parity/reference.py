@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from deploypipe.eager import eager_outputs, reference_copy
+from deploypipe.contract.structure import Structure, by_name, unflatten
+from deploypipe.eager import eager_outputs, flat_tensors, reference_copy
 from deploypipe.errors import UsageError
 from deploypipe.parity.probes import Probe
-from deploypipe.signature import Structure, by_name, flatten, unflatten
 
 PATIENCE = 5.0
 """Seconds for a drawn probe: on inputs that nobody gives a model, a loop of it may have no end."""
@@ -78,7 +78,7 @@ def _sorted_outputs(
     module: nn.Module, inputs: tuple[Tensor, ...], patience: float | None = None
 ) -> tuple[list[Tensor], Structure]:
     leaves, structure = eager_outputs(module, inputs, patience)
-    return flatten(by_name(unflatten(leaves, structure)))
+    return flat_tensors(by_name(unflatten(leaves, structure)))
 
 
 class _Float64(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -13,10 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deploypipe.artifact import format_of, read_runner
+from deploypipe.contract.signature import dtype_name
+from deploypipe.contract.structure import by_name, unflatten
+from deploypipe.eager import flat_tensors
 from deploypipe.files import atomic_path
+from deploypipe.formats import format_of
+from deploypipe.formats.loading import read_runner
 from deploypipe.parity.report import Culprit
-from deploypipe.signature import by_name, dtype_name, flatten, unflatten
 
 LARGEST_INSIDE = 1_000_000
 """Characters of data that a script holds itself; more go into a file beside it."""
@@ -207,7 +210,7 @@ def _order(artifact: Path, count: int) -> list[int]:
     try:
         signature = read_runner(artifact, "cpu").signature
         assert signature is not None
-        leaves = flatten(by_name(unflatten([torch.tensor(i) for i in range(count)], signature.structure)))[0]
+        leaves = flat_tensors(by_name(unflatten([torch.tensor(i) for i in range(count)], signature.structure)))[0]
     except Exception:
         return []
     order = [int(leaf) for leaf in leaves]

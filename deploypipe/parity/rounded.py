@@ -11,12 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from deploypipe.formats.base import Runner
+from deploypipe.contract.structure import by_name
+from deploypipe.eager import flat_tensors
+from deploypipe.formats.runner import Runner
 from deploypipe.parity.probes import Probe
 from deploypipe.parity.reference import Answer, Reference
 from deploypipe.parity.report import Finding
 from deploypipe.parity.tolerances import Overrides, Tolerance
-from deploypipe.signature import by_name, flatten
 
 PRECISION = "int8"
 """The one that there is."""
@@ -47,7 +48,7 @@ class Itself(Reference):
         self._runner = runner
 
     def _ask(self, probe: Probe) -> Answer:
-        leaves, structure = flatten(by_name(self._runner(*copy.deepcopy(probe.inputs))))
+        leaves, structure = flat_tensors(by_name(self._runner(*copy.deepcopy(probe.inputs))))
         return Answer(tuple(leaves), structure, None)
 
 
@@ -84,4 +85,4 @@ def check_rows(runner: Runner, probes: Sequence[Probe]) -> Finding:
 
 
 def _outputs(runner: Runner, inputs: tuple[Tensor, ...]) -> Tensor:
-    return flatten(runner(*copy.deepcopy(inputs)))[0][0]
+    return flat_tensors(runner(*copy.deepcopy(inputs)))[0][0]

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
-from deploypipe.artifact import format_of, read_runner
-from deploypipe.formats.base import Runner
+from deploypipe.formats import format_of
+from deploypipe.formats.loading import read_runner
+from deploypipe.formats.runner import Runner
+from deploypipe.formats.session import Session
 from deploypipe.parity.probes import Probe
 
 SMALL = 64
@@ -21,9 +23,13 @@ def settings(path: Path, device: str) -> dict[str, Callable[[], Runner]]:
     found: dict[str, Callable[[], Runner]] = {"1 thread": partial(read_runner, path, device, 1)}
     if cores > 1:
         found[f"{cores} threads"] = partial(read_runner, path, device, cores)
-    found |= format_of(path).variants(path, device)
+    found |= {name: partial(_opened, variant) for name, variant in format_of(path).variants(path, device).items()}
     devices = {"cpu", *(["cuda"] if torch.cuda.is_available() else [])} - {device.partition(":")[0]}
     return found | {f"on {other}": partial(read_runner, path, other) for other in sorted(devices)}
+
+
+def _opened(variant: Callable[[], Session]) -> Runner:
+    return Runner(variant())
 
 
 def representatives(probes: Sequence[Probe]) -> list[Probe]:

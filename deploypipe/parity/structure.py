@@ -5,36 +5,36 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from deploypipe.anatomy import Anatomy, Node
+from deploypipe.contract.signature import Signature, TensorSpec
+from deploypipe.formats.inspection import Inspection, Node
 from deploypipe.parity.report import Finding
 from deploypipe.parity.weights import check_rounded_weights, check_weights
-from deploypipe.signature import Signature, TensorSpec
 
 
 def check_structure(
-    module: nn.Module, anatomy: Anatomy, signature: Signature | None, precision: str = ""
+    module: nn.Module, inspection: Inspection, signature: Signature | None, precision: str = ""
 ) -> list[Finding]:
     """A Finding a check. Of lower `precision`, weights may be rounded. `module` is the reference, in eval mode, as its
     author left its weights: check before it runs where `forward` writes to its buffers."""
     return [
-        check_rounded_weights(module, anatomy) if precision else check_weights(module, anatomy.constants),
-        _check_axes(anatomy, signature),
-        _check_mode([*anatomy.nodes, *anatomy.bodies]),
-        _check_external(anatomy.external),
-        _check_devices(anatomy.devices),
+        check_rounded_weights(module, inspection) if precision else check_weights(module, inspection.constants),
+        _check_axes(inspection, signature),
+        _check_mode([*inspection.nodes, *inspection.bodies]),
+        _check_external(inspection.external),
+        _check_devices(inspection.devices),
     ]
 
 
-def _check_axes(anatomy: Anatomy, signature: Signature | None) -> Finding:
+def _check_axes(inspection: Inspection, signature: Signature | None) -> Finding:
     """What is certain from declarations alone; a size baked into an operator shows when it runs."""
     check = "batch axis"
-    declared = (*anatomy.inputs, *anatomy.outputs)
+    declared = (*inspection.inputs, *inspection.outputs)
     if not declared:
         return Finding(check, True, "the file declares no shapes: judged by the probes alone")
     if signature is None:
         return Finding(check, True, f"as the graph declares: {', '.join(map(str, declared))}")
     symbolic, fixed = [], []
-    for wanted, specs in ((signature.inputs, anatomy.inputs), (signature.outputs, anatomy.outputs)):
+    for wanted, specs in ((signature.inputs, inspection.inputs), (signature.outputs, inspection.outputs)):
         for spec, found in _paired(wanted, specs):
             if len(spec.shape) != len(found.shape):
                 continue

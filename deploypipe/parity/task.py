@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from deploypipe.data import Split
-from deploypipe.formats.base import Runner
+from deploypipe.formats.runner import Runner
 from deploypipe.parity.comparison import call, compare
 from deploypipe.parity.probes import Probe
 from deploypipe.parity.reference import Reference

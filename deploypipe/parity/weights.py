@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from deploypipe.anatomy import Anatomy
+from deploypipe.contract.signature import dtype_name
+from deploypipe.formats.inspection import Inspection
 from deploypipe.parity.report import Finding
-from deploypipe.signature import dtype_name
 
 CHECK = "weights"
 RECOGNISABLE = 8
@@ -181,13 +181,13 @@ def _foldings(module: nn.Module, name: str, weight: Tensor) -> Iterator[tuple[Te
         yield made, float(size)
 
 
-def check_rounded_weights(module: nn.Module, anatomy: Anatomy) -> Finding:
+def check_rounded_weights(module: nn.Module, inspection: Inspection) -> Finding:
     """Whether every parameter and floating-point buffer of `module` is in the file: to the bit, or rounded by no more
     than half a step of its integers, with a batch normalisation folded into it or without."""
     weights = {name: tensor.detach().cpu() for name, tensor in _named(module) if tensor.is_floating_point()}
-    index = _Index({name: tensor.detach().cpu() for name, tensor in anatomy.constants.items() if tensor.numel()})
+    index = _Index({name: tensor.detach().cpu() for name, tensor in inspection.constants.items() if tensor.numel()})
     named = _by_name(weights, index.held)
-    rounded = list(_rounded(anatomy))
+    rounded = list(_rounded(inspection))
     exact = {name for name, weight in weights.items() if index.find(weight, named.get(name, ""), exactly=False)}
     near = {
         name for name, weight in weights.items()
@@ -202,12 +202,12 @@ def check_rounded_weights(module: nn.Module, anatomy: Anatomy) -> Finding:
     return Finding(CHECK, True, detail + (f", {len(folded)} folded into those" if folded else ""))
 
 
-def _rounded(anatomy: Anatomy) -> Iterator[tuple[Tensor, Tensor]]:
+def _rounded(inspection: Inspection) -> Iterator[tuple[Tensor, Tensor]]:
     """What each integer constant stands for, and the size of its steps (one for all, or one a channel), in float64."""
-    for node in (*anatomy.nodes, *anatomy.bodies):
-        if node.operator == "DequantizeLinear" and all(name in anatomy.constants for name in node.inputs[:2]):
-            values, step = (anatomy.constants[name].double() for name in node.inputs[:2])
-            zero = anatomy.constants.get(node.inputs[2]) if len(node.inputs) > 2 else None
+    for node in (*inspection.nodes, *inspection.bodies):
+        if node.operator == "DequantizeLinear" and all(name in inspection.constants for name in node.inputs[:2]):
+            values, step = (inspection.constants[name].double() for name in node.inputs[:2])
+            zero = inspection.constants.get(node.inputs[2]) if len(node.inputs) > 2 else None
             # The axis of the channels is not known here: each that has their number, of which one is right.
             for axis in [axis for axis, size in enumerate(values.shape) if size == step.numel()] or [0]:
                 shape = [1] * values.dim()

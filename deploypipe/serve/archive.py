@@ -11,28 +11,32 @@ import re
 import stat
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from model_archiver.manifest_components.manifest import Manifest
 from model_archiver.manifest_components.model import Model
 
-from deploypipe.anatomy import anatomy_of
-from deploypipe.artifact import IMAGE_CLASSIFICATION, Artifact, read_artifact, read_runner
-from deploypipe.artifact import SCHEMA as ARTIFACT_SCHEMA
-from deploypipe.chain import PASSED, broken_link
+from deploypipe.contract.protocol import uncarried
+from deploypipe.contract.records import from_document
 from deploypipe.contract.run import Run
+from deploypipe.contract.seal import PASSED, broken_link
+from deploypipe.contract.sidecar import SCHEMA as ARTIFACT_SCHEMA
+from deploypipe.contract.sidecar import Artifact
+from deploypipe.contract.signature import Signature
+from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
+from deploypipe.contract.tensors import Sample
 from deploypipe.errors import PackageError, ParityError, TrainingError, first_line
 from deploypipe.files import atomic_path, sha256_file
+from deploypipe.formats.loading import inspect_artifact, read_artifact, read_runner
+from deploypipe.formats.torch_session import to_tensor
 from deploypipe.models.trained import load_trained
 from deploypipe.parity import EXACT, TOLERANCES
 from deploypipe.parity.rounded import tolerance
 from deploypipe.parity.structure import check_structure
-from deploypipe.serve.requests import image_shape
-from deploypipe.serve.tensors import uncarried
+from deploypipe.serve.service.requests import image_shape
 from deploypipe.serve.travel import ENTRY_FILE, travelling_files
-from deploypipe.signature import Sample, Signature
 
 SCHEMA = "deploypipe.archive/1"
 MANIFEST = "MAR-INF/MANIFEST.json"
@@ -62,7 +66,7 @@ class Archive:
     format: str
     task: str
     signature: Signature
-    sample: Sample = field(compare=False)  # tensors do not compare to one bool
+    sample: Sample
     """What the handler, and the server over HTTP, must answer before it counts as ready."""
     tolerances: tuple[tuple[float, float], ...]
     """(atol, rtol) of each output."""
@@ -76,35 +80,6 @@ class Archive:
     def kind(self) -> str:
         """ "onnx", "onnx, int8": what answers, for people."""
         return ", ".join(filter(None, (self.format, self.precision)))
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "path": str(self.path),
-            "name": self.name,
-            "version": self.version,
-            "sha256": self.sha256,
-            "format": self.format,
-            "task": self.task,
-            "signature": self.signature.to_json(),
-            "sample": self.sample.to_json(),
-            "tolerances": [list(pair) for pair in self.tolerances],
-            "precision": self.precision,
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> "Archive":
-        return cls(
-            path=Path(document["path"]),
-            name=document["name"],
-            version=document["version"],
-            sha256=document["sha256"],
-            format=document["format"],
-            task=document["task"],
-            signature=Signature.from_json(document["signature"]),
-            sample=Sample.from_json(document["sample"]),
-            tolerances=tuple((atol, rtol) for atol, rtol in document["tolerances"]),
-            precision=document.get("precision", ""),
-        )
 
 
 def package(
@@ -183,7 +158,7 @@ def _check_weights(facts: Artifact, trained: Run, again: str) -> None:
     if weights != trained.document["weights_sha256"]:
         raise PackageError(f"{facts.path} was not written from this run's weights (sha256 {weights})", again)
     try:
-        found = check_structure(load_trained(trained), anatomy_of(facts.path), facts.signature, facts.precision)
+        found = check_structure(load_trained(trained), inspect_artifact(facts.path), facts.signature, facts.precision)
     except TrainingError as cause:
         raise PackageError(cause.message, cause.remedy) from cause
     for finding in found:
@@ -215,7 +190,7 @@ def _tolerances(facts: Artifact) -> list[tuple[float, float]]:
     """Other machines have other kernels, which sum in another order; so the row for those, whatever the runtime. Of
     lower precision, as far as it may be from itself."""
     if facts.samples is not None and facts.precision:
-        return [(row.atol, row.rtol) for row in [tolerance([output]) for output in facts.samples.outputs]]
+        return [(row.atol, row.rtol) for row in [tolerance([to_tensor(output)]) for output in facts.samples.outputs]]
     rows = [TOLERANCES.get(("onnxruntime", spec.dtype), EXACT) for spec in facts.signature.outputs]
     return [(row.atol, row.rtol) for row in rows]
 
@@ -278,8 +253,8 @@ def _archive(path: Path, model: Mapping[str, Any], facts: Mapping[str, Any], sid
         sha256=sha256_file(path),
         format=sidecar["format"],
         task=sidecar["task"],
-        signature=Signature.from_json(sidecar),
-        sample=Sample.from_json(sidecar["samples"]),
+        signature=from_document(sidecar, Signature),
+        sample=from_document(sidecar["samples"], Sample),
         tolerances=tuple((item["atol"], item["rtol"]) for item in facts["tolerances"]),
         precision=sidecar.get("precision", ""),
     )

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from deploypipe.artifact import IMAGE_CLASSIFICATION
+from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.errors import DeploypipeError
 from deploypipe.serve.archive import Archive
-from deploypipe.serve.runners import ArchiveRunner
+from deploypipe.serve.sessions import ArchiveSession
 
 _SECONDS = 0.3
 """Of measuring, for each archive."""
@@ -28,8 +28,8 @@ def queue_for(archives: Sequence[Archive], workers: int, batch: int, device: str
         if archive.task == IMAGE_CLASSIFICATION:
             inputs = (inputs[0][:1],)
         try:
-            with ArchiveRunner(archive, device) as runner:
-                rates.append(runner.rate(inputs, batch, _SECONDS))
+            with ArchiveSession(archive, device) as session:
+                rates.append(session.rate(inputs, batch, _SECONDS))
         except DeploypipeError:
             continue
     if not rates:

@@ -16,16 +16,15 @@ from typing import Any
 
 import httpx
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from numpy.typing import ArrayLike
 
+from deploypipe.contract.protocol import from_protocol, to_protocol
+from deploypipe.contract.rejection import Rejection
+from deploypipe.contract.signature import TensorSpec
+from deploypipe.contract.tensors import Array
 from deploypipe.errors import DataError, DeploypipeError, ServingError, UsageError, first_line
 from deploypipe.serve.management import Management
 from deploypipe.serve.record import started_here, tokens_of
-from deploypipe.serve.rejection import Rejection
-from deploypipe.serve.tensors import from_protocol, to_protocol
-from deploypipe.signature import TensorSpec
 
 PATIENCE = 10.0
 """Seconds that a request spends waiting between attempts, at most; a worker that died is back within five."""
@@ -116,19 +115,17 @@ class Client:
         """A JSON or `.npy` request sent as it is, and the answer as it came."""
         return self._post(_content(request), "application/octet-stream", _named(request))
 
-    def predict_pixels(self, pixels: NDArray[np.uint8] | Tensor) -> list[Prediction]:
+    def predict_pixels(self, pixels: ArrayLike) -> list[Prediction]:
         """`uint8 [n, H, W]` or `[n, C, H, W]`, in the model's own H and W → one prediction a row."""
         file = io.BytesIO()
-        np.save(file, pixels.numpy() if isinstance(pixels, Tensor) else pixels, allow_pickle=False)
+        np.save(file, np.asarray(pixels), allow_pickle=False)
         answer = self._post(file.getvalue(), "application/octet-stream")
         return [Prediction.from_json(item) for item in answer["predictions"]]
 
-    def infer(self, inputs: Mapping[str, Tensor | NDArray[Any]]) -> dict[str, Tensor]:
-        """The model's inputs by name → its outputs by name, by the Open Inference Protocol v2."""
-        items = [
-            to_protocol(name, value if isinstance(value, Tensor) else torch.from_numpy(value))
-            for name, value in inputs.items()
-        ]
+    def infer(self, inputs: Mapping[str, ArrayLike]) -> dict[str, Array]:
+        """The model's inputs by name, as arrays or as tensors on the CPU → its outputs by name as arrays, by the Open
+        Inference Protocol v2."""
+        items = [to_protocol(name, np.asarray(value)) for name, value in inputs.items()]
         answer = self._post(json.dumps({"inputs": items}).encode(), "application/json")
         specs = [_spec(item) for item in answer["outputs"]]
         try:

@@ -15,19 +15,20 @@ from math import isnan
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import orjson
-import torch
-from torch import Tensor
 
-from ..chain import broken_link
-from ..formats.base import Runner, mismatches
-from ..signature import Sample, Signature, flatten
+from ..contract.protocol import disagreement, to_lists, to_protocol
+from ..contract.records import from_document
+from ..contract.rejection import PHRASES, UNPROCESSABLE, Rejection
+from ..contract.seal import broken_link
+from ..contract.signature import Signature, mismatches
+from ..contract.tensors import Array, Sample
+from ..formats.session import Session
 from . import wire
 from .exposition import expose
 from .metrics import Metrics, Outcome, ages
-from .rejection import PHRASES, UNPROCESSABLE, Rejection
-from .requests import Form, PixelBatch, Request, body_of, image_shape, read_image_request, read_tensor_request
-from .tensors import disagreement, to_lists, to_protocol
+from .service.requests import Form, PixelBatch, Request, body_of, image_shape, read_image_request, read_tensor_request
 from .worker_log import one_line_an_event
 
 logger = logging.getLogger(__name__)
@@ -35,13 +36,13 @@ logger = logging.getLogger(__name__)
 FAILED_REQUEST = "a request failed"
 """What the log says before a traceback that did not end the worker."""
 
-Read = Callable[[Path, str, int | None], Runner]
+Read = Callable[[Path, str, int | None], Session]
 Failure = Rejection | Exception
 
 MAX_ANSWER = 16 << 20
 """Bytes of one answer: TorchServe takes a larger one for a broken worker, and ends it."""
 
-Run = Sequence[Tensor]
+Run = Sequence[Array]
 """The outputs of one run of the artifact, in the signature's order."""
 
 
@@ -92,17 +93,16 @@ class Handler:
         sidecar = json.loads((folder / facts["sidecar"]).read_text(encoding="utf-8"))
         if sidecar["sha256"] != facts["sha256"][facts["artifact"]]:
             raise ArchiveInvalid(f"{facts['artifact']} is not the file that its sidecar describes: its sha256 differs")
-        self.signature = Signature.from_json(sidecar)
+        self.signature = from_document(sidecar, Signature)
         self.batch: PixelBatch | None = None
         if sidecar["task"] == "image-classification":
             self.batch = PixelBatch(image_shape(self.signature), int(properties.get("batch_size") or 1))
         gpu = properties.get("gpu_id")
-        torch.set_num_threads(1)
         wire.install()
-        self.runner = self._read(folder / facts["artifact"], "cpu" if gpu is None else f"cuda:{gpu}", 1)
-        if problem := broken_link(sidecar, self.runner):
+        self.session = self._read(folder / facts["artifact"], "cpu" if gpu is None else f"cuda:{gpu}", 1)
+        if problem := broken_link(sidecar, self.session):
             raise ArchiveInvalid(f"{facts['artifact']} is not proven equal to the trained model: {problem}")
-        self._prove(Sample.from_json(sidecar["samples"]), facts["tolerances"])
+        self._prove(from_document(sidecar["samples"], Sample), facts["tolerances"])
         self.metrics = Metrics(self.model_name, self.model_version, facts["artifact"], sidecar["sha256"])
         expose()
         logger.info("%s %s is loaded and answers its packaged samples", self.model_name, self.model_version)
@@ -142,7 +142,7 @@ class Handler:
         if self.batch is not None:
             answer = self._answer_images_alone
             if any(isinstance(request, Request) for request in requests):
-                together = self._each(self._classified, self.batch.tensor)
+                together = self._each(self._classified, self.batch.pixels)
                 # Where the whole batch fails, what each request is worth alone still stands.
                 if not isinstance(together, Exception):
                     answer = partial(_share, *together)
@@ -150,31 +150,31 @@ class Handler:
 
     def _answer_images_alone(self, request: Request) -> Answer:
         assert self.batch is not None
-        logits, classes = self._classified(self.batch.tensor[request.rows])
+        logits, classes = self._classified(self.batch.pixels[request.rows])
         return Answer(request, [[logits]], classes)
 
     def _answer_tensors(self, request: Request) -> Answer:
         try:
             return Answer(request, [self._run(inputs) for inputs in request.runs])
-        except (MemoryError, torch.OutOfMemoryError):
+        except MemoryError:
             raise
         except Exception as cause:
             # The artifact answered its samples, so it is these values or sizes that it cannot take.
             raise Rejection(UNPROCESSABLE, f"the model fails on these inputs: {_line(cause)}") from cause
 
-    def _classified(self, pixels: Tensor) -> tuple[Tensor, list[Class]]:
+    def _classified(self, pixels: Array) -> tuple[Array, list[Class]]:
         """The logits, `float [n, classes]`, and what they say of each row."""
         logits = self._run((pixels,))[0]
-        probabilities = torch.softmax(logits.to(torch.float32), dim=1)
-        best = probabilities.max(dim=1)
-        columns = best.indices.tolist(), best.values.tolist(), probabilities.tolist()
+        probabilities = softmax(logits)
+        best = probabilities.argmax(axis=1)
+        columns = best.tolist(), probabilities.max(axis=1).tolist(), probabilities.tolist()
         return logits, [
             {"class": index, "probability": probability, "probabilities": row}
             for index, probability, row in zip(*columns, strict=True)
         ]
 
-    def _run(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-        return flatten(self.runner(*inputs))[0]
+    def _run(self, inputs: Sequence[Array]) -> list[Array]:
+        return self.session.run(inputs)
 
     def postprocess(self, answers: Sequence[Answer | Failure], context: Any) -> tuple[list[bytes], list[Outcome]]:
         """JSON bodies, and what became of each request; the status of each that is not answered with 200 is set."""
@@ -235,7 +235,15 @@ class Handler:
             return cause
 
 
-def _share(logits: Tensor, classes: Sequence[Class], request: Request) -> Answer:
+def softmax(logits: Array) -> Array:
+    """`float32 [n, classes]` of logits `float [n, classes]`; NaN where they are not finite."""
+    wide = logits.astype(np.float32)
+    with np.errstate(invalid="ignore"):  # infinite logits
+        powers = np.exp(wide - wide.max(axis=1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _share(logits: Array, classes: Sequence[Class], request: Request) -> Answer:
     """The request's rows of what the whole batch gave."""
     return Answer(request, [[logits]], classes, request.rows or slice(None))
 

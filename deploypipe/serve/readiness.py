@@ -11,13 +11,13 @@ from pathlib import Path
 
 import httpx
 
+from deploypipe.contract.protocol import disagreement, from_protocol, to_protocol
+from deploypipe.contract.rejection import Rejection
 from deploypipe.errors import first_line
 from deploypipe.serve import processes
 from deploypipe.serve.archive import Archive
 from deploypipe.serve.management import Management
 from deploypipe.serve.record import PORT, Server, authorization, default_folder, recorded
-from deploypipe.serve.rejection import Rejection
-from deploypipe.serve.tensors import disagreement, from_protocol, to_protocol
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,14 @@ import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import platformdirs
 
+from deploypipe.contract.records import from_document, to_document
 from deploypipe.errors import ServingError, UsageError, first_line
 from deploypipe.files import read_json, write_json
 from deploypipe.serve import processes
@@ -56,37 +56,6 @@ class Server:
     def metrics_url(self) -> str:
         return f"http://127.0.0.1:{self.metrics_port}/metrics"
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "schema": SCHEMA,
-            "pid": self.pid,
-            "created": self.created,
-            "host": self.host,
-            "port": self.port,
-            "management_port": self.management_port,
-            "metrics_port": self.metrics_port,
-            "store": str(self.store),
-            "scratch": str(self.scratch),
-            "tokens": self.tokens,
-            "archives": [archive.to_json() for archive in self.archives],
-        }
-
-    @classmethod
-    def from_json(cls, folder: Path, document: Mapping[str, Any]) -> "Server":
-        return cls(
-            folder=folder,
-            pid=document["pid"],
-            created=document["created"],
-            host=document["host"],
-            port=document["port"],
-            management_port=document["management_port"],
-            metrics_port=document["metrics_port"],
-            store=Path(document["store"]),
-            scratch=Path(document["scratch"]),
-            tokens=document["tokens"],
-            archives=tuple(Archive.from_json(archive) for archive in document["archives"]),
-        )
-
 
 def default_folder(port: int) -> Path:
     return platformdirs.user_state_path("deploypipe") / "servers" / str(port)
@@ -100,9 +69,14 @@ def recorded(folder: Path) -> Server | None:
     remedy = f"Remove {folder} if no server of it runs."
     document = read_json(path, SCHEMA, ServingError, remedy)
     try:
-        return Server.from_json(folder, document)
-    except (KeyError, TypeError, ValueError) as cause:
-        raise ServingError(f"{path} is damaged: {cause!r}", remedy) from cause
+        return from_document({**document, "folder": str(folder)}, Server)
+    except ValueError as cause:
+        raise ServingError(f"{path} is damaged: {first_line(cause)}", remedy) from cause
+
+
+def write(server: Server) -> None:
+    """Put the record into the server's folder, whole or not at all."""
+    write_json(Layout(server.folder).record, {"schema": SCHEMA, **to_document(server)})
 
 
 def started_here(url: str) -> Server | None:
@@ -141,7 +115,7 @@ def rewrite(server: Server, archives: Sequence[Archive]) -> Server:
     if current is None or (current.pid, current.created) != (server.pid, server.created):
         raise ServingError(f"the server at {server.url} was stopped meanwhile")
     changed = dataclasses.replace(server, archives=tuple(archives))
-    write_json(Layout(server.folder).record, changed.to_json())
+    write(changed)
     return changed
 
 

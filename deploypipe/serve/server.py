@@ -13,8 +13,7 @@ from typing import Any
 import httpx
 
 from deploypipe.errors import ServingError
-from deploypipe.files import write_json
-from deploypipe.serve import configuration, diagnosis, draining, log4j, processes
+from deploypipe.serve import configuration, diagnosis, draining, log4j, processes, record
 from deploypipe.serve.archive import Archive
 from deploypipe.serve.capacity import queue_for
 from deploypipe.serve.configuration import Layout, Settings
@@ -158,7 +157,7 @@ def _start(
             layout.folder, pid, created, settings.host, settings.port, settings.management_port,
             settings.metrics_port, store, scratch, settings.tokens, tuple(archives),
         )  # fmt: skip
-        write_json(layout.record, server.to_json())
+        record.write(server)
         _wait_until_ready(server, layout, noted, deadline, timeout)
     except BaseException:
         if server is not None:

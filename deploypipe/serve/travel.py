@@ -16,13 +16,13 @@ ENTRY_FILE = "handler.py"
 _ROOT = Path(__file__).parent.parent
 _ENTRY = '''"""What TorchServe loads."""
 
-from {package}.formats.{format} import FORMAT
+from {package}.{reader} import read
 from {package}.serve.handler import Handler
 
 
 class Entry(Handler):
     def __init__(self):
-        super().__init__(FORMAT.read)
+        super().__init__(read)
 '''
 
 
@@ -30,13 +30,13 @@ def travelling_files(format_name: str) -> dict[str, bytes]:
     """Path inside the archive → content, for a handler that reads `format_name`."""
     if format_name not in FORMATS:
         raise PackageError(f"no format {format_name!r} is known here", f"There are: {', '.join(FORMATS)}.")
-    module = str(FORMATS[format_name].read.__module__)
-    prefix = "deploypipe.formats."
-    if not module.startswith(prefix):
-        raise PackageError(f"the reader of {format_name} lies in {module}, not in a file of {prefix[:-1]}")
-    entry = _ENTRY.format(package=PACKAGE, format=module.removeprefix(prefix))
+    reader = FORMATS[format_name].reader
+    if not reader.startswith("deploypipe."):
+        raise PackageError(f"the reader of {format_name} lies in {reader}, not in deploypipe")
+    reader = reader.removeprefix("deploypipe.")
+    entry = _ENTRY.format(package=PACKAGE, reader=reader)
     files = {ENTRY_FILE: entry.encode()}
-    for parts in sorted(_closure([("serve", "handler"), ("formats", module.removeprefix(prefix))])):
+    for parts in sorted(_closure([("serve", "handler"), tuple(reader.split("."))])):
         files[f"{PACKAGE}/{'/'.join(parts)}.py"] = _source(parts).read_bytes()
         for depth in range(len(parts)):
             files["/".join((PACKAGE, *parts[:depth], "__init__.py"))] = b""
@@ -63,7 +63,7 @@ def _imports(parts: tuple[str, ...]) -> list[tuple[str, ...]]:
     imported: list[tuple[str, ...]] = []
     for statement in _loaded_statements(ast.parse(path.read_text(encoding="utf-8")).body):
         if isinstance(statement, ast.ImportFrom) and statement.level:
-            base = (*parts[: -statement.level], *(statement.module.split(".") if statement.module else ()))
+            base = (*parts[: len(parts) - statement.level], *(statement.module.split(".") if statement.module else ()))
             imported += [base] if _source(base).is_file() else [(*base, name) for name in _names(statement)]
         elif isinstance(statement, ast.Import | ast.ImportFrom):
             names = [statement.module or ""] if isinstance(statement, ast.ImportFrom) else _names(statement)

@@ -8,8 +8,8 @@ import torch
 from served_models import TIMEOUT, Classifier, Models, Pair
 
 import deploypipe
-from deploypipe.artifact import IMAGE_CLASSIFICATION
 from deploypipe.capture import capture
+from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.export import plan, write_proven
 from deploypipe.formats import FORMATS
 from deploypipe.parity import image_probes

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from deploypipe.artifact import read_artifact
+from deploypipe.contract.tensors import Sample
 from deploypipe.formats import FORMATS
-from deploypipe.signature import Sample
+from deploypipe.formats.loading import read_artifact
 
 TIMEOUT = 180.0
 IMAGE_MODELS = tuple(FORMATS)

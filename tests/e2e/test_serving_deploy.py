@@ -17,8 +17,8 @@ import torch
 from hammering import Asked, Hammer
 from served_models import TIMEOUT, Classifier, Models, png, with_wrong_samples
 
-from deploypipe.artifact import IMAGE_CLASSIFICATION
 from deploypipe.capture import capture
+from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.errors import PackageError, ServingError
 from deploypipe.export import plan, write_proven
 from deploypipe.parity import image_probes

@@ -19,8 +19,8 @@ import survival
 import torch
 from served_models import TIMEOUT, Models, SlowClassifier, png
 
-from deploypipe.artifact import IMAGE_CLASSIFICATION
 from deploypipe.capture import capture
+from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.errors import ServingError
 from deploypipe.export import plan, write_proven
 from deploypipe.parity import Probe

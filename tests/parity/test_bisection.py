@@ -16,7 +16,8 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 import deploypipe
-from deploypipe.anatomy import Anatomy, anatomy_of
+from deploypipe.formats.inspection import Inspection
+from deploypipe.formats.loading import inspect_artifact
 from deploypipe.models.dynamic import DynamicBranch, DynamicDepth
 from deploypipe.parity.bisection import locate
 from deploypipe.parity.report import Culprit
@@ -590,10 +591,10 @@ def test_nothing_is_named_where_all_agrees(
     module: nn.Module, format: str, written: Callable[[nn.Module, str], Path]
 ) -> None:
     path = written(module, format)
-    assert locate(module, anatomy_of(path), INPUTS[module]) is None
+    assert locate(module, inspect_artifact(path), INPUTS[module]) is None
 
 
-class Fails(Anatomy):
+class Fails(Inspection):
     inputs = outputs = returned = nodes = ()
 
     def values(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -638,6 +639,6 @@ def test_the_difference_is_the_largest_at_that_place(tmp_path: Path) -> None:
 
 
 def located(module: nn.Module, path: Path, inputs: tuple[Tensor, ...] | None = None) -> Culprit:
-    culprit = locate(module, anatomy_of(path), inputs or INPUTS[module])
+    culprit = locate(module, inspect_artifact(path), inputs or INPUTS[module])
     assert culprit is not None
     return culprit

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 import deploypipe
 from deploypipe.contract.run import Run
+from deploypipe.contract.signature import Signature, TensorSpec
+from deploypipe.eager import flat_tensors
 from deploypipe.errors import ParityError, UsageError
-from deploypipe.formats.base import Runner
 from deploypipe.models.trained import load_trained
 from deploypipe.parity import NO_OVERRIDES, Gate, Overrides, Probe, Reference, Report
-from deploypipe.signature import Signature, TensorSpec, flatten
 
 INPUT = torch.tensor([[1.0, -2.0], [3.0, 0.5]])
 
@@ -25,20 +25,21 @@ class Scale(nn.Module):
 
 
 @dataclass
-class Fake(Runner):
+class Fake:
     """An artifact that returns whatever `function` makes of the inputs."""
 
     function: Callable[..., Any]
     runtime: str = "torch"
     provider: str = "cpu"
     signature: Signature | None = None
+    precision: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, *inputs: Tensor) -> Any:
         return self.function(*inputs)
 
     def run(self, *inputs: Tensor) -> list[Tensor]:
-        return flatten(self.function(*inputs))[0]
+        return flat_tensors(self.function(*inputs))[0]
 
 
 def report_of(

@@ -1,10 +1,10 @@
 """The gate as a whole, on real files."""
 
-import dataclasses
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,12 +13,16 @@ from torch import Tensor, nn
 
 import deploypipe
 from deploypipe.capture import capture
+from deploypipe.contract.seal import digest_of
+from deploypipe.contract.tensors import Array
 from deploypipe.data import Split
 from deploypipe.errors import ParityError, UsageError
 from deploypipe.export import plan, write_proven
 from deploypipe.formats import FORMATS
-from deploypipe.formats.base import SEAL, digest_of
+from deploypipe.formats.loading import read_session
+from deploypipe.formats.session import SEAL, Session
 from deploypipe.parity import NO_OVERRIDES, TOLERANCES, Gate, Overrides, Probe, Reference, parse_overrides
+from deploypipe.parity.fresh import FreshProcess
 from deploypipe.parity.reference import float64
 from deploypipe.parity.task import compare_classes
 from deploypipe.parity.tolerances import tolerance_of
@@ -89,8 +93,7 @@ def test_a_setting_under_which_it_differs_fails(tmp_path: Path, monkeypatch: pyt
         wrong.second.bias += 1
     deploypipe.export(wrong, (X,), format="onnx", path=other, dynamic={"x": {0: "batch"}})
     variants = {"optimisation off": lambda: FORMATS["onnx"].read(other, "cpu", None)}
-    changed = dataclasses.replace(FORMATS["onnx"], variants=lambda path, device: variants)
-    monkeypatch.setitem(FORMATS, "onnx", changed)
+    monkeypatch.setattr("deploypipe.formats.onnx.read.variants", lambda path, device: variants)
     report = gate_for(Net(), (X,), inputs_of(path)).examine(path, fresh=False)
     assert {failure.family for failure in report.failures} == {"optimisation off"}
     assert not report.passed and report.evidence
@@ -100,22 +103,22 @@ def test_a_setting_under_which_it_differs_fails(tmp_path: Path, monkeypatch: pyt
 def test_float64_rules_where_the_tolerance_is_loose(nudge: int) -> None:
     """1e-4 is allowed between runtimes; what rounding cannot explain is not."""
 
-    class Off(deploypipe.Runner):
+    class Off(Session):
         runtime, provider = "onnxruntime", "cpu"
 
         def __init__(self) -> None:
             super().__init__("", "", "cpu")
 
-        def run(self, *inputs: Tensor) -> list[Tensor]:
+        def run(self, arrays: Sequence[Array]) -> list[Array]:
             with torch.no_grad():
-                return [module(*inputs) + nudge * 2e-7]
+                return [(module(torch.from_numpy(arrays[0])) + nudge * 2e-7).numpy()]
 
     module = Net().eval()
-    report = Gate(Reference(module), (Probe("given", (X,)),)).examine_runner(Off(), "artifact")
+    report = Gate(Reference(module), (Probe("given", (X,)),)).examine_runner(deploypipe.Runner(Off()), "artifact")
     assert report.passed == (nudge == 1), report.reason
     assert ("away from float64, eager only" in report.reason) == (nudge == 100)
     loose = Gate(Reference(module), (Probe("given", (X,)),), overrides=Overrides(atol={"": 1e-3}))
-    assert loose.examine_runner(Off(), "artifact").passed
+    assert loose.examine_runner(deploypipe.Runner(Off()), "artifact").passed
 
 
 class Stubborn(nn.Module):
@@ -219,12 +222,9 @@ def test_a_plain_onnx_file_with_a_fixed_batch_fails_where_it_should_be_free(tmp_
 def test_what_the_fresh_process_dies_of_is_said(tmp_path: Path) -> None:
     path = tmp_path / "net.pt2"
     deploypipe.export(Net().eval(), (X,), format="pt2", path=path)
-    runner = deploypipe.load(path)
-    from deploypipe.parity.fresh import FreshProcess
-
-    process = FreshProcess(tmp_path / "gone.pt2", "cpu", runner)
+    process = FreshProcess(tmp_path / "gone.pt2", "cpu", read_session(path))
     with pytest.raises(RuntimeError, match="the process ended: .*no artifact at"):
-        process(X)
+        process.run([X.numpy()])
     process.close()
 
 

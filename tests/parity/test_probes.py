@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from deploypipe.contract.signature import Signature, TensorSpec
 from deploypipe.errors import UsageError
 from deploypipe.parity import Probe, Reference, drawn_probes, image_probes, usable
 from deploypipe.parity.probes import SIZES, row_probes
-from deploypipe.signature import Signature, TensorSpec
 
 X = TensorSpec("x", "float32", ("batch", 3))
 Y = TensorSpec("y", "float32", ("batch",))

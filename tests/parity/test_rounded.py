@@ -1,12 +1,14 @@
 """What an artifact of lower precision is held to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from deploypipe.formats.base import Runner
+from deploypipe.contract.tensors import Array
+from deploypipe.formats.runner import Runner
+from deploypipe.formats.session import Session
 from deploypipe.parity.probes import Probe
 from deploypipe.parity.rounded import SHARE, check_accuracy, check_rows, tolerance
 
@@ -50,15 +52,16 @@ def test_logits_stay_near_eagers(away: float, passes: bool) -> None:
     assert check_accuracy(EAGER, rounded, TARGETS, "int8").passed is passes
 
 
-class _Answers(Runner):
+class _Answers(Session):
     runtime, provider = "torch", "cpu"
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__("", "", "cpu")
         self.function = function
 
-    def run(self, *inputs: Tensor) -> list[Tensor]:
-        return [self.function(inputs[0].float().flatten(1)[:, :10])]
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        pixels = torch.from_numpy(arrays[0])
+        return [self.function(pixels.float().flatten(1)[:, :10]).numpy()]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +76,7 @@ class _Answers(Runner):
 )
 def test_a_row_is_what_it_is_alone(function: Callable[[Tensor], Tensor], passes: bool) -> None:
     probes = [Probe("random", (torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8),)) for n in (1, 7, 32, 257)]
-    found = check_rows(_Answers(function), probes)
+    found = check_rows(Runner(_Answers(function)), probes)
     assert found.passed is passes, found.detail
 
 

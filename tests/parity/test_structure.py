@@ -15,15 +15,16 @@ import torch.nn.functional as F
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from deploypipe.anatomy import Anatomy, anatomy_of
 from deploypipe.capture import Capture, capture
+from deploypipe.contract.signature import Signature, TensorSpec
 from deploypipe.formats import FORMATS
-from deploypipe.formats.base import Format
+from deploypipe.formats.format import Format
+from deploypipe.formats.inspection import Inspection
+from deploypipe.formats.loading import inspect_artifact
 from deploypipe.models import MODELS
 from deploypipe.parity.report import Finding
 from deploypipe.parity.structure import check_structure
 from deploypipe.parity.weights import check_weights
-from deploypipe.signature import Signature, TensorSpec
 
 
 def found(findings: list[Finding]) -> dict[str, Finding]:
@@ -34,10 +35,10 @@ def failed(findings: list[Finding]) -> list[str]:
     return [f"{finding.check}: {finding.detail}" for finding in findings if not finding.passed]
 
 
-def write(format: Format, captured: Capture, folder: Path) -> Anatomy:
+def write(format: Format, captured: Capture, folder: Path) -> Inspection:
     path = folder / f"model{format.suffix}"
     format.write(captured, path, "{}", [captured.example_inputs])
-    return anatomy_of(path)
+    return inspect_artifact(path)
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "cnn"])
@@ -75,7 +76,7 @@ def export_onnx(module: nn.Module, example: tuple[Tensor, ...], path: Path, **op
 
 def weights_of(module: nn.Module, example: tuple[Tensor, ...], path: Path, **options: Any) -> Finding:
     export_onnx(module, example, path, **options)
-    return found(check_structure(module, anatomy_of(path), None))["weights"]
+    return found(check_structure(module, inspect_artifact(path), None))["weights"]
 
 
 def one_off(weight: np.ndarray) -> None:
@@ -127,7 +128,7 @@ def test_a_changed_weight_is_named(
                 change(layout)
                 initializer.CopyFrom(numpy_helper.from_array(values, initializer.name))
     onnx.save(model, tmp_path / "m.onnx")
-    finding = found(check_structure(module, anatomy_of(tmp_path / "m.onnx"), None))["weights"]
+    finding = found(check_structure(module, inspect_artifact(tmp_path / "m.onnx"), None))["weights"]
     assert not finding.passed
     assert re.match(reason, finding.detail), finding.detail
 
@@ -239,7 +240,7 @@ def test_a_wrongly_folded_normalisation_is_a_changed_weight(tmp_path: Path) -> N
     values[2, 1, 0, 0] *= 1.001
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     onnx.save(model, tmp_path / "m.onnx")
-    finding = found(check_structure(module, anatomy_of(tmp_path / "m.onnx"), None))["weights"]
+    finding = found(check_structure(module, inspect_artifact(tmp_path / "m.onnx"), None))["weights"]
     assert not finding.passed and finding.detail.startswith("'0.weight' differs")
 
 
@@ -299,17 +300,17 @@ AXES = TensorSpec("x", "float32", ("batch", 6))
 def test_the_batch_axis(tmp_path: Path, suffix: str, dynamic: Any, passes: bool, detail: str) -> None:
     format = next(entry for entry in FORMATS.values() if entry.suffix == suffix)
     wanted = Signature((AXES,), (TensorSpec("output", "float32", ("batch", 5)),))
-    anatomy = write(format, capture(Network(), (torch.randn(2, 6),), dynamic), tmp_path)
-    finding = found(check_structure(Network(), anatomy, wanted))["batch axis"]
+    inspection = write(format, capture(Network(), (torch.randn(2, 6),), dynamic), tmp_path)
+    finding = found(check_structure(Network(), inspection, wanted))["batch axis"]
     assert finding.passed is passes and finding.detail.startswith(detail)
 
 
 def test_train_mode_external_data_and_a_device(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Linear(40, 40), nn.Dropout(0.5)).train()
     export_onnx(module, (torch.ones(1, 40),), tmp_path / "m.onnx", external_data=True)
-    anatomy = anatomy_of(tmp_path / "m.onnx")
-    anatomy.devices = frozenset({"cpu", "cuda:0"})
-    findings = found(check_structure(module.eval(), anatomy, None))
+    inspection = inspect_artifact(tmp_path / "m.onnx")
+    inspection.devices = frozenset({"cpu", "cuda:0"})
+    findings = found(check_structure(module.eval(), inspection, None))
     assert [name for name, finding in findings.items() if not finding.passed] == [
         "train mode", "external data", "device",
     ]  # fmt: skip

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from without_server import Tiny
 
-from deploypipe.artifact import IMAGE_CLASSIFICATION
 from deploypipe.capture import capture
+from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.export import plan, write_proven
 from deploypipe.formats import FORMATS
 from deploypipe.parity import image_probes

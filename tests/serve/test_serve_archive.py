@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from spoilt_archives import SPOILT
 
-from deploypipe.artifact import sidecar_of
+from deploypipe.contract.sidecar import sidecar_of
 from deploypipe.errors import PackageError
 from deploypipe.files import read_json
 from deploypipe.formats import FORMATS

@@ -22,8 +22,8 @@ def test_the_queue_grows_with_the_time_that_an_answer_may_take(artifacts: dict[s
 def test_the_slowest_archive_decides(artifacts: dict[str, Path], images: Tensor, tmp_path: Path) -> None:
     fast = package(artifacts["onnx"], "fast", store=tmp_path)
     shutil.copy(fast.path, tmp_path / "slow.mar")
-    entry = b"import time\nfrom archived.formats.onnx import FORMAT\nfrom archived.serve.handler import Handler\n"
-    entry += b"class Entry(Handler):\n    def __init__(self): super().__init__(FORMAT.read)\n"
+    entry = b"import time\nfrom archived.formats.onnx.read import read\nfrom archived.serve.handler import Handler\n"
+    entry += b"class Entry(Handler):\n    def __init__(self): super().__init__(read)\n"
     entry += (
         b"    def handle(self, data, context):\n        time.sleep(1)\n        return super().handle(data, context)\n"
     )

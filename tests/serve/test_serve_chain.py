@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from without_server import Tiny, initialized, rewrite
 
-from deploypipe.artifact import IMAGE_CLASSIFICATION, sidecar_of
 from deploypipe.capture import capture
 from deploypipe.contract.run import Run, open_run
+from deploypipe.contract.sidecar import sidecar_of
+from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.errors import PackageError
 from deploypipe.export import plan, write_proven
 from deploypipe.files import sha256_file
-from deploypipe.formats.base import METADATA, SEAL
+from deploypipe.formats.session import METADATA, SEAL
 from deploypipe.parity import image_probes
 from deploypipe.pipeline import package as package_run
 from deploypipe.serve import package

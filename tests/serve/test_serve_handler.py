@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from without_server import Context, load
 
 import deploypipe
-from deploypipe.artifact import read_artifact
+from deploypipe.contract.tensors import Sample
 from deploypipe.formats import FORMATS
+from deploypipe.formats.loading import read_artifact
 from deploypipe.serve.handler import ArchiveInvalid, Handler
-from deploypipe.signature import Sample
 
 
 @pytest.fixture(scope="module", params=list(FORMATS))
@@ -58,8 +58,8 @@ def test_a_mixed_batch_is_answered_one_by_one_in_one_run(
     handler, context = loaded
     wanted = network(images).softmax(1).tolist()
     runs = []
-    run = handler.runner.run
-    monkeypatch.setattr(handler.runner, "run", lambda *inputs: runs.append(inputs[0].shape[0]) or run(*inputs))
+    run = handler.session.run
+    monkeypatch.setattr(handler.session, "run", lambda inputs: runs.append(inputs[0].shape[0]) or run(inputs))
     answers = _ask(
         handler,
         context,
@@ -106,8 +106,8 @@ def test_a_batch_that_fails_together_is_answered_apart(
     loaded: tuple[Handler, Context], network: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler, context = loaded
-    run = handler.runner.run
-    monkeypatch.setattr(handler.runner, "run", lambda *inputs: 1 / 0 if len(inputs[0]) > 2 else run(*inputs))
+    run = handler.session.run
+    monkeypatch.setattr(handler.session, "run", lambda inputs: 1 / 0 if len(inputs[0]) > 2 else run(inputs))
     answers = _ask(handler, context, _png(images[0]), _npy(images[:3]), _npy(images[1:3]), b"")
     assert [status for status, _ in answers] == [200, 500, 200, 400]
     found = [answers[0][1], *answers[2][1]["predictions"]]
@@ -290,7 +290,7 @@ def test_a_sample_with_another_answer_refuses_toload(artifacts: dict[str, Path],
         load(path, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["tiny.pt", "tiny.pt.json", "archived/signature.py"])
+@pytest.mark.parametrize("name", ["tiny.pt", "tiny.pt.json", "archived/contract/signature.py"])
 def test_changed_files_refuse_toload(artifacts: dict[str, Path], tmp_path: Path, name: str) -> None:
     handler, context = load(artifacts["torchscript"], tmp_path)
     path = Path(context.system_properties["model_dir"]) / name

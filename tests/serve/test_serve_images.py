@@ -7,8 +7,8 @@ import pytest
 from odd_images import IMAGES, NO_IMAGES, image_file
 from PIL import Image
 
-from deploypipe.serve.images import decode_image
-from deploypipe.serve.rejection import Rejection
+from deploypipe.contract.rejection import Rejection
+from deploypipe.serve.service.images import decode_image
 
 
 def _decode(data: bytes, channels: int = 1) -> np.ndarray:

@@ -7,20 +7,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from without_server import rewrite
 
 import deploypipe
+from deploypipe.contract.signature import Signature, TensorSpec
 from deploypipe.errors import PackageError, ServingError, UsageError
 from deploypipe.formats import FORMATS
-from deploypipe.formats.base import Runner
+from deploypipe.formats.runner import Runner
+from deploypipe.formats.session import Session
 from deploypipe.parity import Gate, Probe, Reference, Report, image_probes, usable
 from deploypipe.serve import Client, package
 from deploypipe.serve.configuration import MAX_BODY
-from deploypipe.serve.runners import archive_runner, server_runner
-from deploypipe.signature import Signature, TensorSpec
+from deploypipe.serve.sessions import archive_session, server_session
 from deploypipe.verification import examine_served
 
 
@@ -50,9 +52,9 @@ class Add(nn.Module):
         return x + self.number
 
 
-def compare(module: nn.Module, runner: Runner, probes: Sequence[Probe | tuple[Tensor, ...]]) -> Report:
+def compare(module: nn.Module, session: Session, probes: Sequence[Probe | tuple[Tensor, ...]]) -> Report:
     reference = Reference(module)
-    return Gate(reference, tuple(usable(reference, probes)[0])).examine_runner(runner, "archive")
+    return Gate(reference, tuple(usable(reference, probes)[0])).examine_runner(Runner(session), "archive")
 
 
 def _packed(module: nn.Module, example: tuple[Tensor, ...], folder: Path, format: str = "onnx", **axes: Any) -> Path:
@@ -66,13 +68,13 @@ def test_an_archived_image_model_is_equal_to_eager(
     network: nn.Module, images: Tensor, artifacts: dict[str, Path], tmp_path: Path, format: str
 ) -> None:
     archive = package(artifacts[format], "digits", store=tmp_path)
-    with archive_runner(archive.path) as runner:
-        report = compare(network, runner, image_probes(images))
+    with archive_session(archive.path) as session:
+        report = compare(network, session, image_probes(images))
         report.raise_if_failed()
         assert report.runtime == {"onnx": "onnxruntime"}.get(format, "torch")
         assert report.provider == "archive handler"
         torch.manual_seed(1)
-        other = compare(type(network)().eval(), runner, image_probes(images))
+        other = compare(type(network)().eval(), session, image_probes(images))
     assert not other.passed
 
 
@@ -94,8 +96,8 @@ CASES: dict[str, tuple[nn.Module, tuple[Tensor, ...], dict[str, Any], list[tuple
 def test_any_archived_model_is_equal_to_eager(tmp_path: Path, case: str) -> None:
     module, example, axes, inputs = CASES[case]
     path = _packed(module, example, tmp_path, "pt2", **axes)
-    with archive_runner(path) as runner:
-        report = compare(module, runner, [example, *inputs])
+    with archive_session(path) as session:
+        report = compare(module, session, [example, *inputs])
     report.raise_if_failed()
     assert len(report.outcomes) >= len(inputs) + 1
 
@@ -106,8 +108,8 @@ def test_floats_come_through_json_bit_by_bit(tmp_path: Path) -> None:
     extremes = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-45, 3.4028234663852886e38, 0.1, 1 / 3, 16777217.0]
     x = torch.cat([bits.view(torch.float32), torch.tensor(extremes)])
     path = _packed(nn.Identity(), (torch.rand(3),), tmp_path, "torchscript", input={0: "n"})
-    with archive_runner(path) as runner:
-        found = runner(x)
+    with archive_session(path) as session:
+        found = Runner(session)(x)
     assert torch.equal(found.isnan(), x.isnan())
     assert torch.equal(found[~x.isnan()].view(torch.int32), x[~x.isnan()].view(torch.int32))
 
@@ -117,8 +119,8 @@ def test_a_refused_probe_fails_with_the_handlers_reason(
 ) -> None:
     archive = package(artifacts["onnx"], "digits", store=tmp_path)
     nothing = torch.zeros(0, 1, 28, 28, dtype=torch.uint8)  # no image is no question
-    with archive_runner(archive.path) as runner:
-        (outcome,) = compare(network, runner, [Probe("empty", (nothing,))]).outcomes
+    with archive_session(archive.path) as session:
+        (outcome,) = compare(network, session, [Probe("empty", (nothing,))]).outcomes
     assert not outcome.passed
     assert "refuses the request (HTTP 422)" in outcome.problem and "[0, 1, 28, 28]" in outcome.problem
 
@@ -128,8 +130,8 @@ def test_a_probe_too_large_for_one_request_is_said_and_not_sent(
 ) -> None:
     archive = package(artifacts["onnx"], "digits", store=tmp_path)
     small, large = (Probe("white", (torch.full((n, 1, 28, 28), 255, dtype=torch.uint8),)) for n in (3, 5000))
-    with archive_runner(archive.path) as runner:
-        report = examine_served(Gate(Reference(network), (small, large)), "archive", runner)
+    with archive_session(archive.path) as session:
+        report = examine_served(Gate(Reference(network), (small, large)), "archive", session)
     assert report.passed
     assert {outcome.shapes for outcome in report.outcomes} == {"3x1x28x28"}
     assert [(finding.check, f"one may have {MAX_BODY:,}" in finding.detail) for finding in report.findings] == [
@@ -142,11 +144,11 @@ def test_nothing_of_an_archive_stays_in_this_process(artifacts: dict[str, Path],
     modules, path, threads = set(sys.modules), list(sys.path), torch.get_num_threads()
     level = logging.getLogger().level
     archive = package(artifacts["torchscript"], "digits", store=tmp_path)
-    with archive_runner(archive.path) as runner:
-        folder = Path(runner._folder.name)
+    with archive_session(archive.path) as session:
+        folder = Path(session._folder.name)
         assert folder.is_dir()
-        assert type(runner.handler).__module__ == "handler"
-        runner(torch.zeros(1, 1, 28, 28, dtype=torch.uint8))
+        assert type(session.handler).__module__ == "handler"
+        Runner(session)(torch.zeros(1, 1, 28, 28, dtype=torch.uint8))
     assert not folder.exists()
     assert not {name for name in set(sys.modules) - modules if name.split(".")[0] in ("handler", "archived")}
     assert (sys.path, torch.get_num_threads(), logging.getLogger().level) == (path, threads, level)
@@ -155,9 +157,9 @@ def test_nothing_of_an_archive_stays_in_this_process(artifacts: dict[str, Path],
 def test_two_archives_side_by_side_have_each_their_own_code(tmp_path: Path) -> None:
     one = _packed(Add(1.0), (torch.rand(2),), tmp_path / "one")
     two = _packed(Add(2.0), (torch.rand(2),), tmp_path / "two", "pt2")
-    with archive_runner(one) as first, archive_runner(two) as second:
-        assert first(torch.zeros(2)).tolist() == [1.0, 1.0]
-        assert second(torch.zeros(2)).tolist() == [2.0, 2.0]
+    with archive_session(one) as first, archive_session(two) as second:
+        assert Runner(first)(torch.zeros(2)).tolist() == [1.0, 1.0]
+        assert Runner(second)(torch.zeros(2)).tolist() == [2.0, 2.0]
         assert type(first.handler) is not type(second.handler)
         assert (first.runtime, second.runtime) == ("onnxruntime", "torch")
 
@@ -167,7 +169,7 @@ def test_the_code_that_answers_is_the_archives(artifacts: dict[str, Path], tmp_p
     archive = package(artifacts["onnx"], "digits", store=tmp_path)
     rewrite(archive.path, {"archived/serve/handler.py": b"raise RuntimeError('mine')\n"})
     with pytest.raises(PackageError, match="does not load: mine"):
-        archive_runner(archive.path)
+        archive_session(archive.path)
 
 
 SPECS = {dtype: TensorSpec("x", dtype, ("n",)) for dtype in ("float32", "complex64", "float8_e5m2")}
@@ -178,7 +180,7 @@ SPECS = {dtype: TensorSpec("x", dtype, ("n",)) for dtype in ("float32", "complex
 def test_a_dtype_that_no_request_carries_is_refused_by_name(dtype: str, kind: str) -> None:
     specs = {"input": SPECS["float32"], "output": SPECS["float32"]} | {kind: SPECS[dtype]}
     with pytest.raises(UsageError, match=f"{kind} 'x' is {dtype}"):
-        server_runner(Client("http://127.0.0.1:1"), Signature((specs["input"],), (specs["output"],)))
+        server_session(Client("http://127.0.0.1:1"), Signature((specs["input"],), (specs["output"],)))
 
 
 @pytest.mark.filterwarnings("ignore:Casting complex values")
@@ -192,10 +194,10 @@ def test_a_model_that_no_request_could_reach_is_not_packaged(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("make", "error", "says"),
     [
-        (lambda folder: archive_runner(folder / "no.mar"), PackageError, "no archive at"),
-        (lambda folder: server_runner(Client("http://127.0.0.1:1")), UsageError, "was not started here"),
-        (lambda folder: server_runner(Client("http://127.0.0.1:1"), Signature((SPECS["float32"],),
-                                      (SPECS["float32"],))).run(torch.zeros(1)), ServingError, "no server at"),
+        (lambda folder: archive_session(folder / "no.mar"), PackageError, "no archive at"),
+        (lambda folder: server_session(Client("http://127.0.0.1:1")), UsageError, "was not started here"),
+        (lambda folder: server_session(Client("http://127.0.0.1:1"), Signature((SPECS["float32"],),
+                                      (SPECS["float32"],))).run([np.float32([0])]), ServingError, "no server at"),
     ],
     ids=["no archive", "another's server without a signature", "no server"],
 )  # fmt: skip
@@ -209,4 +211,4 @@ def test_nothing_to_compare_with_is_one_clear_line(
 def test_a_device_that_is_not_here_is_refused(artifacts: dict[str, Path], tmp_path: Path) -> None:
     archive = package(artifacts["onnx"], "digits", store=tmp_path)
     with pytest.raises(UsageError, match="is no device"):
-        archive_runner(archive.path, "abacus")
+        archive_session(archive.path, "abacus")

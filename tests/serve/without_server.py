@@ -7,11 +7,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from deploypipe.artifact import format_of
+from deploypipe.formats import format_of
 from deploypipe.serve import package
 from deploypipe.serve.archive import MANIFEST
 from deploypipe.serve.handler import Handler
-from deploypipe.serve.runners import Context, worker_settings
+from deploypipe.serve.sessions import Context, worker_settings
 
 
 class Tiny(nn.Module):

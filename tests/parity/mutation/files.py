@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 
-from deploypipe.artifact import sidecar_of
+from deploypipe.contract.sidecar import sidecar_of
 from deploypipe.errors import DeploypipeError
 from deploypipe.pipeline import package
 

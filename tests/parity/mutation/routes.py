@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 
 from deploypipe.capture import Capture, capture
 from deploypipe.formats import FORMATS
-from deploypipe.formats.base import METADATA
+from deploypipe.formats.session import METADATA
 
 from .subjects import Subject
 

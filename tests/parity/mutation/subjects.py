@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from deploypipe.artifact import read_runner
 from deploypipe.capture import Capture, capture
 from deploypipe.contract.run import Run
+from deploypipe.contract.signature import Axes
 from deploypipe.errors import ParityError
 from deploypipe.export import Plan, plan, suffix_of, write_proven
 from deploypipe.formats import FORMATS
+from deploypipe.formats.loading import read_runner
 from deploypipe.pipeline import plan_run
-from deploypipe.signature import Axes
 
 from . import modules
 

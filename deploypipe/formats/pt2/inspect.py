@@ -9,16 +9,17 @@ from torch import Tensor, fx
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
-from deploypipe.anatomy import Anatomy, Names, Node, author_line
-from deploypipe.anatomy.aten import trains
-from deploypipe.formats.base import errors_only, inference
-from deploypipe.formats.pt2 import SERIALIZER
-from deploypipe.signature import TensorSpec, dtype_name
+from deploypipe.contract.signature import TensorSpec, dtype_name
+from deploypipe.formats.aten import trains
+from deploypipe.formats.inspection import Inspection, Names, Node, author_line
+from deploypipe.formats.pt2.read import SERIALIZER
+from deploypipe.formats.session import errors_only
+from deploypipe.formats.torch_session import inference
 
 HELD = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
 
 
-class Pt2Anatomy(Anatomy):
+class Pt2Inspection(Inspection):
     def __init__(self, path: Path) -> None:
         with errors_only(SERIALIZER):
             self._program = torch.export.load(path)
@@ -156,3 +157,7 @@ def _spec(name: str, value: Any) -> TensorSpec:
         return TensorSpec(name, dtype_name(value.dtype), shape)
     kind = "float64" if isinstance(value, float | torch.SymFloat) else "bool" if isinstance(value, bool) else "int64"
     return TensorSpec(name, kind, ())
+
+
+def inspect(path: Path) -> Inspection:
+    return Pt2Inspection(path)

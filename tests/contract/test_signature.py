@@ -1,3 +1,4 @@
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -6,7 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploypipe.signature import Sample, Signature, TensorSpec, flatten, leaf_names, unflatten
+from deploypipe.contract.records import from_document, to_document
+from deploypipe.contract.signature import Signature, TensorSpec
+from deploypipe.contract.structure import leaf_names, unflatten
+from deploypipe.contract.tensors import Sample
+from deploypipe.eager import flat_tensors
+from deploypipe.formats.torch_session import to_array, to_tensor
 
 tensors = st.integers(0, 5).map(lambda size: torch.arange(size, dtype=torch.float32))
 nested = st.recursive(
@@ -22,7 +28,7 @@ nested = st.recursive(
 
 @given(nested)
 def test_unflatten_is_the_inverse_of_flatten(outputs: Any) -> None:
-    leaves, structure = flatten(outputs)
+    leaves, structure = flat_tensors(outputs)
     back = unflatten(leaves, structure)
     assert repr(back) == repr(outputs)  # types, nesting, keys and values
     assert len(leaf_names(structure)) == len(leaves)
@@ -35,7 +41,7 @@ class Scored:
 
 
 def test_dataclasses_become_dicts_and_numbers_tensors() -> None:
-    leaves, structure = flatten(Scored(torch.zeros(2), 3))
+    leaves, structure = flat_tensors(Scored(torch.zeros(2), 3))
     assert structure == {"dict": [["boxes", None], ["best", None]]}
     assert leaves[1].item() == 3 and leaves[1].shape == ()
     assert leaf_names(structure) == ["boxes", "best"]
@@ -52,23 +58,24 @@ def test_dataclasses_become_dicts_and_numbers_tensors() -> None:
     ids=["tensor", "tuple", "dict", "list of dicts"],
 )
 def test_leaf_names(outputs: Any, names: list[str]) -> None:
-    assert leaf_names(flatten(outputs)[1]) == names
+    assert leaf_names(flat_tensors(outputs)[1]) == names
 
 
 def test_what_is_no_tensor_is_refused() -> None:
     with pytest.raises(TypeError, match="not str"):
-        flatten({"text": "no"})
+        flat_tensors({"text": "no"})
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32, torch.float16, torch.bfloat16, torch.bool])
 @pytest.mark.parametrize("shape", [(), (0,), (2, 3)], ids=str)
 def test_samples_survive_json(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     tensor = (torch.rand(shape) * 9).to(dtype)
-    back = Sample.from_json(Sample((tensor,), (tensor,)).to_json())
-    assert torch.equal(back.inputs[0], tensor) and back.outputs[0].dtype == dtype
+    array = to_array(tensor)
+    back = from_document(json.loads(json.dumps(to_document(Sample((array,), (array,))))), Sample)
+    assert torch.equal(to_tensor(back.inputs[0]), tensor) and to_tensor(back.outputs[0]).dtype == dtype
 
 
 def test_signatures_survive_json() -> None:
     signature = Signature((TensorSpec("x", "uint8", ("batch", 1)),), (TensorSpec("y", "float32", (2,)),), None)
-    assert Signature.from_json(signature.to_json()) == signature
+    assert from_document(json.loads(json.dumps(to_document(signature))), Signature) == signature
     assert str(signature.inputs[0]) == "x: uint8[batch, 1]"

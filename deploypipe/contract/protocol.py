@@ -1,4 +1,4 @@
-"""Tensors ↔ JSON: the Open Inference Protocol v2's tensors, and plain nested lists. Travels inside archives.
+"""Arrays ↔ JSON: the Open Inference Protocol v2's tensors, and plain nested lists. This module travels inside archives.
 
 JSON has no NaN or infinity: they are written, and accepted for floating-point tensors, as the strings "NaN",
 "Infinity" and "-Infinity", as in Protocol Buffers' JSON.
@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from ..signature import Signature, TensorSpec, dtype_name
 from .rejection import UNPROCESSABLE, Rejection
+from .signature import Signature, TensorSpec, described, dtype_name
+from .tensors import Array, as_dtype
 
 DATATYPES = {
     "bool": "BOOL",
@@ -43,10 +42,12 @@ def uncarried(signature: Signature) -> str:
     return ""
 
 
-def to_lists(tensor: Tensor) -> Any:
-    """Nested lists (a number for a 0-d tensor) that JSON can hold."""
-    values = tensor.tolist()
-    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+def to_lists(array: Array) -> Any:
+    """Nested lists (a number for a 0-d array) that JSON can hold."""
+    if array.dtype.kind == "V":  # bfloat16: float32 holds its values
+        array = array.astype(np.float32)
+    values = array.tolist()
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
         return _named(values)
     return values
 
@@ -59,30 +60,33 @@ def _named(values: Any) -> Any:
     return "NaN" if math.isnan(values) else "Infinity" if values > 0 else "-Infinity"
 
 
-def from_lists(values: Any, dtype: str, where: str) -> Tensor:
-    """Nested lists as a tensor of `dtype`. Rejection when they are ragged, of another kind, or out of range."""
-    kind = getattr(torch, dtype)
+def from_lists(values: Any, dtype: str, where: str) -> Array:
+    """Nested lists as an array of `dtype`. Rejection when they are ragged, of another kind, or out of range."""
+    kind = as_dtype(dtype)
+    floating = kind.kind in "fV"
     try:
         array = np.array(values)
-        if kind.is_floating_point and array.dtype.kind == "U":
+        if floating and array.dtype.kind == "U":
             array = np.array(_numbers(values))
     except (ValueError, OverflowError) as cause:
         raise Rejection(UNPROCESSABLE, f"{where} is ragged; nested lists of one shape are accepted") from cause
-    allowed = "b" if kind == torch.bool else "iuf" if kind.is_floating_point else "iu"
+    allowed = "b" if kind.kind == "b" else "iuf" if floating else "iu"
     if array.size and array.dtype.kind not in allowed:
         raise Rejection(UNPROCESSABLE, f"{where} holds values that are not {dtype}")
-    if kind == torch.bool or not array.size:
-        return torch.from_numpy(array.astype(np.bool_)).to(kind)
-    if kind.is_floating_point:
-        wide = torch.from_numpy(array.astype(np.float64))
-        tensor = wide.to(kind)
-        if (tensor.isinf() & wide.isfinite()).any():
+    if floating:
+        wide = array.astype(np.float64)
+        with np.errstate(over="ignore"):
+            narrow = wide.astype(kind)
+        if (np.isinf(narrow.astype(np.float64)) & np.isfinite(wide)).any():
             raise Rejection(UNPROCESSABLE, f"{where} has values beyond {dtype}")
-        return tensor
-    limits = torch.iinfo(kind)
-    if int(array.min()) < limits.min or int(array.max()) > limits.max:
-        raise Rejection(UNPROCESSABLE, f"{where} has values outside {limits.min}..{limits.max}, which {dtype} holds")
-    return torch.from_numpy(array.astype(dtype))
+        return narrow
+    if kind.kind != "b" and array.size:
+        limits = np.iinfo(kind)
+        if int(array.min()) < limits.min or int(array.max()) > limits.max:
+            raise Rejection(
+                UNPROCESSABLE, f"{where} has values outside {limits.min}..{limits.max}, which {dtype} holds"
+            )
+    return array.astype(kind)
 
 
 def _numbers(values: Any) -> Any:
@@ -95,17 +99,17 @@ def _numbers(values: Any) -> Any:
     return values
 
 
-def to_protocol(name: str, tensor: Tensor) -> dict[str, Any]:
+def to_protocol(name: str, array: Array) -> dict[str, Any]:
     """`{"name", "shape", "datatype", "data"}` with the data flat, as the protocol writes it."""
     return {
         "name": name,
-        "shape": list(tensor.shape),
-        "datatype": DATATYPES[dtype_name(tensor.dtype)],
-        "data": to_lists(tensor.reshape(-1)),
+        "shape": list(array.shape),
+        "datatype": DATATYPES[dtype_name(array.dtype)],
+        "data": to_lists(array.reshape(-1)),
     }
 
 
-def from_protocol(items: Any, specs: Sequence[TensorSpec], what: str = "inputs") -> tuple[Tensor, ...]:
+def from_protocol(items: Any, specs: Sequence[TensorSpec], what: str = "inputs") -> tuple[Array, ...]:
     """The protocol's tensors in the order of `specs`; data flat or nested. Rejection where they do not fit."""
     accepted = f"accepted {what}: {', '.join(map(str, specs))}"
     if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
@@ -116,7 +120,7 @@ def from_protocol(items: Any, specs: Sequence[TensorSpec], what: str = "inputs")
     return tuple(_from_item(by_name[spec.name], spec) for spec in specs)
 
 
-def _from_item(item: Mapping[str, Any], spec: TensorSpec) -> Tensor:
+def _from_item(item: Mapping[str, Any], spec: TensorSpec) -> Array:
     where = f"input {spec.name!r}"
     datatype, shape = item.get("datatype"), item.get("shape")
     if datatype != DATATYPES[spec.dtype]:
@@ -126,17 +130,19 @@ def _from_item(item: Mapping[str, Any], spec: TensorSpec) -> Tensor:
     if "data" not in item:
         raise Rejection(UNPROCESSABLE, f"{where} has no data; binary tensors are not accepted")
     data = item["data"] if isinstance(item["data"], list) else [item["data"]]
-    tensor = from_lists(data, _DTYPES[str(datatype)], where)
-    if tensor.numel() != math.prod(shape):
-        raise Rejection(UNPROCESSABLE, f"{where} has {tensor.numel()} values for shape {shape}")
-    return tensor.reshape(shape)
+    array = from_lists(data, _DTYPES[str(datatype)], where)
+    if array.size != math.prod(shape):
+        raise Rejection(UNPROCESSABLE, f"{where} has {array.size} values for shape {shape}")
+    return array.reshape(shape)
 
 
-def disagreement(wanted: Tensor, found: Tensor, atol: float, rtol: float) -> str:
+def disagreement(wanted: Array, found: Array, atol: float, rtol: float) -> str:
     """How `found` differs from `wanted` by more than atol + rtol * |wanted|; "" when it does not."""
     if wanted.shape != found.shape or wanted.dtype != found.dtype:
-        return f"{dtype_name(found.dtype)}{list(found.shape)} instead of {dtype_name(wanted.dtype)}{list(wanted.shape)}"
-    want, got = wanted.to(torch.float64), found.to(torch.float64)
-    if torch.allclose(got, want, atol=atol, rtol=rtol, equal_nan=True):
+        return f"{described(found)} instead of {described(wanted)}"
+    want, got = wanted.astype(np.float64), found.astype(np.float64)
+    if np.allclose(got, want, rtol, atol, equal_nan=True):
         return ""
-    return f"values differ by up to {(got - want).abs().nan_to_num(math.inf).max().item():.3g} (atol {atol:g})"
+    with np.errstate(invalid="ignore"):
+        largest = np.nan_to_num(np.abs(got - want), nan=math.inf).max()
+    return f"values differ by up to {largest:.3g} (atol {atol:g})"

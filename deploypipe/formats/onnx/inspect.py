@@ -13,15 +13,15 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from deploypipe.anatomy import Anatomy, Names, Node, author_line
-from deploypipe.signature import TensorSpec
+from deploypipe.contract.signature import TensorSpec
+from deploypipe.formats.inspection import Inspection, Names, Node, author_line
 
 SCOPES, TRACE = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.stack_trace"
 """What torch's exporter says of a node: the path of submodules down to it, and where its author called it."""
 RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 
 
-class OnnxAnatomy(Anatomy):
+class OnnxInspection(Inspection):
     def __init__(self, path: Path) -> None:
         model = onnx.load(str(path), load_external_data=False)
         self.external = tuple(dict.fromkeys(_external_files(model.graph)))
@@ -200,3 +200,7 @@ def _external_files(graph: onnx.GraphProto) -> Iterator[str]:
     for tensor in onnx.external_data_helper._get_all_tensors(onnx.ModelProto(graph=graph)):
         if onnx.external_data_helper.uses_external_data(tensor):
             yield next(entry.value for entry in tensor.external_data if entry.key == "location")
+
+
+def inspect(path: Path) -> Inspection:
+    return OnnxInspection(path)

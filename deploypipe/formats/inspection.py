@@ -1,20 +1,18 @@
 """What is in an artifact's file: its weights, its operators, what it declares, and every value on the way.
 
-Only the parity gate needs it, so nothing of it travels inside archives. Each reader takes the bytes as they are, with
-or without deploypipe's own description in them.
+Only the parity gate needs it, so it does not travel inside archives. Each format's `inspect.py` takes the bytes as they
+are, with or without deploypipe's own description in them.
 """
 
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import PureWindowsPath
 
 from torch import Tensor
 
-from deploypipe.artifact import format_of
-from deploypipe.errors import DeploypipeError, ParityError, UsageError, first_line
-from deploypipe.signature import TensorSpec
+from deploypipe.contract.signature import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Node:
     """A dropout, a normalisation or a random number that behaves as in training."""
 
 
-class Anatomy(ABC):
+class Inspection(ABC):
     """One artifact, opened. Constants are no nodes; one that has an input's name is called `self.<name>` here."""
 
     inputs: tuple[TensorSpec, ...]
@@ -60,24 +58,6 @@ class Anatomy(ABC):
     def values(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         """The inputs and every tensor and number that a top-level node gives for them, by name, on the CPU. A number
         is a 0-d tensor; what nodes change in place afterwards is here as it was. Raises what the runtime raises."""
-
-
-def anatomy_of(path: str | Path) -> Anatomy:
-    """Open an artifact, its format known by the suffix. UsageError where none is there, ParityError where it cannot be
-    read."""
-    path = Path(path)
-    if not path.is_file():
-        raise UsageError(f"no artifact at {path}", "Write it with `deploypipe export`.")
-    inspect = format_of(path).inspect
-    if inspect is None:
-        raise UsageError(f"the inside of {path} cannot be looked at: its format has no anatomy")
-    try:
-        anatomy: Anatomy = inspect(path)
-    except DeploypipeError:
-        raise
-    except Exception as cause:
-        raise ParityError(f"{path} cannot be taken apart: {first_line(cause)}") from cause
-    return anatomy
 
 
 class Names:

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torch.jit._fuser import optimized_execution
 
-from deploypipe.anatomy import Anatomy, Names, Node, author_line
-from deploypipe.anatomy.aten import trains
-from deploypipe.formats.base import inference
+from deploypipe.formats.aten import trains
+from deploypipe.formats.inspection import Inspection, Names, Node, author_line
+from deploypipe.formats.torch_session import inference
 
 NUMBERS = {"int", "float", "bool", "number"}
 
 
-class TorchScriptAnatomy(Anatomy):
+class TorchScriptInspection(Inspection):
     inputs = ()  # it declares tensors of any kind and shape
     outputs = ()
     external = ()
@@ -252,3 +252,7 @@ def _storages(path: Path) -> set[str]:
                     if isinstance(argument, str) and re.fullmatch(r"(cpu|cuda(:\d+)?|mps(:\d+)?|xpu(:\d+)?)", argument):
                         found.add(argument)
     return found
+
+
+def inspect(path: Path) -> Inspection:
+    return TorchScriptInspection(path)

@@ -1,4 +1,4 @@
-"""A packed archive and a running server as Runners, so that parity compares them with eager as it does artifacts.
+"""A packed archive and a running server as sessions, so that parity compares them with eager as it does artifacts.
 
 Both are asked as any client asks: one JSON body by the Open Inference Protocol v2 a run. JSON keeps every float that
 the protocol has bit by bit (Python writes the shortest decimal that reads back as the same float64); NaN and infinities
@@ -20,28 +20,28 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
-import torch
-from torch import Tensor
-
+from deploypipe.contract.protocol import from_protocol, to_protocol, uncarried
+from deploypipe.contract.records import to_document
+from deploypipe.contract.rejection import Rejection
+from deploypipe.contract.signature import Signature
+from deploypipe.contract.tensors import Array
 from deploypipe.errors import PackageError, UsageError, first_line
-from deploypipe.formats.base import DeviceUnavailable, Runner, as_torch_device
+from deploypipe.formats.session import DeviceUnavailable, Session
+from deploypipe.formats.torch_session import as_torch_device
 from deploypipe.serve.archive import MANIFEST, Archive, read_archive
 from deploypipe.serve.client import Client, Refused
 from deploypipe.serve.configuration import MAX_BODY
 from deploypipe.serve.record import started_here
-from deploypipe.serve.rejection import Rejection
-from deploypipe.serve.tensors import from_protocol, to_protocol, uncarried
 from deploypipe.serve.travel import ENTRY_FILE, PACKAGE
-from deploypipe.signature import Signature
 
 
-class ServingRunner(Runner):
+class ServingSession(Session):
     """What answers requests, asked for the outputs of one run at a time. A context manager."""
 
     def __init__(self, signature: Signature, precision: str, runtime: str, provider: str, device: str) -> None:
         if problem := uncarried(signature):
             raise UsageError(problem, "Compare the artifact itself: `deploypipe verify --artifact FILE`.")
-        metadata = {"signature": signature.to_json(), "precision": precision}
+        metadata = {"signature": to_document(signature), "precision": precision}
         super().__init__(json.dumps(metadata), "", device)
         self.runtime = runtime
         self.provider = provider
@@ -55,10 +55,10 @@ class ServingRunner(Runner):
     ) -> None:
         self.close()
 
-    def run(self, *inputs: Tensor) -> list[Tensor]:
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
         """ServingError when nobody answers; ValueError when the request is refused or the answer is not the
         signature's."""
-        answer = self.answer(self._body(inputs))
+        answer = self.answer(self._body(arrays))
         try:
             return list(from_protocol(answer["outputs"], self.outputs, "outputs"))
         except KeyError as cause:
@@ -66,12 +66,12 @@ class ServingRunner(Runner):
         except Rejection as cause:
             raise ValueError(f"the answer is not the signature's: {cause.message}") from cause
 
-    def too_large(self, inputs: Sequence[Tensor]) -> str:
+    def too_large(self, inputs: Sequence[Array]) -> str:
         """Why `inputs` cannot be sent in one request; "" when they can."""
         size = len(self._body(inputs))
         return f"its request has {size:,} bytes, one may have {MAX_BODY:,}" if size > MAX_BODY else ""
 
-    def _body(self, inputs: Sequence[Tensor]) -> bytes:
+    def _body(self, inputs: Sequence[Array]) -> bytes:
         named = [to_protocol(spec.name, tensor) for spec, tensor in zip(self.inputs, inputs, strict=True)]
         return json.dumps({"inputs": named}, allow_nan=False).encode()
 
@@ -84,17 +84,17 @@ class ServingRunner(Runner):
         """Let go of what answers."""
 
 
-def archive_runner(path: Path, device: str = "cpu") -> "ArchiveRunner":
+def archive_session(path: Path, device: str = "cpu") -> "ArchiveSession":
     """The handler inside the `.mar` at `path`, loaded into this process as a TorchServe worker would load it: its own
     entry file and its own copies of deploypipe's code, unpacked into a temporary folder until `close`.
 
     PackageError when the archive is not as packaged or its handler does not load; UsageError for a device that is not
     here, and for a dtype that no request can carry.
     """
-    return ArchiveRunner(read_archive(path), device)
+    return ArchiveSession(read_archive(path), device)
 
 
-class ArchiveRunner(ServingRunner):
+class ArchiveSession(ServingSession):
     def __init__(self, archive: Archive, device: str) -> None:
         try:
             where = as_torch_device(device)
@@ -119,7 +119,7 @@ class ArchiveRunner(ServingRunner):
                     f"the handler in {archive.path} does not load: {first_line(cause)}",
                     "Build it anew with `deploypipe package`.",
                 ) from cause
-            runtime = self.handler.runner.runtime
+            runtime = self.handler.session.runtime
             super().__init__(archive.signature, archive.precision, runtime, "archive handler", str(where))
         except BaseException:
             self.close()
@@ -134,7 +134,7 @@ class ArchiveRunner(ServingRunner):
             raise ValueError(f"the handler refuses the request (HTTP {context.statuses[0]}): {document['error']}")
         return document
 
-    def rate(self, inputs: Sequence[Tensor], batch: int, seconds: float) -> float:
+    def rate(self, inputs: Sequence[Array], batch: int, seconds: float) -> float:
         """Requests a second that the handler answers in batches of `batch` such requests: the best of two batches or
         more, as many as fit into `seconds`, for whatever else this machine does meanwhile must not count for good."""
         items = [{"body": bytearray(self._body(inputs))}] * batch
@@ -152,7 +152,7 @@ class ArchiveRunner(ServingRunner):
         self._folder.cleanup()
 
 
-def server_runner(client: Client, signature: Signature | None = None, precision: str = "") -> "ServerRunner":
+def server_session(client: Client, signature: Signature | None = None, precision: str = "") -> "ServerSession":
     """The model that `client` asks, over HTTP.
 
     A server says nothing of a model's inputs and outputs. Of one that `serve` started on this machine they are known;
@@ -168,10 +168,10 @@ def server_runner(client: Client, signature: Signature | None = None, precision:
             f"{client.url} was not started here: what {client.name!r} takes and returns is not known",
             "Give the run or the artifact that it serves.",
         )
-    return ServerRunner(client, signature, precision)
+    return ServerSession(client, signature, precision)
 
 
-class ServerRunner(ServingRunner):
+class ServerSession(ServingSession):
     def __init__(self, client: Client, signature: Signature, precision: str) -> None:
         # Its machine's kernels may sum in another order, whatever the format: the row for those, as in its archive.
         super().__init__(signature, precision, "onnxruntime", client.url, "server")
@@ -229,13 +229,11 @@ def _is_archived(module: str) -> bool:
 def worker_settings() -> Iterator[None]:
     """A worker's process is its handler's own; this one is not, and gets back what the handler sets."""
     root = logging.getLogger()
-    threads, level = torch.get_num_threads(), root.level
+    level = root.level
     formatters = [(handler, handler.formatter) for handler in root.handlers]
-    torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
         root.setLevel(level)
         for handler, formatter in formatters:
             handler.setFormatter(formatter)

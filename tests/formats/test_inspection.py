@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deploypipe.anatomy import Anatomy, anatomy_of, author_line
 from deploypipe.capture import Capture, capture
+from deploypipe.eager import flat_tensors
 from deploypipe.errors import ParityError, UsageError
 from deploypipe.formats import FORMATS
-from deploypipe.formats.base import Format
+from deploypipe.formats.format import Format
+from deploypipe.formats.inspection import Inspection, author_line
+from deploypipe.formats.loading import inspect_artifact
 from deploypipe.models import entry_of
 from deploypipe.serve.travel import travelling_files
-from deploypipe.signature import flatten
 
 SUFFIXES = [entry.suffix for entry in FORMATS.values()]
 ROWS = {"x": {0: "batch"}}
@@ -99,48 +100,48 @@ def own(name: str, format: Format, folder: Path) -> Path:
     return path
 
 
-def assert_consistent(anatomy: Anatomy, inputs: tuple[Tensor, ...], outputs: Any) -> None:
+def assert_consistent(inspection: Inspection, inputs: tuple[Tensor, ...], outputs: Any) -> None:
     """Names are unique, each value has its tensor, and what eager returns is among the values."""
-    nodes = (*anatomy.nodes, *anatomy.bodies)
+    nodes = (*inspection.nodes, *inspection.bodies)
     assert len({node.name for node in nodes}) == len(nodes)
-    values = anatomy.values(inputs)
-    assert not set(values) & set(anatomy.constants)
-    known = {*values, *anatomy.constants, *(name for node in anatomy.nodes for name in node.outputs)}
-    assert {name for node in anatomy.nodes for name in node.inputs if name} <= known
-    for wanted in flatten(outputs)[0]:
+    values = inspection.values(inputs)
+    assert not set(values) & set(inspection.constants)
+    known = {*values, *inspection.constants, *(name for node in inspection.nodes for name in node.outputs)}
+    assert {name for node in inspection.nodes for name in node.inputs if name} <= known
+    for wanted in flat_tensors(outputs)[0]:
         same = [value for value in values.values() if value.shape == wanted.shape and value.dtype == wanted.dtype]
         assert any(torch.allclose(value.double(), wanted.double(), atol=1e-4) for value in same)
-    again = anatomy.values(inputs)
+    again = inspection.values(inputs)
     assert all(torch.equal(again[name], value) for name, value in values.items())
 
 
 @pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
 def test_branches_and_loops(tmp_path: Path, format: Format) -> None:
     module = captured("branches").module
-    anatomy = anatomy_of(own("branches", format, tmp_path))
+    inspection = inspect_artifact(own("branches", format, tmp_path))
     for name, weight in module.state_dict().items():
-        assert torch.equal(anatomy.constants[name], weight)
-    assert any("linear" in node.operator or node.operator in ("Gemm", "MatMul") for node in anatomy.bodies)
-    assert not [node for node in (*anatomy.nodes, *anatomy.bodies) if node.training]
-    assert anatomy.external == () and anatomy.devices <= {"cpu"}
+        assert torch.equal(inspection.constants[name], weight)
+    assert any("linear" in node.operator or node.operator in ("Gemm", "MatMul") for node in inspection.bodies)
+    assert not [node for node in (*inspection.nodes, *inspection.bodies) if node.training]
+    assert inspection.external == () and inspection.devices <= {"cpu"}
     for x in (EXAMPLE[0], -EXAMPLE[0], torch.zeros(1, 4), torch.ones(5, 4)):
         with torch.no_grad():
-            assert_consistent(anatomy, (x,), module(x))
+            assert_consistent(inspection, (x,), module(x))
 
 
 @pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("name", ["simple-cnn", "dynamic-depth", "sentence"])
 def test_the_zoo(tmp_path: Path, name: str, format: Format) -> None:
     model = captured(name)
-    anatomy = anatomy_of(own(name, format, tmp_path))
+    inspection = inspect_artifact(own(name, format, tmp_path))
     with torch.no_grad():
-        assert_consistent(anatomy, model.example_inputs, model.module(*model.example_inputs))
+        assert_consistent(inspection, model.example_inputs, model.module(*model.example_inputs))
     if format.name == "torchscript":
-        assert anatomy.inputs == anatomy.outputs == ()
+        assert inspection.inputs == inspection.outputs == ()
         return
     for found, wanted in (
-        (anatomy.inputs, model.signature.inputs),
-        (anatomy.outputs, model.signature.outputs),
+        (inspection.inputs, model.signature.inputs),
+        (inspection.outputs, model.signature.outputs),
     ):
         assert [spec.dtype for spec in found] == [spec.dtype for spec in wanted]
         fixed = [[axis if isinstance(axis, int) else "a symbol" for axis in spec.shape] for spec in found]
@@ -151,15 +152,15 @@ def test_the_zoo(tmp_path: Path, name: str, format: Format) -> None:
 def test_anyones_file(tmp_path: Path, writer: str) -> None:
     module = Odd().eval()
     example = (torch.arange(8, dtype=torch.uint8).reshape(2, 4),)
-    anatomy = anatomy_of(written(writer, module, example, tmp_path))
+    inspection = inspect_artifact(written(writer, module, example, tmp_path))
     with torch.no_grad():
-        assert_consistent(anatomy, example, module(*example))
+        assert_consistent(inspection, example, module(*example))
 
 
 @pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
 def test_a_node_knows_the_authors_submodule_and_line(tmp_path: Path, format: Format) -> None:
     path = own("simple-cnn", format, tmp_path)
-    convolutions = [node for node in anatomy_of(path).nodes if "conv" in node.operator.lower()]
+    convolutions = [node for node in inspect_artifact(path).nodes if "conv" in node.operator.lower()]
     assert [node.module for node in convolutions] == ["network.0", "network.3"]
     assert all(node.source.startswith("images.py:") for node in convolutions)
     assert convolutions[0].inputs[1:] == ("network.0.weight", "network.0.bias")
@@ -185,25 +186,25 @@ LIVE = [
 
 @pytest.mark.parametrize(("writer", "norm", "operators"), LIVE)
 def test_train_mode_shows(tmp_path: Path, writer: str, norm: nn.Module, operators: set[str]) -> None:
-    anatomy = anatomy_of(written(writer, Trained(norm).train(), (torch.randn(2, 1, 5, 5),), tmp_path))
-    assert {node.operator for node in anatomy.nodes if node.training} == operators
+    inspection = inspect_artifact(written(writer, Trained(norm).train(), (torch.randn(2, 1, 5, 5),), tmp_path))
+    assert {node.operator for node in inspection.nodes if node.training} == operators
 
 
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.parametrize("tracks", [True, False], ids=["running statistics", "the batch's statistics"])
 def test_eval_mode_does_not(tmp_path: Path, writer: str, tracks: bool) -> None:
     module = Trained(nn.BatchNorm2d(3, track_running_stats=tracks)).eval()
-    anatomy = anatomy_of(written(writer, module, (torch.randn(2, 1, 5, 5),), tmp_path))
-    assert not [node for node in (*anatomy.nodes, *anatomy.bodies) if node.training]
+    inspection = inspect_artifact(written(writer, module, (torch.randn(2, 1, 5, 5),), tmp_path))
+    assert not [node for node in (*inspection.nodes, *inspection.bodies) if node.training]
 
 
 def test_external_data_is_named_and_read(tmp_path: Path) -> None:
     module = nn.Linear(40, 40).eval()
     with torch.no_grad():
         torch.onnx.export(module, (torch.ones(1, 40),), tmp_path / "m.onnx", external_data=True, verbose=False)
-    anatomy = anatomy_of(tmp_path / "m.onnx")
-    assert anatomy.external == ("m.onnx.data",)
-    assert torch.equal(anatomy.constants["weight"], module.weight)
+    inspection = inspect_artifact(tmp_path / "m.onnx")
+    assert inspection.external == ("m.onnx.data",)
+    assert torch.equal(inspection.constants["weight"], module.weight)
 
 
 def test_constants_of_every_dtype(tmp_path: Path) -> None:
@@ -220,11 +221,11 @@ def test_constants_of_every_dtype(tmp_path: Path) -> None:
     onnx.save(
         onnx.helper.make_model(onnx.helper.make_graph([node], "g", [x], [y], [*held, brain])), tmp_path / "m.onnx"
     )
-    anatomy = anatomy_of(tmp_path / "m.onnx")
+    inspection = inspect_artifact(tmp_path / "m.onnx")
     for i, tensor in enumerate(tensors):
-        found = anatomy.constants[f"w{i}"]
+        found = inspection.constants[f"w{i}"]
         assert found.dtype == tensor.dtype and torch.equal(found.view(torch.uint8), tensor.view(torch.uint8))
-    assert [str(spec) for spec in (*anatomy.inputs, *anatomy.outputs)] == ["x: float32[n, ?]", "y: float32[...]"]
+    assert [str(spec) for spec in (*inspection.inputs, *inspection.outputs)] == ["x: float32[n, ?]", "y: float32[...]"]
 
 
 @pytest.mark.parametrize("writer", ["pt2", "torchscript"])
@@ -233,20 +234,20 @@ def test_a_device_in_the_graph_is_named(tmp_path: Path, writer: str) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x + torch.zeros(1, device=torch.device("cpu"))
 
-    assert anatomy_of(written(writer, Placed(), (torch.ones(2),), tmp_path)).devices == {"cpu"}
+    assert inspect_artifact(written(writer, Placed(), (torch.ones(2),), tmp_path)).devices == {"cpu"}
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_damaged_file_is_a_parity_error(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"m{suffix}"
     path.write_bytes(b"no artifact")
-    with pytest.raises(ParityError, match=f"m{suffix} cannot be taken apart"):
-        anatomy_of(path)
+    with pytest.raises(ParityError, match=f"m{suffix} cannot be inspected"):
+        inspect_artifact(path)
 
 
 def test_a_missing_file_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no artifact at"):
-        anatomy_of(tmp_path / "m.onnx")
+        inspect_artifact(tmp_path / "m.onnx")
 
 
 def test_every_format_can_be_looked_into() -> None:
@@ -255,7 +256,7 @@ def test_every_format_can_be_looked_into() -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_none_of_it_travels(format: str) -> None:
-    assert not [name for name in travelling_files(format) if "anatomy" in name]
+    assert not [name for name in travelling_files(format) if "inspection" in name or name.endswith("inspect.py")]
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,12 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import orjson
-import torch
-from torch import Tensor
 
-from ..signature import Signature, TensorSpec
+from ...contract.protocol import from_lists, from_protocol
+from ...contract.rejection import BAD_REQUEST, UNPROCESSABLE, UNSUPPORTED_MEDIA_TYPE, Rejection
+from ...contract.signature import Signature, TensorSpec
+from ...contract.tensors import Array
 from .images import NPY_MAGIC, Pixels, decode_image, pixels_from_lists, pixels_from_npy
-from .rejection import BAD_REQUEST, UNPROCESSABLE, UNSUPPORTED_MEDIA_TYPE, Rejection
-from .tensors import from_lists, from_protocol
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -34,7 +33,7 @@ class Request(NamedTuple):
     form: Form
     rows: slice | None = None
     """The rows of the shared pixel batch that are this request's; None for a model of tensors."""
-    runs: tuple[tuple[Tensor, ...], ...] = ()
+    runs: tuple[tuple[Array, ...], ...] = ()
     """For a model of tensors: the inputs of each run that the request needs."""
     stacked: bool = False
     """The instances are the rows of one run."""
@@ -69,9 +68,9 @@ class PixelBatch:
         return slice(self._used - rows, self._used)
 
     @property
-    def tensor(self) -> Tensor:
+    def pixels(self) -> Pixels:
         """What is taken, `uint8 [rows, C, H, W]`, without a copy."""
-        return torch.from_numpy(self._buffer[: self._used])
+        return self._buffer[: self._used]
 
 
 def image_shape(signature: Signature) -> tuple[int, ...]:
@@ -112,11 +111,11 @@ def read_image_request(body: bytes | bytearray, signature: Signature, batch: Pix
         return Request(Form.IMAGE, batch.take(1))
     document = _json_object(body)
     if "inputs" in document:
-        (tensor,) = from_protocol(document["inputs"], signature.inputs)
-        if tuple(tensor.shape[1:]) != batch.shape or tensor.dim() != 4 or not len(tensor):
-            _unfit(signature.inputs[0], tensor)
-        batch.room(len(tensor))[...] = tensor.numpy()
-        return Request(Form.PROTOCOL, batch.take(len(tensor)), **_protocol_options(document, signature))
+        (pixels,) = from_protocol(document["inputs"], signature.inputs)
+        if pixels.shape[1:] != batch.shape or pixels.ndim != 4 or not len(pixels):
+            _unfit(signature.inputs[0], pixels)
+        batch.room(len(pixels))[...] = pixels
+        return Request(Form.PROTOCOL, batch.take(len(pixels)), **_protocol_options(document, signature))
     instances = _instances(document)
     room = batch.room(len(instances))
     for i, instance in enumerate(instances):
@@ -223,5 +222,5 @@ def _protocol_options(document: Mapping[str, Any], signature: Signature) -> dict
     return {"id": identity, "outputs": tuple(map(str, names))}
 
 
-def _unfit(spec: TensorSpec, tensor: Tensor) -> NoReturn:
-    raise Rejection(UNPROCESSABLE, f"input {spec.name!r} has shape {list(tensor.shape)}; accepted: {spec}")
+def _unfit(spec: TensorSpec, array: Array) -> NoReturn:
+    raise Rejection(UNPROCESSABLE, f"input {spec.name!r} has shape {list(array.shape)}; accepted: {spec}")

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from deploypipe.artifact import read_artifact, sidecar_of
 from deploypipe.contract.run import Run
+from deploypipe.contract.sidecar import sidecar_of
 from deploypipe.errors import PackageError, UsageError
+from deploypipe.formats.loading import read_artifact
 
 
 def damaged(digits_run: Run, folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
@@ -25,14 +26,14 @@ def damaged(digits_run: Run, folder: Path, change: Callable[[dict[str, Any]], ob
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda document: document.pop("task"), "it has no 'task'"),
-        (lambda document: document.update(parity=[]), r"parity is of the wrong type \(list\)"),
+        (lambda document: document.pop("task"), "missing required field `task`"),
+        (lambda document: document.update(parity=[]), r"Expected `object`, got `array` - at `\$.parity`"),
         (lambda document: document.update(format="pt2"), "its format, 'pt2', is not that of model.onnx"),
         (lambda document: document.update(task="chess"), "no task 'chess'"),
         (lambda document: document.update(structure={"tuple": [None, None]}), "does not nest"),
         (lambda document: document.update(structure={}), "damaged"),
-        (lambda document: document["inputs"][0].pop("dtype"), "an item of inputs has no 'dtype'"),
-        (lambda document: document.update(samples={}), "samples has no 'inputs'"),
+        (lambda document: document["inputs"][0].pop("dtype"), r"field `dtype` - at `\$.signature.inputs\[0\]`"),
+        (lambda document: document.update(samples={}), r"missing required field `inputs` - at `\$.samples`"),
         (lambda document: document["samples"]["inputs"].clear(), "0 sample tensors for 1"),
         (lambda document: document["samples"]["inputs"][0].update(base64="!"), "damaged"),
         (lambda document: document["samples"]["inputs"][0].update(base64="AAAA"), "damaged"),

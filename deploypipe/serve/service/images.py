@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .rejection import BAD_REQUEST, UNPROCESSABLE, UNSUPPORTED_MEDIA_TYPE, Rejection
+from ...contract.rejection import BAD_REQUEST, UNPROCESSABLE, UNSUPPORTED_MEDIA_TYPE, Rejection
 
 Pixels = NDArray[np.uint8]
 

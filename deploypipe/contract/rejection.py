@@ -1,4 +1,5 @@
-"""The answer to a request that cannot be served: a 4xx for that request alone. Travels inside archives."""
+"""The answer to a request that cannot be served: a 4xx for that request alone. This module travels
+inside archives."""
 
 BAD_REQUEST, UNSUPPORTED_MEDIA_TYPE, UNPROCESSABLE = 400, 415, 422
 

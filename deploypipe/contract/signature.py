@@ -1,0 +1,77 @@
+"""What a model takes and returns: names, dtypes and shapes. This module travels inside archives."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .structure import Structure
+
+Axes = Mapping[str, Mapping[int, str]]
+"""Which axes stay dynamic: argument name → axis → symbol name. Axes with one symbol have one size."""
+
+
+class HasShape(Protocol):
+    """A tensor of PyTorch, or an array of NumPy."""
+
+    @property
+    def dtype(self) -> Any: ...
+
+    @property
+    def shape(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output. An axis is a size, or a symbol's name where it is dynamic."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"
+
+    def accepts(self, tensor: HasShape) -> bool:
+        """Whether the dtype, the number of axes and the fixed sizes are those of this input or output."""
+        sizes = tuple(tensor.shape)
+        return (
+            dtype_name(tensor.dtype) == self.dtype
+            and len(sizes) == len(self.shape)
+            and all(isinstance(axis, str) or axis == size for axis, size in zip(self.shape, sizes, strict=True))
+        )
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The inputs and outputs of a model in order, and how its outputs nest."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    structure: Structure = None
+
+
+def dtype_name(dtype: Any) -> str:
+    """The name that PyTorch and NumPy share: "float32" for `torch.float32` and for `numpy.dtype("float32")`."""
+    return str(dtype).removeprefix("torch.")
+
+
+def described(tensor: HasShape) -> str:
+    """ "float32[2, 3]"."""
+    return f"{dtype_name(tensor.dtype)}{list(tensor.shape)}"
+
+
+def mismatches(specs: Sequence[TensorSpec], tensors: Sequence[HasShape]) -> list[str]:
+    """Why `tensors` do not fit `specs`, a line each. A symbol that occurs twice must have one size."""
+    if len(specs) != len(tensors):
+        return [f"expected {len(specs)} inputs ({', '.join(map(str, specs))}), got {len(tensors)}"]
+    sizes: dict[str, int] = {}
+    found = []
+    for spec, tensor in zip(specs, tensors, strict=True):
+        fits = spec.accepts(tensor) and all(
+            size == sizes.setdefault(axis, size)
+            for axis, size in zip(spec.shape, tensor.shape, strict=True)
+            if isinstance(axis, str)
+        )
+        if not fits:
+            found.append(f"expected {spec}, got {described(tensor)}")
+    return found

@@ -1,0 +1,11 @@
+"""ONNX: one file, symbolic axes, run by ONNX Runtime.
+
+read.py      a session from a file
+write.py     a file from a captured program
+exporter.py  torch's exporter, with some of its translations corrected
+inspect.py   the inside of a file
+"""
+
+from deploypipe.formats.format import Format
+
+FORMAT = Format("onnx", ".onnx", "any captured program; runs wherever ONNX Runtime does", __name__)

@@ -1,0 +1,47 @@
+"""An ONNX file from a captured program."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnx
+from torch import Tensor
+
+from deploypipe.capture import Capture, rename_symbols
+from deploypipe.formats.onnx.exporter import to_onnx
+from deploypipe.formats.session import METADATA, SEAL, errors_only
+
+OPSET = 20  # the newest that torch's dynamo exporter writes without converting
+
+
+def write(capture: Capture, path: Path, metadata: str, probes: Sequence[tuple[Tensor, ...]]) -> str:
+    with errors_only("onnx_ir"), errors_only("onnxscript"):  # they tell what they did not optimise
+        program = to_onnx(
+            capture.static,
+            opset_version=OPSET,
+            input_names=[spec.name for spec in capture.signature.inputs],
+            output_names=[spec.name for spec in capture.signature.outputs],
+        )
+    proto: onnx.ModelProto = program.model_proto
+    _name_axes(proto.graph, capture.symbols)
+    onnx.helper.set_model_props(proto, {METADATA: metadata})
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save_model(proto, str(path))
+    return ""
+
+
+def seal(path: Path, text: str) -> None:
+    proto = onnx.load_model(str(path))
+    proto.metadata_props.add(key=SEAL, value=text)
+    onnx.save_model(proto, str(path))
+
+
+def _name_axes(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Call symbolic axes by the author's names ("batch") instead of torch's ("s77")."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.HasField("dim_param"):
+                axis.dim_param = rename_symbols(axis.dim_param, names)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _name_axes(attribute.g, names)
