@@ -16,7 +16,7 @@ PACKAGE = "deploypipe"
 ROOT = PROJECT / PACKAGE
 
 ROOMS = (
-    "errors", "files", "contract", "torch_compat", "eager", "data", "models", "evaluate", "training", "train",
+    "errors", "files", "png", "contract", "torch_compat", "eager", "data", "models", "evaluate", "training", "train",
     "compiler", "staging", "capture", "formats", "parity", "export", "precision", "quantize", "archives", "package",
     "client", "serve", "usercode", "verify", "bench", "run", "doctor", "commands", "cli", "__main__",
 )  # fmt: skip
@@ -36,23 +36,22 @@ UNDERSCORED_BUT_PUBLIC = {
 
 # Debts: rooms in which a rule does not hold yet. These sets only ever shrink, and an empty one goes.
 OLD_ROOMS = {
-    "anatomy", "artifact", "chain", "coverage", "dynamic_to_static", "pipeline", "show",
-    "signature", "verification",
+    "coverage", "dynamic_to_static", "pipeline", "show", "verification",
 }  # fmt: skip
 """They dissolve into the rooms of the design."""
 CYCLIC = {
-    "anatomy", "artifact", "dynamic_to_static", "formats", "staging",
+    "dynamic_to_static", "staging",
 }  # fmt: skip
 LONG = {
     "cli", "dynamic_to_static", "train", "staging",
 }  # fmt: skip
 INCOMPLETE_DOCSTRINGS = {
-    "anatomy", "bench", "dynamic_to_static", "formats", "parity", "serve", "training", "staging",
+    "bench", "dynamic_to_static", "parity", "serve", "training", "staging",
 }  # fmt: skip
-PRIVATE_TORCH = {"staging", "anatomy", "dynamic_to_static", "parity", "training"}
+PRIVATE_TORCH = {"staging", "formats", "dynamic_to_static", "parity", "training"}
 MODULES_TWICE = {
     "onnx", "pt2", "torchscript", "report", "requests", "training", "capture", "coverage", "images", "settings",
-    "record",
+    "record", "structure", "task",
 }  # fmt: skip
 NAMES_TWICE = {
     "Answer", "Capture", "Context", "Finding", "Loop", "Metrics", "Refused", "Request", "as_tensor", "call",

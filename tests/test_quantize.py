@@ -1,5 +1,6 @@
 """int8: what `quantize` writes, what it refuses, and that gate and archive hold it to the task."""
 
+import importlib
 import json
 import shutil
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from deploypipe import pipeline
 from deploypipe import quantize as quantizing
 from deploypipe.capture import capture
 from deploypipe.cli import app
+from deploypipe.contract.records import from_document, to_document
 from deploypipe.contract.run import Run, open_run
 from deploypipe.data import dataset_of
 from deploypipe.errors import DeploypipeError, PackageError, ParityError, UsageError
@@ -106,8 +108,8 @@ def test_its_archive_answers_with_its_own_samples(run: Run, archive: Archive) ->
     (own,) = read_session(run.exports / TARGET).run(archive.sample.inputs)
     assert (own == archive.sample.outputs[0]).all()
     ((atol, rtol),) = archive.tolerances
-    assert 1e-3 < atol <= 0.05 * float(own.abs().max()) + 1e-9 and rtol == 0
-    assert Archive.from_json(archive.to_json()) == archive
+    assert 1e-3 < atol <= 0.05 * float(abs(own).max()) + 1e-9 and rtol == 0
+    assert from_document(to_document(archive), Archive) == archive
     (report,) = verify_run(run, Subjects(archive=archive.path)).reports
     assert report.passed and report.precision == "int8", report.reason
 
@@ -140,7 +142,8 @@ def test_one_that_loses_accuracy_is_not_written(copy: Run, monkeypatch: pytest.M
     dataset = dataset_of(copy)
     assert dataset is not None
     dataset.train.inputs[0].zero_()  # ranges of a black image: everything else is cut off
-    monkeypatch.setattr(quantizing, "dataset_of", lambda run, data_dir=None: dataset)
+    for reader in ("deploypipe.quantize", "deploypipe.export"):
+        monkeypatch.setattr(importlib.import_module(reader), "dataset_of", lambda run, data_dir=None: dataset)
     _, report = quantize(copy)
     assert not report.passed and "points lost" in report.reason
     assert path.read_bytes() == before

@@ -74,7 +74,7 @@ def recorded(folder: Path) -> Server | None:
         raise ServingError(f"{path} is damaged: {first_line(cause)}", remedy) from cause
 
 
-def write(server: Server) -> None:
+def put(server: Server) -> None:
     """Put the record into the server's folder, whole or not at all."""
     write_json(Layout(server.folder).record, {"schema": SCHEMA, **to_document(server)})
 
@@ -115,7 +115,7 @@ def rewrite(server: Server, archives: Sequence[Archive]) -> Server:
     if current is None or (current.pid, current.created) != (server.pid, server.created):
         raise ServingError(f"the server at {server.url} was stopped meanwhile")
     changed = dataclasses.replace(server, archives=tuple(archives))
-    write(changed)
+    put(changed)
     return changed
 
 

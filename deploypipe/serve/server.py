@@ -157,7 +157,7 @@ def _start(
             layout.folder, pid, created, settings.host, settings.port, settings.management_port,
             settings.metrics_port, store, scratch, settings.tokens, tuple(archives),
         )  # fmt: skip
-        record.write(server)
+        record.put(server)
         _wait_until_ready(server, layout, noted, deadline, timeout)
     except BaseException:
         if server is not None:
