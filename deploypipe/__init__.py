@@ -80,8 +80,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    setattr(sys.modules[__name__], name, value)
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
     return value
 
 

@@ -10,7 +10,6 @@ import pytest
 from support import Command
 from typer.testing import CliRunner
 
-from deploypipe import cli
 from deploypipe.cli import app
 from deploypipe.contract.run import Run
 
@@ -215,7 +214,7 @@ def test_an_unforeseen_error_says_that_it_is_a_bug(folder: Path, monkeypatch: py
     def fails(*args: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr(cli, "run_of", fails)
+    monkeypatch.setattr("deploypipe.contract.run.run_of", fails)
     code, _, err = invoke("evaluate")
     assert code == 1 and "unforeseen ZeroDivisionError: division by zero. This is a bug in deploypipe" in err
     monkeypatch.setenv("DEPLOYPIPE_TRACEBACK", "1")

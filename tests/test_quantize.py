@@ -14,7 +14,6 @@ import torch
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
-from deploypipe import pipeline
 from deploypipe import quantize as quantizing
 from deploypipe.capture import capture
 from deploypipe.cli import app
@@ -28,6 +27,7 @@ from deploypipe.formats.loading import read_artifact, read_runner, read_session
 from deploypipe.formats.session import METADATA
 from deploypipe.models import entry_of
 from deploypipe.models.trained import load_trained
+from deploypipe.package import package as package_run
 from deploypipe.parity import Reference, parse_overrides, verify
 from deploypipe.quantize import TARGET, quantize
 from deploypipe.serve import package
@@ -184,11 +184,11 @@ def test_a_sidecar_cannot_say_another_precision(copy: Run, name: str, tmp_path: 
 
 def test_package_names_it_and_takes_it_only_when_asked(copy: Run, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    rounded = pipeline.package(copy.exports / TARGET, None, None, "1.0", store)
+    rounded = package_run(copy.exports / TARGET, store=store)
     assert rounded.name == "simple-cnn-int8"
-    assert pipeline.package(None, copy.folder, None, "1.0", store).kind == "onnx"
+    assert package_run(folder=copy.folder, store=store).kind == "onnx"
     (copy.exports / "model.onnx").unlink()
-    assert pipeline.package(None, copy.folder, None, "2.0", store).format != "onnx"
+    assert package_run(folder=copy.folder, version="2.0", store=store).format != "onnx"
 
 
 def _of_another_run(run: Run) -> None:

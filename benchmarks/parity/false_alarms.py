@@ -30,10 +30,15 @@ from mutation.subjects import TRAINED, untrained  # noqa: E402
 
 from deploypipe.capture import capture  # noqa: E402
 from deploypipe.errors import DeploypipeError  # noqa: E402
-from deploypipe.export import Plan, plan, suffix_of, write_proven  # noqa: E402
+from deploypipe.export import (  # noqa: E402
+    Plan,
+    plan,
+    plan_run,
+    suffix_of,
+    write_proven,
+)
 from deploypipe.formats import FORMATS  # noqa: E402
 from deploypipe.models import MODELS  # noqa: E402
-from deploypipe.pipeline import plan_run  # noqa: E402
 from deploypipe.train import TrainConfig, train  # noqa: E402
 
 OFFLINE = {"auto": "digits"}

@@ -20,8 +20,8 @@ from comparison import cores
 from deploypipe.contract.run import Run
 from deploypipe.quantize import TARGET
 from deploypipe.serve import find_java, package, processes, start, stop
+from deploypipe.serve.defaults import BATCH
 from deploypipe.serve.network import free_ports
-from deploypipe.serve.server import BATCH
 
 HERE = Path(__file__).resolve().parent
 NAME = "digits"

@@ -425,7 +425,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     asked = parser.parse_args()
     from deploypipe.serve.configuration import MAX_BODY
-    from deploypipe.serve.server import ANSWER_WITHIN
+    from deploypipe.serve.defaults import ANSWER_WITHIN
 
     options: dict[str, Any] = {"models": [asked.name], "workers": asked.workers}
     found: dict[str, Figures] = {}

@@ -3,6 +3,7 @@
 dynamic.py     networks whose control flow depends on what they are given
 examples.py    example inputs
 images.py      networks from pixels to logits
+layers.py      the layers of a network, in words
 regression.py  the straight line
 trained.py     the trained network of a run
 zoo.py         what there is to know of each network, read without torch

@@ -9,15 +9,44 @@
 `handler.py` and what it imports (`wire.py`, `images.py`, `requests.py`, `tensors.py`, `rejection.py`, `metrics.py`,
 `slots.py`, `exposition.py`, `worker_log.py`) travel inside archives and therefore import nothing of deploypipe by its
 name.
+
+Each public name is loaded when it is first used: a client, or the command that asks whether a server is ready, needs no
+torch.
 """
 
-from deploypipe.serve.archive import Archive, package, read_archive
-from deploypipe.serve.client import Client, Prediction
-from deploypipe.serve.deployment import Deployment, deploy
-from deploypipe.serve.java import Java, find_java
-from deploypipe.serve.readiness import ModelStatus, Status, status
-from deploypipe.serve.record import Server, tokens_of
-from deploypipe.serve.server import Stopped, serve_foreground, start, stop
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deploypipe.serve.archive import Archive, package, read_archive
+    from deploypipe.serve.client import Client, Prediction
+    from deploypipe.serve.deployment import Deployment, deploy
+    from deploypipe.serve.java import Java, find_java
+    from deploypipe.serve.readiness import ModelStatus, Status, status
+    from deploypipe.serve.record import Server, tokens_of
+    from deploypipe.serve.server import Stopped, serve_foreground, start, stop
+
+_HOMES = {
+    "Archive": "deploypipe.serve.archive",
+    "Client": "deploypipe.serve.client",
+    "Deployment": "deploypipe.serve.deployment",
+    "Java": "deploypipe.serve.java",
+    "ModelStatus": "deploypipe.serve.readiness",
+    "Prediction": "deploypipe.serve.client",
+    "Server": "deploypipe.serve.record",
+    "Status": "deploypipe.serve.readiness",
+    "Stopped": "deploypipe.serve.server",
+    "deploy": "deploypipe.serve.deployment",
+    "find_java": "deploypipe.serve.java",
+    "package": "deploypipe.serve.archive",
+    "read_archive": "deploypipe.serve.archive",
+    "serve_foreground": "deploypipe.serve.server",
+    "start": "deploypipe.serve.server",
+    "status": "deploypipe.serve.readiness",
+    "stop": "deploypipe.serve.server",
+    "tokens_of": "deploypipe.serve.record",
+}
+"""Each public name, and the module that defines it."""
 
 __all__ = [
     "Archive",
@@ -39,3 +68,14 @@ __all__ = [
     "stop",
     "tokens_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -81,6 +81,11 @@ class Archive:
         """ "onnx", "onnx, int8": what answers, for people."""
         return ", ".join(filter(None, (self.format, self.precision)))
 
+    def facts(self) -> dict[str, str]:
+        """What names it, for people and scripts."""
+        return {"path": str(self.path), "name": self.name, "version": self.version, "format": self.format,
+                "precision": self.precision, "sha256": self.sha256}  # fmt: skip
+
 
 def package(
     artifact: Path,

@@ -115,6 +115,26 @@ class Client:
         """A JSON or `.npy` request sent as it is, and the answer as it came."""
         return self._post(_content(request), "application/octet-stream", _named(request))
 
+    def ask_each(self, files: Sequence[Path]) -> list[dict[str, Any]]:
+        """The answer to each file, or {"error": …, "exit_code": …}: images, arrays of pixels (`.npy`), or requests
+        written down as JSON (see the README's HTTP section). Raises the first error when no file was answered."""
+        errors: list[DeploypipeError] = []
+
+        def one(file: Path) -> dict[str, Any]:
+            try:
+                if file.suffix in (".json", ".npy"):
+                    return self.ask(file)
+                return self.predict([file])[0].to_json()
+            except DeploypipeError as error:
+                errors.append(error)
+                return {"error": str(error), "exit_code": error.exit_code}
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            answers = list(pool.map(one, files))
+        if len(errors) == len(answers):
+            raise errors[0]
+        return answers
+
     def predict_pixels(self, pixels: ArrayLike) -> list[Prediction]:
         """`uint8 [n, H, W]` or `[n, C, H, W]`, in the model's own H and W → one prediction a row."""
         file = io.BytesIO()

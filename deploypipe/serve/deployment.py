@@ -18,9 +18,10 @@ from deploypipe.errors import ServingError
 from deploypipe.serve import diagnosis, draining, processes
 from deploypipe.serve.archive import Archive, read_archive
 from deploypipe.serve.configuration import Layout
+from deploypipe.serve.defaults import PORT
 from deploypipe.serve.management import Loaded, Management
 from deploypipe.serve.readiness import check
-from deploypipe.serve.record import PORT, Server, default_folder, locked, recorded, rewrite
+from deploypipe.serve.record import Server, default_folder, locked, recorded, rewrite
 from deploypipe.serve.store import placed
 
 _ANSWER = 10.0

@@ -16,8 +16,9 @@ from deploypipe.contract.rejection import Rejection
 from deploypipe.errors import first_line
 from deploypipe.serve import processes
 from deploypipe.serve.archive import Archive
+from deploypipe.serve.defaults import PORT
 from deploypipe.serve.management import Management
-from deploypipe.serve.record import PORT, Server, authorization, default_folder, recorded
+from deploypipe.serve.record import Server, authorization, default_folder, recorded
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from deploypipe.serve.archive import Archive
 from deploypipe.serve.configuration import Layout
 
 SCHEMA = "deploypipe.server/1"
-PORT = 8080
 
 
 @dataclass(frozen=True)

@@ -17,21 +17,17 @@ from deploypipe.serve import configuration, diagnosis, draining, log4j, processe
 from deploypipe.serve.archive import Archive
 from deploypipe.serve.capacity import queue_for
 from deploypipe.serve.configuration import Layout, Settings
+from deploypipe.serve.defaults import ANSWER_WITHIN, BATCH, DRAIN, PORT
 from deploypipe.serve.java import Java, find_java
 from deploypipe.serve.network import check_free, connects, free_ports, is_loopback
 from deploypipe.serve.readiness import check
-from deploypipe.serve.record import PORT, Server, clean, default_folder, locked, recorded
+from deploypipe.serve.record import Server, clean, default_folder, locked, recorded
 from deploypipe.serve.store import archives_in
 
-BATCH = 64
-ANSWER_WITHIN = 2.0
-"""Seconds."""
 _SOCKET_PATH = 100
 """Bytes; the operating systems' limit for a socket's path is 104 to 108."""
 _PAUSE = 0.2
 _STOP_GRACE = 20.0
-DRAIN = 20.0
-"""Seconds: with what TorchServe needs to end, less than the 30 after which Kubernetes kills."""
 
 
 @dataclass(frozen=True)

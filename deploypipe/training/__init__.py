@@ -11,5 +11,6 @@ checkpoint.py  that state as a file: the last and the one before
 device.py      which device, and whether its kernels must be deterministic
 stop.py        signals that wait for the end of a step
 clock.py       seconds by phase
+launch.py      whether torchrun started this process, and whether it is the one that speaks
 record.py      the run directory's files
 """

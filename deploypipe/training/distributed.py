@@ -17,6 +17,7 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from deploypipe.errors import TrainingError, UsageError, first_line
+from deploypipe.training.launch import launched
 
 T = TypeVar("T")
 
@@ -111,16 +112,6 @@ class Group:
 
 
 ALONE = Group()
-
-
-def launched() -> bool:
-    """Whether torchrun started this process."""
-    return dist.is_torchelastic_launched()
-
-
-def leads() -> bool:
-    """Whether this process shows and writes, which one that torchrun did not start always does."""
-    return not launched() or os.environ["RANK"] == "0"
 
 
 @contextmanager

@@ -21,8 +21,8 @@ from deploypipe.errors import PackageError
 from deploypipe.export import plan, write_proven
 from deploypipe.files import sha256_file
 from deploypipe.formats.session import METADATA, SEAL
+from deploypipe.package import package as package_run
 from deploypipe.parity import image_probes
-from deploypipe.pipeline import package as package_run
 from deploypipe.serve import package
 from deploypipe.serve.handler import ArchiveInvalid
 

@@ -7,7 +7,8 @@ import pytest
 from small import SMALL, small
 from typer.testing import CliRunner
 
-from deploypipe.cli import SETTINGS, app
+from deploypipe.cli import app
+from deploypipe.commands.training_options import KEYS
 from deploypipe.train import TrainConfig, train
 from deploypipe.training import settings
 
@@ -89,4 +90,4 @@ def test_errors_are_one_line_and_leave_nothing(folder: Path, argv: list[str], co
 
 
 def test_every_option_names_a_setting_that_is_there() -> None:
-    assert set(SETTINGS.values()) <= set(settings.keys(TrainConfig))
+    assert set(KEYS.values()) <= set(settings.keys(TrainConfig))

@@ -10,7 +10,7 @@ import onnx
 
 from deploypipe.contract.sidecar import sidecar_of
 from deploypipe.errors import DeploypipeError
-from deploypipe.pipeline import package
+from deploypipe.package import package
 
 from .mutant import ONNX, Mutant, alike
 from .routes import Make, rewritten

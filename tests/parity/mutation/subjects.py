@@ -12,10 +12,9 @@ from deploypipe.capture import Capture, capture
 from deploypipe.contract.run import Run
 from deploypipe.contract.signature import Axes
 from deploypipe.errors import ParityError
-from deploypipe.export import Plan, plan, suffix_of, write_proven
+from deploypipe.export import Plan, plan, plan_run, suffix_of, write_proven
 from deploypipe.formats import FORMATS
 from deploypipe.formats.loading import read_runner
-from deploypipe.pipeline import plan_run
 
 from . import modules
 

@@ -2,38 +2,33 @@
 
 import math
 import tempfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchinfo
 
 from deploypipe import train as training
-from deploypipe.contract.run import Run, folder_of, run_of
+from deploypipe.contract.run import Run
 from deploypipe.contract.sidecar import Artifact
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.data import dataset_of
-from deploypipe.errors import DeploypipeError, PackageError, ParityError, UsageError
+from deploypipe.errors import ParityError, UsageError
 from deploypipe.export import export_run, plan_run
 from deploypipe.formats import FORMATS
-from deploypipe.formats.loading import read_artifact
 from deploypipe.models import entry_of
 from deploypipe.models.trained import load_trained
+from deploypipe.package import package
 from deploypipe.parity import Report
 from deploypipe.png import png
-from deploypipe.quantize import TARGET as ROUNDED
 from deploypipe.serve import server
 from deploypipe.serve.archive import Archive
-from deploypipe.serve.archive import package as build_archive
 from deploypipe.serve.client import Client
 from deploypipe.train import TrainConfig
 from deploypipe.verification import Subjects, verify_run
 
 HTTP_IMAGES = 100
-AT_ONCE = 16
 HTTP_TOLERANCE = 1e-4
 """Largest difference of a served probability from eager's."""
 
@@ -72,7 +67,7 @@ class Summary:
                  "sha256": artifact.sha256, **report.summary()}
                 for artifact, report in self.artifacts
             ],
-            "archive": facts_of(self.archive),
+            "archive": self.archive.facts(),
             "http": {"requests": self.http.requests, "agreeing": self.http.agreeing,
                      "max_difference": self.http.max_difference},
         }  # fmt: skip
@@ -108,7 +103,7 @@ def run(
         proof.raise_if_failed()
     say("4/6 package")
     served = next(artifact for artifact in artifacts if artifact.format == format)
-    archive = package(served.path, done.folder, None, "1.0", store)
+    archive = package(served.path, done.folder, store=store)
     say("5/6 serve")
     with tempfile.TemporaryDirectory(prefix="deploypipe-") as folder:
         # A store and a server of its own: what else is in the user's store, or on its ports, is not touched.
@@ -129,63 +124,6 @@ def run(
     return Summary(done, tuple(zip(artifacts, reports, strict=True)), archive, http)
 
 
-def package(artifact: Path | None, folder: Path | None, name: str | None, version: str, store: Path) -> Archive:
-    """The archive of an artifact, or of the run's first one in the order of preference for serving. With a run, which
-    is the one that the artifact lies in unless `folder` says another, its weights must be that run's."""
-    opened = None
-    if artifact is None or folder is not None or folder_of(artifact):
-        opened = run_of(folder, artifact)
-        artifact = artifact or _preferred(opened)
-    name = name or _name(artifact)
-    return build_archive(artifact, name, version, store, trained=opened)
-
-
-def _name(artifact: Path) -> str:
-    """That of the network; what is rounded is named as such."""
-    try:
-        facts = read_artifact(artifact, PackageError)
-    except ParityError as cause:
-        raise PackageError(cause.message, cause.remedy) from cause
-    model = facts.provenance.get("model") or facts.path.name.partition(".")[0]
-    return "-".join(filter(None, (model, facts.precision)))
-
-
-def _preferred(opened: Run) -> Path:
-    """ONNX first: the fastest on a CPU. What is not eager's equal is taken only if it is named."""
-    there = [path for path in opened.artifacts() if path.name != ROUNDED]
-    for format in ("onnx", *FORMATS):
-        for path in there:
-            if path.suffix == FORMATS[format].suffix:
-                return path
-    raise PackageError(f"{opened.folder} has no artifact to package", "Write one: `deploypipe export --format onnx`.")
-
-
-def facts_of(archive: Archive) -> dict[str, str]:
-    return {"path": str(archive.path), "name": archive.name, "version": archive.version, "format": archive.format,
-            "precision": archive.precision, "sha256": archive.sha256}  # fmt: skip
-
-
-def predict(client: Client, files: Sequence[Path]) -> list[dict[str, Any]]:
-    """The server's answer to each file, or {"error": …}: images, arrays of pixels (`.npy`), or requests written down as
-    JSON (see the README's HTTP section). Raises the first error when no file was answered."""
-    errors: list[DeploypipeError] = []
-
-    def one(file: Path) -> dict[str, Any]:
-        try:
-            if file.suffix in (".json", ".npy"):
-                return client.ask(file)
-            return client.predict([file])[0].to_json()
-        except DeploypipeError as error:
-            errors.append(error)
-            return {"error": str(error), "exit_code": error.exit_code}
-
-    with ThreadPoolExecutor(AT_ONCE) as pool:  # together, so that the server can batch them
-        answers = list(pool.map(one, files))
-    if len(errors) == len(answers):
-        raise errors[0]
-    return answers
-
-
 def compare_over_http(opened: Run, url: str, name: str, data_dir: Path | None = None) -> HttpAgreement:
     """Send test images as PNG files, one a request, and compare classes and probabilities with the eager model's."""
     dataset = dataset_of(opened, data_dir)
@@ -204,14 +142,6 @@ def compare_over_http(opened: Run, url: str, name: str, data_dir: Path | None = 
         for answer, row, difference in zip(answers, expected, differences, strict=True)
     ]
     return HttpAgreement(len(answers), sum(agreeing), max(differences, default=math.nan))
-
-
-def layers_of(name: str) -> str:
-    """The layer summary of a network, by torchinfo."""
-    entry = entry_of(name)
-    found = torchinfo.summary(entry.build(), input_data=list(entry.example()), verbose=0,
-                              dtypes=[tensor.dtype for tensor in entry.example()])  # fmt: skip
-    return str(found)
 
 
 def _data_dir(config: TrainConfig) -> Path | None:
