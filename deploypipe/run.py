@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from deploypipe import train as training
+from deploypipe.contract.archive import Archive
 from deploypipe.contract.run import Run
 from deploypipe.contract.sidecar import Artifact
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
@@ -23,7 +24,6 @@ from deploypipe.package import package
 from deploypipe.parity import Report
 from deploypipe.png import png
 from deploypipe.serve import server
-from deploypipe.serve.archive import Archive
 from deploypipe.serve.client import Client
 from deploypipe.train import TrainConfig
 from deploypipe.verification import Subjects, verify_run

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from deploypipe import quantize as quantizing
 from deploypipe.capture import capture
 from deploypipe.cli import app
+from deploypipe.contract.archive import Archive
 from deploypipe.contract.records import from_document, to_document
 from deploypipe.contract.run import Run, open_run
 from deploypipe.data import dataset_of
@@ -31,7 +32,6 @@ from deploypipe.package import package as package_run
 from deploypipe.parity import Reference, parse_overrides, verify
 from deploypipe.quantize import TARGET, quantize
 from deploypipe.serve import package
-from deploypipe.serve.archive import Archive
 from deploypipe.train import TrainConfig, train
 from deploypipe.verification import Subjects, verify_run
 

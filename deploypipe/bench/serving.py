@@ -14,10 +14,10 @@ from deploypipe.bench import generator
 from deploypipe.bench.generator import Job, Request
 from deploypipe.bench.requests import requests_for
 from deploypipe.bench.usage import Usage, UsageMeter
+from deploypipe.contract.archive import Archive
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.errors import ServingError, UsageError, first_line
 from deploypipe.png import png
-from deploypipe.serve.archive import Archive
 from deploypipe.serve.client import client_for
 from deploypipe.serve.network import connects
 from deploypipe.serve.record import started_here, tokens_of

@@ -1,5 +1,6 @@
 """What the rooms agree on, without torch, so that commands, clients and light servers can read it.
 
+archive.py      the record of an archive: what it serves, and what it must answer
 environment.py  the versions and the commit that something was made with
 protocol.py     arrays as JSON: the Open Inference Protocol v2, and nested lists
 records.py      frozen dataclasses to JSON documents and back, with checks

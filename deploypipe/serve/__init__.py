@@ -18,7 +18,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deploypipe.serve.archive import Archive, package, read_archive
+    from deploypipe.contract.archive import Archive
+    from deploypipe.serve.archive import package, read_archive
     from deploypipe.serve.client import Client, Prediction
     from deploypipe.serve.deployment import Deployment, deploy
     from deploypipe.serve.java import Java, find_java
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from deploypipe.serve.server import Stopped, serve_foreground, start, stop
 
 _HOMES = {
-    "Archive": "deploypipe.serve.archive",
+    "Archive": "deploypipe.contract.archive",
     "Client": "deploypipe.serve.client",
     "Deployment": "deploypipe.serve.deployment",
     "Java": "deploypipe.serve.java",

@@ -11,13 +11,13 @@ import re
 import stat
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from model_archiver.manifest_components.manifest import Manifest
 from model_archiver.manifest_components.model import Model
 
+from deploypipe.contract.archive import Archive
 from deploypipe.contract.protocol import uncarried
 from deploypipe.contract.records import from_document
 from deploypipe.contract.run import Run
@@ -52,39 +52,6 @@ responseTimeout: 60
 # For how long a worker that keeps dying is started again; after that requests would wait without an answer.
 maxRetryTimeoutInSec: 86400
 """
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A `.mar`, and what its manifest and sidecar say."""
-
-    path: Path
-    name: str
-    version: str
-    sha256: str
-    """Of the `.mar` file."""
-    format: str
-    task: str
-    signature: Signature
-    sample: Sample
-    """What the handler, and the server over HTTP, must answer before it counts as ready."""
-    tolerances: tuple[tuple[float, float], ...]
-    """(atol, rtol) of each output."""
-    precision: str = ""
-    """ "int8" where the artifact is rounded to that."""
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.version}"
-
-    @property
-    def kind(self) -> str:
-        """ "onnx", "onnx, int8": what answers, for people."""
-        return ", ".join(filter(None, (self.format, self.precision)))
-
-    def facts(self) -> dict[str, str]:
-        """What names it, for people and scripts."""
-        return {"path": str(self.path), "name": self.name, "version": self.version, "format": self.format,
-                "precision": self.precision, "sha256": self.sha256}  # fmt: skip
 
 
 def package(

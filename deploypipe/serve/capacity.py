@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from deploypipe.contract.archive import Archive
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.errors import DeploypipeError
-from deploypipe.serve.archive import Archive
 from deploypipe.serve.sessions import ArchiveSession
 
 _SECONDS = 0.3

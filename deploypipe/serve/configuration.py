@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploypipe.contract.archive import Archive
 from deploypipe.errors import ServingError
 from deploypipe.serve import exposition, slots
-from deploypipe.serve.archive import Archive
 from deploypipe.serve.handler import MAX_ANSWER
 from deploypipe.serve.java import Java
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import httpx
 import psutil
 
+from deploypipe.contract.archive import Archive
 from deploypipe.errors import ServingError
 from deploypipe.serve import diagnosis, draining, processes
-from deploypipe.serve.archive import Archive, read_archive
+from deploypipe.serve.archive import read_archive
 from deploypipe.serve.configuration import Layout
 from deploypipe.serve.defaults import PORT
 from deploypipe.serve.management import Loaded, Management

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import httpx
 
+from deploypipe.contract.archive import Archive
 from deploypipe.contract.protocol import disagreement, from_protocol, to_protocol
 from deploypipe.contract.rejection import Rejection
 from deploypipe.errors import first_line
 from deploypipe.serve import processes
-from deploypipe.serve.archive import Archive
 from deploypipe.serve.defaults import PORT
 from deploypipe.serve.management import Management
 from deploypipe.serve.record import Server, authorization, default_folder, recorded

@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx
 import platformdirs
 
+from deploypipe.contract.archive import Archive
 from deploypipe.contract.records import from_document, to_document
 from deploypipe.errors import ServingError, UsageError, first_line
 from deploypipe.files import read_json, write_json
 from deploypipe.serve import processes
-from deploypipe.serve.archive import Archive
 from deploypipe.serve.configuration import Layout
 
 SCHEMA = "deploypipe.server/1"

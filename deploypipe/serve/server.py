@@ -12,9 +12,9 @@ from typing import Any
 
 import httpx
 
+from deploypipe.contract.archive import Archive
 from deploypipe.errors import ServingError
 from deploypipe.serve import configuration, diagnosis, draining, log4j, processes, record
-from deploypipe.serve.archive import Archive
 from deploypipe.serve.capacity import queue_for
 from deploypipe.serve.configuration import Layout, Settings
 from deploypipe.serve.defaults import ANSWER_WITHIN, BATCH, DRAIN, PORT

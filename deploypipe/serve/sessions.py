@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
+from deploypipe.contract.archive import Archive
 from deploypipe.contract.protocol import from_protocol, to_protocol, uncarried
 from deploypipe.contract.records import to_document
 from deploypipe.contract.rejection import Rejection
@@ -28,7 +29,7 @@ from deploypipe.contract.tensors import Array
 from deploypipe.errors import PackageError, UsageError, first_line
 from deploypipe.formats.session import DeviceUnavailable, Session
 from deploypipe.formats.torch_session import as_torch_device
-from deploypipe.serve.archive import MANIFEST, Archive, read_archive
+from deploypipe.serve.archive import MANIFEST, read_archive
 from deploypipe.serve.client import Client, Refused
 from deploypipe.serve.configuration import MAX_BODY
 from deploypipe.serve.record import started_here
