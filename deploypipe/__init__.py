@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from deploypipe.export import export
-    from deploypipe.formats.loading import load
+    from deploypipe.formats.reading import load
     from deploypipe.formats.runner import Runner
     from deploypipe.parity import Probe, Report, Tolerance, verify
 
@@ -50,7 +50,7 @@ _HOMES = {
     "TrainingError": "deploypipe.errors",
     "UsageError": "deploypipe.errors",
     "export": "deploypipe.export",
-    "load": "deploypipe.formats.loading",
+    "load": "deploypipe.formats.reading",
     "verify": "deploypipe.parity",
 }
 """Each public name, and the module that defines it."""

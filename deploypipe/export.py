@@ -28,7 +28,7 @@ from deploypipe.errors import DeploypipeError, ExportError, ParityError, UsageEr
 from deploypipe.files import scratch_folder, sha256_file
 from deploypipe.formats import format_named
 from deploypipe.formats.format import Format, Write
-from deploypipe.formats.loading import read_runner
+from deploypipe.formats.reading import read_runner
 from deploypipe.formats.torch_session import to_array
 from deploypipe.models import entry_of
 from deploypipe.models.trained import load_trained

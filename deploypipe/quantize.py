@@ -21,7 +21,7 @@ from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.data import dataset_of
 from deploypipe.errors import ParityError, UsageError
 from deploypipe.export import plan_run, write_proven
-from deploypipe.formats.loading import read_artifact, read_runner
+from deploypipe.formats.reading import read_artifact, read_runner
 from deploypipe.formats.session import METADATA, SEAL, errors_only
 from deploypipe.models import entry_of
 from deploypipe.parity import Report

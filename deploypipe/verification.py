@@ -18,7 +18,7 @@ from deploypipe.eager import argument_names, reference_copy
 from deploypipe.errors import UsageError
 from deploypipe.export import plan, plan_run
 from deploypipe.files import write_json
-from deploypipe.formats.loading import inspect_artifact, read_runner
+from deploypipe.formats.reading import inspect_artifact, read_runner
 from deploypipe.formats.runner import Runner
 from deploypipe.formats.torch_session import to_array
 from deploypipe.parity import NO_OVERRIDES, Finding, Gate, Overrides, Report

@@ -47,12 +47,12 @@ LONG = {
     "dynamic_to_static", "train", "staging",
 }  # fmt: skip
 INCOMPLETE_DOCSTRINGS = {
-    "bench", "dynamic_to_static", "parity", "serve", "training", "staging",
+    "bench", "dynamic_to_static", "serve", "training", "staging",
 }  # fmt: skip
 PRIVATE_TORCH = {"staging", "formats", "dynamic_to_static", "parity", "training"}
 MODULES_TWICE = {
-    "onnx", "pt2", "torchscript", "report", "requests", "training", "capture", "coverage", "images", "settings",
-    "record", "run", "structure", "task", "loading",
+    "onnx", "pt2", "torchscript", "requests", "training", "capture", "coverage", "images",
+    "record", "run",
 }  # fmt: skip
 NAMES_TWICE = {
     "Answer", "Capture", "Context", "Finding", "Loop", "Metrics", "Refused", "Request", "as_tensor", "call",

@@ -4,7 +4,7 @@ import torch
 from deploypipe.contract.run import Run
 from deploypipe.data import Split, dataset_of
 from deploypipe.evaluate import evaluate
-from deploypipe.formats.loading import load
+from deploypipe.formats.reading import load
 from deploypipe.models.trained import load_trained
 
 TRUE = torch.tensor([0, 0, 0, 1, 1, 2])

@@ -20,7 +20,7 @@ from deploypipe.data import dataset_of
 from deploypipe.errors import ExportError, ParityError, UsageError
 from deploypipe.export import export_run, plan_run
 from deploypipe.formats import FORMATS
-from deploypipe.formats.loading import read_artifact
+from deploypipe.formats.reading import read_artifact
 from deploypipe.models import MODELS, entry_of
 from deploypipe.models.trained import load_trained
 from deploypipe.parity import drawn_probes

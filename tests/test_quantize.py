@@ -24,7 +24,7 @@ from deploypipe.data import dataset_of
 from deploypipe.errors import DeploypipeError, PackageError, ParityError, UsageError
 from deploypipe.evaluate import evaluate
 from deploypipe.export import plan_run, write_proven
-from deploypipe.formats.loading import read_artifact, read_runner, read_session
+from deploypipe.formats.reading import read_artifact, read_runner, read_session
 from deploypipe.formats.session import METADATA
 from deploypipe.models import entry_of
 from deploypipe.models.trained import load_trained

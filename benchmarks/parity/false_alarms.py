@@ -34,7 +34,6 @@ from deploypipe.export import (  # noqa: E402
     Plan,
     plan,
     plan_run,
-    suffix_of,
     write_proven,
 )
 from deploypipe.formats import FORMATS  # noqa: E402
@@ -83,7 +82,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="deploypipe-") as folder:
             for name, prepared in honest(seed, Path(folder), options.zoo):
                 for format in FORMATS:
-                    path = Path(folder) / f"{name.split()[-1]}-{format}{suffix_of(format)}"
+                    path = Path(folder) / f"{name.split()[-1]}-{format}{FORMATS[format].suffix}"
                     reason = rejection(prepared, format, path)
                     wrong[name][format].append(bool(reason))
                     print(f"seed {seed} · {name} · {format}: {reason or 'passed'}", file=sys.stderr, flush=True)

@@ -5,7 +5,7 @@
     python benchmarks/parity/mutants.py --name batch   # those whose kind or name matches
 
 Trains `simple-cnn` on the digits for two epochs, then makes each mutant and asks the gate. A mutant is rejected when
-the gate fails it, named when the gate's reason says what is wrong with it, and located when bisection ends where the
+the gate fails it, named when the gate's reason says what is wrong with it, and located when localisation ends where the
 fault was put. Exits with 1 when any passes.
 """
 
@@ -27,7 +27,6 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "parity")]
 
 from mutation import KINDS, Mutant, Subjects  # noqa: E402
 
-from deploypipe.export import suffix_of  # noqa: E402
 from deploypipe.formats import FORMATS  # noqa: E402
 from deploypipe.train import TrainConfig, train  # noqa: E402
 
@@ -36,7 +35,7 @@ Row = dict[str, str | bool]
 
 def judge(subjects: Subjects, kind: str, mutant: Mutant, format: str) -> Row:
     with tempfile.TemporaryDirectory(prefix="deploypipe-") as folder:
-        path = Path(folder) / f"mutant{suffix_of(format)}"
+        path = Path(folder) / f"mutant{FORMATS[format].suffix}"
         mutant.make(subjects[mutant.subject], format, path)
         found = mutant.judge(subjects[mutant.subject], path)
     reason = found.reason.replace(str(path), path.name) if found else ""
@@ -96,7 +95,7 @@ def main() -> None:
     print(
         f"\n{len(chosen)} mutants, {len(rows)} artifacts: {rejected} rejected, {named} with the reason that names it."
     )
-    print(f"Of the {len(placed)} with a fault in one operator or weight, bisection ends there in {located}.")
+    print(f"Of the {len(placed)} with a fault in one operator or weight, localisation ends there in {located}.")
     if options.json:
         document = {"schema": "deploypipe.mutants/1", "torch": torch.__version__, "results": rows}
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -24,7 +24,7 @@ def evaluate(
     from deploypipe.contract.run import run_of
     from deploypipe.data import dataset_of
     from deploypipe.evaluate import evaluate as measure
-    from deploypipe.formats.loading import read_runner
+    from deploypipe.formats.reading import read_runner
     from deploypipe.models.trained import load_trained
     from deploypipe.train import resolve_device
 

@@ -5,7 +5,7 @@ session.py       an artifact loaded from its file: arrays in, arrays out; travel
 torch_session.py what the formats that PyTorch runs have in common; travels inside archives
 runner.py        a session as PyTorch's users see it: tensors in, what the eager module returns out
 zip_seal.py      the seal in files that torch writes
-loading.py       from a path to a runner, an inspection or the facts of a sidecar
+reading.py       from a path to a runner, an inspection or the facts of a sidecar
 inspection.py    what is in an artifact's file
 aten.py          what PyTorch's operators do in train mode
 onnx/            ONNX, run by ONNX Runtime

@@ -5,14 +5,23 @@ file. Names, order, number, shapes and dtypes must be the same; NaN and infiniti
 other value must satisfy |artifact - eager| <= atol + rtol * |eager|, computed in float64, and must not be further from
 a float64 run of the module than rounding explains.
 
-probes.py      what goes in, by families
-reference.py   what eager makes of it, in float32 and float64
-comparison.py  both against each other
-settings.py    the same under other circumstances: threads, optimisation, devices; fresh.py in another process
-task.py        every test image
-tolerances.py  how far is too far
-report.py      what came of it
-gate.py        all of it, in order
+gate.py              all checks, in order
+probes.py            the inputs to compare on, by families
+reference.py         what eager returns for them, in its own dtype and in float64
+comparison.py        one artifact's outputs beside eager's
+tolerances.py        how far an artifact may be from eager
+rounded.py           what is required of an artifact of lower precision instead
+runtime_settings.py  the same artifact under other settings of its runtime: threads, optimisation, devices
+fresh.py             the same artifact in a process of its own
+classification.py    the classes of every test image
+file_structure.py    what the saved graph must hold and must not
+weights.py           whether the file holds the module's weights to the bit
+provenance.py        whether the file is the one that its sidecar describes
+localisation.py      the first operator of an artifact that departs from eager
+recording.py         what each operator of eager computes
+matching.py          which of eager's results a tensor is
+reproduction.py      a failure as a script of its own
+verdict.py           outcomes, findings, and the report that they make
 """
 
 from collections.abc import Iterable
@@ -23,8 +32,8 @@ from torch import Tensor, nn
 from deploypipe.parity.gate import Gate, usable
 from deploypipe.parity.probes import Probe, drawn_probes, image_probes
 from deploypipe.parity.reference import Reference
-from deploypipe.parity.report import Culprit, Distance, Evidence, Finding, Outcome, Report
 from deploypipe.parity.tolerances import EXACT, NO_OVERRIDES, TOLERANCES, Overrides, Tolerance, parse_overrides
+from deploypipe.parity.verdict import Culprit, Distance, Evidence, Finding, Outcome, Report
 
 __all__ = [
     "EXACT",

@@ -15,17 +15,17 @@ from deploypipe.errors import DeploypipeError, first_line
 from deploypipe.formats.runner import Runner
 from deploypipe.parity.probes import Probe
 from deploypipe.parity.reference import NARROW, Answer
-from deploypipe.parity.report import Distance, Outcome
 from deploypipe.parity.tolerances import EXACT, Overrides, Tolerance, tolerance_of
+from deploypipe.parity.verdict import Distance, Outcome
 
-RULER_FACTOR, RULER_FLOOR = 8.0, 16.0
-"""An artifact's error against float64 may be at most RULER_FACTOR times eager's own, plus RULER_FLOOR units in the last
-place of the output's largest value.
+FLOAT64_FACTOR, FLOAT64_FLOOR = 8.0, 16.0
+"""An artifact's error against float64 may be at most FLOAT64_FACTOR times eager's own, plus FLOAT64_FLOOR units in the
+last place of the output's largest value.
 
 Rounding alone gives a sum that is taken in another order an error of the same size, not the same error; and where eager
-happens to be exact, an error of a few units. `benchmarks/parity/ruler.py` measures both on the zoo (untrained, several
-seeds, all formats): at most 2.4 times eager's error, and 2.8 units more than eager. The constants leave three and five
-times that for longer sums and other processors.
+happens to be exact, an error of a few units. `benchmarks/parity/float64_reference.py` measures both on the zoo
+(untrained, several seeds, all formats): at most 2.4 times eager's error, and 2.8 units more than eager. The constants
+leave three and five times that for longer sums and other processors.
 """
 
 
@@ -88,7 +88,7 @@ def _shown(structure: Structure) -> str:
 def compare_output(
     want: Tensor, got: Tensor, exact: Tensor | None, probe: Probe, name: str, runtime: str, overrides: Overrides
 ) -> Outcome:
-    """`want` from eager, `got` from the artifact, `exact` from the float64 ruler, if there is one."""
+    """`want` from eager, `got` from the artifact, `exact` from the float64 reference, if there is one."""
     used = EXACT
     if want.is_floating_point() or want.is_complex():
         used = tolerance_of(want.dtype, runtime, name, overrides)
@@ -187,4 +187,4 @@ def _measure_errors(distance: Distance, want: Tensor, got: Tensor, exact: Tensor
 
 def _allowed_error(eager_error: float, dtype: torch.dtype, exact: Tensor) -> float:
     scale = torch.where(exact.isfinite(), exact.abs(), 0.0).max().item() if exact.numel() else 0.0
-    return RULER_FACTOR * eager_error + RULER_FLOOR * torch.finfo(dtype).eps * scale
+    return FLOAT64_FACTOR * eager_error + FLOAT64_FLOOR * torch.finfo(dtype).eps * scale

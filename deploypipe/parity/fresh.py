@@ -1,5 +1,5 @@
 """An artifact in a Python process of its own, which has nothing of this one: no model source, no registered operators,
-no settings changed on the way. Run as a module it is that process."""
+no settings that earlier code has changed. Run as a module it is that process."""
 
 import pickle
 import struct
@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from deploypipe.contract.tensors import Array
 from deploypipe.errors import first_line
-from deploypipe.formats.loading import read_session
+from deploypipe.formats.reading import read_session
 from deploypipe.formats.session import Session
 
 _LENGTH = struct.Struct("!Q")

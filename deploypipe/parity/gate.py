@@ -11,20 +11,20 @@ from torch import Tensor
 from deploypipe.contract.signature import Signature
 from deploypipe.data import Split
 from deploypipe.errors import ParityError, UsageError
-from deploypipe.formats.loading import inspect_artifact, read_runner
+from deploypipe.formats.reading import inspect_artifact, read_runner
 from deploypipe.formats.runner import Runner
-from deploypipe.parity.bisection import locate
+from deploypipe.parity.classification import check_task, test_set_probes
 from deploypipe.parity.comparison import call, compare, output_names
+from deploypipe.parity.file_structure import check_structure
 from deploypipe.parity.fresh import FreshProcess
+from deploypipe.parity.localisation import locate
 from deploypipe.parity.probes import Probe, as_probe
 from deploypipe.parity.provenance import check_provenance
 from deploypipe.parity.reference import Reference
-from deploypipe.parity.report import Evidence, Finding, Outcome, Report
 from deploypipe.parity.rounded import ANY, PRECISION, Itself, check_rows, tolerance
-from deploypipe.parity.settings import representatives, settings
-from deploypipe.parity.structure import check_structure
-from deploypipe.parity.task import check_task, test_set_probes
+from deploypipe.parity.runtime_settings import representatives, settings
 from deploypipe.parity.tolerances import NO_OVERRIDES, Overrides
+from deploypipe.parity.verdict import Evidence, Finding, Outcome, Report
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Gate:
         return test_set_probes(self.test) if self.test else []
 
     def examine(self, path: Path, device: str = "cpu", *, title: str = "", fresh: bool = True) -> Report:
-        """Everything that can be asked of a file: the probes and the test set, also under other circumstances, and
+        """Everything that can be asked of a file: the probes and the test set, also under other settings, and
         what is in it. `fresh` adds a process of its own, which takes seconds to start.
 
         A difference is in the Report. ParityError for a file that cannot be loaded, UsageError for probes that eager
@@ -107,7 +107,7 @@ class Gate:
         return ANY
 
     def _elsewhere(self, runner: Runner) -> "Gate":
-        """What `runner` is held to under other circumstances: to eager; of lower precision, to itself."""
+        """What `runner` is held to under other settings: to eager; of lower precision, to itself."""
         if not runner.precision:
             return self
         itself = Itself(self.reference.module, runner)

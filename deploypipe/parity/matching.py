@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -57,8 +57,8 @@ def is_comparable(value: Tensor) -> bool:
     return value.layout == torch.strided and not value.is_quantized and value.numel() > 0
 
 
-def is_telling(value: Tensor) -> bool:
-    """Whether a match says anything: not so for a number, a constant, or what was rounded to whole numbers."""
+def is_distinctive(value: Tensor) -> bool:
+    """Whether a match means anything: not so for a number, a constant, or what was rounded to whole numbers."""
     if not is_comparable(value) or _count(value) < 2 or not (value.is_floating_point() or value.is_complex()):
         return False
     flat = _flat(value)
@@ -103,13 +103,13 @@ def _same_numbers(value: Tensor, reference: Tensor, allowed: float) -> bool:
     )
 
 
-def _orders(value: Tensor) -> "itertools.chain[Tensor]":
+def _orders(value: Tensor) -> Iterator[Tensor]:
     squeezed = value.to(torch.float64).squeeze()
     axes = range(squeezed.dim())
     if len(axes) > MOST_AXES:
-        return itertools.chain()
+        return iter(())
     permutations: Sequence[tuple[int, ...]] = list(itertools.permutations(axes))[1:]
-    return itertools.chain(squeezed.permute(order).reshape(-1) for order in permutations)
+    return (squeezed.permute(order).reshape(-1) for order in permutations)
 
 
 def _count(value: Tensor) -> int:

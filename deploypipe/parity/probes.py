@@ -25,12 +25,12 @@ class Probe:
     inputs: tuple[Tensor, ...]
     magnitude: float = 1.0
     """The absolute tolerance is for values around 1; it is multiplied by this for inputs that are far from it."""
-    ruled: bool = True
+    in_float64: bool = True
     """Whether float64 is asked too. Not for thousands of rows, where it would take most of the time."""
     optional: bool = False
     """Drawn, not given: where eager itself refuses it, it proves nothing and is left out."""
     speculative: bool = False
-    """Far from the example: that eager refuses it is nothing to tell."""
+    """Far from the example: that eager refuses it is not worth a remark."""
 
     @property
     def rows(self) -> int:
@@ -61,7 +61,7 @@ def image_probes(images: Tensor, sizes: Sequence[int] = SIZES, seed: int = 0) ->
         *probes,
         Probe("all 0", (torch.zeros(3, *shape, dtype=torch.uint8),)),
         Probe("all 255", (torch.full((3, *shape), 255, dtype=torch.uint8),)),
-        Probe("one pixel lit", (one_hot,), ruled=False),
+        Probe("one pixel lit", (one_hot,), in_float64=False),
     ]
 
 
@@ -96,7 +96,7 @@ def drawn_probes(signature: Signature, example: Sequence[Tensor], seed: int = 0)
 
 
 def _centred(tensor: Tensor) -> Tensor:
-    """Around 0 and twice as wide, so that rows go different ways at a decision by sign."""
+    """Around 0 and twice as wide, so that the rows of a batch take different outcomes of a decision by sign."""
     return (tensor - tensor.mean()) * 2 if tensor.is_floating_point() and tensor.numel() else tensor
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from deploypipe.contract.seal import broken_link
 from deploypipe.contract.sidecar import sidecar_of
 from deploypipe.errors import DeploypipeError
-from deploypipe.formats.loading import read_artifact
+from deploypipe.formats.reading import read_artifact
 from deploypipe.formats.runner import Runner
-from deploypipe.parity.report import Finding
+from deploypipe.parity.verdict import Finding
 
 CHECK = "provenance"
 

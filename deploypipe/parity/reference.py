@@ -1,4 +1,4 @@
-"""What an artifact is held to: the author's module, eager, and its float64 copy as a ruler."""
+"""What an artifact is held to: the author's module run by eager, and a copy of it in float64, which is more exact."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ class Answer:
     leaves: tuple[Tensor, ...]
     structure: Structure
     exact: tuple[Tensor, ...] | None
-    """The same in float64; None where the probe asks for no ruler, or the module does not run in float64."""
+    """The same in float64; None where the probe does not ask for it, or the module does not run in float64."""
 
 
 class Reference:
@@ -53,7 +53,7 @@ class Reference:
             leaves, structure = _sorted_outputs(self.module, probe.inputs, PATIENCE if probe.optional else None)
         except UsageError as cause:
             raise UsageError(f"probe {probe.family} [{probe.shapes}]: {cause.message}") from cause
-        return Answer(tuple(leaves), structure, self._in_float64(probe, leaves) if probe.ruled else None)
+        return Answer(tuple(leaves), structure, self._in_float64(probe, leaves) if probe.in_float64 else None)
 
     def _in_float64(self, probe: Probe, leaves: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
         if not any(leaf.dtype in NARROW for leaf in leaves):
@@ -65,7 +65,7 @@ class Reference:
                 exact, _ = _sorted_outputs(self._wide, tuple(map(widened, probe.inputs)), PATIENCE)
         except Exception:  # whatever a user's code raises when its dtypes are not the ones it was written for
             return None
-        # A decision that falls the other way in float64 may lead to other shapes: no ruler for those.
+        # A decision may have the other outcome in float64 and lead to other shapes: those cannot be compared.
         same = len(exact) == len(leaves) and all(a.shape == b.shape for a, b in zip(exact, leaves, strict=True))
         return tuple(exact) if same else None
 

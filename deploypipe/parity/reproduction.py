@@ -18,8 +18,8 @@ from deploypipe.contract.structure import by_name, unflatten
 from deploypipe.eager import flat_tensors
 from deploypipe.files import atomic_path
 from deploypipe.formats import format_of
-from deploypipe.formats.loading import read_runner
-from deploypipe.parity.report import Culprit
+from deploypipe.formats.reading import read_runner
+from deploypipe.parity.verdict import Culprit
 
 LARGEST_INSIDE = 1_000_000
 """Characters of data that a script holds itself; more go into a file beside it."""

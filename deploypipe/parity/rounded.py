@@ -16,8 +16,8 @@ from deploypipe.eager import flat_tensors
 from deploypipe.formats.runner import Runner
 from deploypipe.parity.probes import Probe
 from deploypipe.parity.reference import Answer, Reference
-from deploypipe.parity.report import Finding
 from deploypipe.parity.tolerances import Overrides, Tolerance
+from deploypipe.parity.verdict import Finding
 
 PRECISION = "int8"
 """The one that there is."""
@@ -27,8 +27,8 @@ FURTHEST = 0.25
 """Of the largest logit that eager gives: how far a logit may be from eager's on the test set. Elsewhere activations may
 leave the range that was measured for them, and nothing is known of how far."""
 SHARE = 0.05
-"""Of the largest output: how far an artifact may be from itself under other circumstances. Other kernels round an
-activation the other way: without onnxruntime's optimisations `lean-cnn` moves by 0.004 of it."""
+"""Of the largest output: how far an artifact may be from itself under other settings of the runtime. Other kernels
+round an activation differently: without onnxruntime's optimisations `lean-cnn` moves by 0.004 of it."""
 ROWS = 16
 ANY = Overrides(atol={"": math.inf})
 """Values are not compared; shapes, dtypes, NaN and infinities are."""
@@ -41,7 +41,7 @@ def tolerance(outputs: Sequence[Tensor]) -> Tolerance:
 
 
 class Itself(Reference):
-    """An artifact's own answers, to hold it to under other circumstances."""
+    """An artifact's own answers, to hold it to under other settings."""
 
     def __init__(self, module: nn.Module, runner: Runner) -> None:
         super().__init__(module)

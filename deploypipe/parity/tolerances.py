@@ -1,4 +1,4 @@
-"""How far an artifact may be from eager: by dtype and runtime, as overridden by name, and by the float64 ruler."""
+"""How far an artifact may be from eager: by dtype and runtime, as overridden by name."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -17,7 +17,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from deploypipe.contract.signature import dtype_name
 from deploypipe.formats.inspection import Inspection
-from deploypipe.parity.report import Finding
+from deploypipe.parity.verdict import Finding
 
 CHECK = "weights"
 RECOGNISABLE = 8
@@ -251,14 +251,14 @@ def _similar(weight: Tensor, held: Mapping[str, Tensor]) -> str:
             continue
         for candidate in _arrangements(tensor, weight):
             kept = _bits(candidate) == _bits(weight)
-            if kept.sum() * 2 >= kept.numel() and _telling(candidate[kept]):
+            if kept.sum() * 2 >= kept.numel() and _distinctive(candidate[kept]):
                 return name
-            if any(torch.equal(candidate, near) for near in rounded) and _telling(candidate):
+            if any(torch.equal(candidate, near) for near in rounded) and _distinctive(candidate):
                 return name
     return ""
 
 
-def _telling(values: Tensor) -> bool:
+def _distinctive(values: Tensor) -> bool:
     """Ones and zeros are everywhere."""
     return len(set(values.flatten()[:1000].tolist())) >= RECOGNISABLE // 2
 

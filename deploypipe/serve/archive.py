@@ -29,12 +29,12 @@ from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.contract.tensors import Sample
 from deploypipe.errors import PackageError, ParityError, TrainingError, first_line
 from deploypipe.files import atomic_path, sha256_file
-from deploypipe.formats.loading import inspect_artifact, read_artifact, read_runner
+from deploypipe.formats.reading import inspect_artifact, read_artifact, read_runner
 from deploypipe.formats.torch_session import to_tensor
 from deploypipe.models.trained import load_trained
 from deploypipe.parity import EXACT, TOLERANCES
+from deploypipe.parity.file_structure import check_structure
 from deploypipe.parity.rounded import tolerance
-from deploypipe.parity.structure import check_structure
 from deploypipe.serve.service.requests import image_shape
 from deploypipe.serve.travel import ENTRY_FILE, travelling_files
 

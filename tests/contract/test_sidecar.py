@@ -11,7 +11,7 @@ import pytest
 from deploypipe.contract.run import Run
 from deploypipe.contract.sidecar import sidecar_of
 from deploypipe.errors import PackageError, UsageError
-from deploypipe.formats.loading import read_artifact
+from deploypipe.formats.reading import read_artifact
 
 
 def damaged(digits_run: Run, folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:

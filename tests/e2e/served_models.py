@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from deploypipe.contract.tensors import Sample
 from deploypipe.formats import FORMATS
-from deploypipe.formats.loading import read_artifact
+from deploypipe.formats.reading import read_artifact
 
 TIMEOUT = 180.0
 IMAGE_MODELS = tuple(FORMATS)

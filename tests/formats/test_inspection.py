@@ -17,7 +17,7 @@ from deploypipe.errors import ParityError, UsageError
 from deploypipe.formats import FORMATS
 from deploypipe.formats.format import Format
 from deploypipe.formats.inspection import Inspection, author_line
-from deploypipe.formats.loading import inspect_artifact
+from deploypipe.formats.reading import inspect_artifact
 from deploypipe.models import entry_of
 from deploypipe.serve.travel import travelling_files
 

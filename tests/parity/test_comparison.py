@@ -117,7 +117,7 @@ def test_nan_and_infinity_must_stand_in_the_same_places(values: list[float], pas
 
 def test_the_tolerance_is_absolute_plus_relative() -> None:
     allowed = 1e-5 + 1.3e-6 * 6
-    alone = Probe("given", (INPUT,), ruled=False)
+    alone = Probe("given", (INPUT,), in_float64=False)
     assert report_of(with_value(6 + 0.8 * allowed), probe=alone).passed
     assert not report_of(with_value(6 + 1.3 * allowed), probe=alone).passed
     # Another runtime sums in another order, and may.
@@ -126,7 +126,7 @@ def test_the_tolerance_is_absolute_plus_relative() -> None:
 
 
 def test_extreme_inputs_get_a_tolerance_of_their_magnitude() -> None:
-    probes = [Probe("found", (INPUT * 1e-3,), magnitude, ruled=False) for magnitude in (1, 1e3)]
+    probes = [Probe("found", (INPUT * 1e-3,), magnitude, in_float64=False) for magnitude in (1, 1e3)]
     assert [report_of(lambda x: x * 2 + 1e-3, probe=probe).passed for probe in probes] == [False, True]
 
 

@@ -19,12 +19,12 @@ from deploypipe.data import Split
 from deploypipe.errors import ParityError, UsageError
 from deploypipe.export import plan, write_proven
 from deploypipe.formats import FORMATS
-from deploypipe.formats.loading import read_session
+from deploypipe.formats.reading import read_session
 from deploypipe.formats.session import SEAL, Session
 from deploypipe.parity import NO_OVERRIDES, TOLERANCES, Gate, Overrides, Probe, Reference, parse_overrides
+from deploypipe.parity.classification import compare_classes
 from deploypipe.parity.fresh import FreshProcess
 from deploypipe.parity.reference import float64
-from deploypipe.parity.task import compare_classes
 from deploypipe.parity.tolerances import tolerance_of
 from deploypipe.verification import Subjects, gate_for, inputs_of, verify_module
 
@@ -58,8 +58,8 @@ def test_the_whole_gate_passes_what_was_exported(written: Path) -> None:
     assert {finding.check for finding in report.findings} == {
         "weights", "batch axis", "train mode", "external data", "device", "provenance",
     }  # fmt: skip
-    ruled = [outcome.distance for outcome in report.outcomes if outcome.family == "drawn"]
-    assert all(distance.error >= 0 and distance.eager_error >= 0 for distance in ruled)
+    measured = [outcome.distance for outcome in report.outcomes if outcome.family == "drawn"]
+    assert all(distance.error >= 0 and distance.eager_error >= 0 for distance in measured)
 
 
 def test_an_artifact_carries_the_digest_of_its_proof(written: Path) -> None:
@@ -129,7 +129,7 @@ class Stubborn(nn.Module):
         return x.float().sum(0) / 3
 
 
-def test_the_ruler_is_float64_whatever_dtype_the_code_names() -> None:
+def test_the_reference_is_float64_whatever_dtype_the_code_names() -> None:
     with float64():
         exact = Stubborn()(X.double())
     assert exact.dtype == torch.float64 and torch.get_default_dtype() == torch.float32

@@ -10,10 +10,9 @@ import pytest
 from mutation import HONEST, KINDS, MUTANTS, Mutant, Subjects
 
 from deploypipe.contract.run import Run
-from deploypipe.export import suffix_of
 from deploypipe.formats import FORMATS
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the ways in which mutants are made warn of what they do
+pytestmark = pytest.mark.filterwarnings("ignore")  # how mutants are made gives warnings
 
 
 def of_turn(mutant: Mutant, turn: int) -> str:
@@ -36,7 +35,7 @@ def named(pairs: list[tuple[Mutant, str]]) -> list[str]:
 
 
 def check_rejected(subjects: Subjects, mutant: Mutant, format: str, folder: Path) -> None:
-    subject, path = subjects[mutant.subject], folder / f"mutant{suffix_of(format)}"
+    subject, path = subjects[mutant.subject], folder / f"mutant{FORMATS[format].suffix}"
     mutant.make(subject, format, path)
     rejection = mutant.judge(subject, path)
     assert rejection is not None, f"{mutant.name}, as {format}, passes"

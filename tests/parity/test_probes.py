@@ -37,7 +37,7 @@ def test_floats_are_drawn_far_smaller_and_larger_too() -> None:
     probes = drawn_probes(Signature((X,), (Y,)), (torch.ones(2, 3),))
     largest = {probe.family: probe.inputs[0].abs().max().item() for probe in probes}
     signs = [probe.inputs[0].sum(1) > 0 for probe in probes if probe.family == "both signs"]
-    assert all(way.any() and not way.all() for way in signs)
+    assert all(positive.any() and not positive.all() for positive in signs)
     assert (
         largest["all zero"] == 0
         and largest["all one"] == 1

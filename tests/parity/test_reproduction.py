@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 import deploypipe
-from deploypipe.parity.report import Culprit
 from deploypipe.parity.reproduction import LARGEST_INSIDE, write_reproduction
+from deploypipe.parity.verdict import Culprit
 
 CULPRIT = Culprit("node_mul", "Mul", "scale", "net.py:12", "aten.mul.Tensor", 1.0)
 X = torch.tensor([[1.0, -2.0], [3.0, 0.5]])

@@ -17,7 +17,7 @@ from without_server import Context, load
 import deploypipe
 from deploypipe.contract.tensors import Sample
 from deploypipe.formats import FORMATS
-from deploypipe.formats.loading import read_artifact
+from deploypipe.formats.reading import read_artifact
 from deploypipe.serve.handler import ArchiveInvalid, Handler
 
 

@@ -1,4 +1,4 @@
-"""A mutant: one way in which an artifact is wrong, and what the gate must say of it."""
+"""A mutant: one mistake in an artifact, and what the gate must say of it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

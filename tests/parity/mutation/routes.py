@@ -1,4 +1,4 @@
-"""The ways in which a mutant comes about. Each gives a `Make`: it writes the mutant of a subject in a format to a path,
+"""How mutants are made. Each gives a `Make`: it writes the mutant of a subject in a format to a path,
 with the honest artifact's own description inside, as a wrong exporter would."""
 
 import copy
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from deploypipe.capture import Capture, capture
+from deploypipe.contract.records import to_document
 from deploypipe.formats import FORMATS
 from deploypipe.formats.session import METADATA
 
@@ -68,7 +69,7 @@ def retyped(change: Change, example: Callable[[Tensor], Tensor] = lambda tensor:
 def json_with(metadata: str, captured: Capture) -> str:
     import json
 
-    return json.dumps(json.loads(metadata) | {"signature": captured.signature.to_json()})
+    return json.dumps(json.loads(metadata) | {"signature": to_document(captured.signature)})
 
 
 def reweighed(change: Callable[[dict[str, Tensor], Subject], None]) -> Make:

@@ -12,9 +12,9 @@ from deploypipe.capture import Capture, capture
 from deploypipe.contract.run import Run
 from deploypipe.contract.signature import Axes
 from deploypipe.errors import ParityError
-from deploypipe.export import Plan, plan, plan_run, suffix_of, write_proven
+from deploypipe.export import Plan, plan, plan_run, write_proven
 from deploypipe.formats import FORMATS
-from deploypipe.formats.loading import read_runner
+from deploypipe.formats.reading import read_runner
 
 from . import modules
 
@@ -61,7 +61,7 @@ class Subject:
     def honest(self, format: str) -> Path:
         """Its artifact as `deploypipe export` writes it."""
         if format not in self.written:
-            path = self.folder / f"{self.name}{suffix_of(format)}"
+            path = self.folder / f"{self.name}{FORMATS[format].suffix}"
             write_proven(self.plan, format, path)[1].raise_if_failed()
             self.written[format] = path
         return self.written[format]
@@ -85,7 +85,7 @@ class Subject:
 
 def trained(run: Run, folder: Path) -> Subject:
     """`simple-cnn`, trained on the digits: `uint8 [batch, 1, 28, 28]` to logits."""
-    there = {format: run.exports / f"model{suffix_of(format)}" for format in FORMATS}
+    there = {format: run.exports / f"model{FORMATS[format].suffix}" for format in FORMATS}
     return Subject(TRAINED, plan_run(run), folder, run, {name: path for name, path in there.items() if path.exists()})
 
 

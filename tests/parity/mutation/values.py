@@ -1,4 +1,4 @@
-"""Mutants of what is computed: the weights, the way into the network, the way out of it, and the arithmetic."""
+"""Mutants of what is computed: the weights, what enters the network, what leaves it, and the arithmetic."""
 
 import re
 from collections.abc import Callable
@@ -103,11 +103,11 @@ WEIGHTS = [
                             "the weights before training": before_training}),
     *weights("loop", "layer", {"a square weight transposed": transposed}),
     *weights("heads", "left", {"two layers' weights exchanged": exchanged}),
-    # In a loop's body, and bisection ends at the loop.
+    # In a loop's body, and localisation ends at the loop.
     Mutant("a lookup's row that no example reads", "words", reweighed(unseen_token), r"embedding\.weight"),
 ]  # fmt: skip
 
-# -- the way in and the way out
+# -- what enters and what leaves
 
 
 class Bent(PixelsToLogits):

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from deploypipe.eager import flat_tensors, reference_copy
 from deploypipe.formats.inspection import Inspection, Node
-from deploypipe.parity.matching import Found, Pool, apart, is_telling
+from deploypipe.parity.matching import Found, Pool, apart, is_distinctive
 from deploypipe.parity.recording import INPUT, Recording, record
-from deploypipe.parity.report import Culprit
+from deploypipe.parity.verdict import Culprit
 
 FEWEST, MOST = 16.0, 80.0
 """How far apart two results of one operator may be, in units of rounding relative to the largest value: for float32
@@ -44,7 +44,8 @@ KINDS = {"permute": "transpose", "t": "transpose", "clamp": "clip", "gemm": "add
 
 def locate(module: nn.Module, inspection: Inspection, inputs: tuple[Tensor, ...]) -> Culprit | None:
     """The first operator of the artifact whose result for `inputs` is not the eager `module`'s. None where the outputs
-    agree, and where it cannot be told. Never raises: where is a help, and must not hide that they differ."""
+    agree, and where the place is not found. Never raises: the place is a help, and a failure to find it must not hide that
+    the outputs differ."""
     try:
         eager = record(reference_copy(module), inputs)
         return _Search(eager, _Graph(inspection, inputs)).culprit()
@@ -96,10 +97,10 @@ class _Search:
             for name, expected in zip(graph.outputs, eager.outputs, strict=False)
         ]
         self.wrong = [i for i, distance in enumerate(distances) if distance > AGREEING]
-        # A small difference must be told from rounding, a large one from the smaller ones that lead up to it.
+        # A small difference must be distinguished from rounding, a large one from the smaller ones that lead up to it.
         self.allowed = min(max(max(distances, default=0.0) / 100, FEWEST), MOST)
         self.found: dict[str, Found] = {}
-        self.telling: set[str] = set()
+        self.distinctive: set[str] = set()
 
     def culprit(self) -> Culprit | None:
         if not self.wrong:
@@ -135,8 +136,8 @@ class _Search:
             if name in self.graph.values and not self.found.get(name):
                 value = self.graph.values[name]
                 self.found[name] = pool.find(value)
-                if self.found[name] and is_telling(value):
-                    self.telling.add(name)
+                if self.found[name] and is_distinctive(value):
+                    self.distinctive.add(name)
 
     def _first(self, exactly: bool) -> tuple[int | None, int | None]:
         """The first node that departs, and eager's operator at that place: the first that is missing, of those that
@@ -144,7 +145,7 @@ class _Search:
         node = next(iter(self._departing_nodes(exactly)), None)
         ends = self._missing_steps(exactly)
         given = self._steps_of(self.graph.nodes[node].inputs) if node is not None else set()
-        # What only decides which way to go is on no way back from an output.
+        # An operator that only decides between branches is not reached by walking back from an output.
         for steps in (ends, sorted(self._missing(exactly))):
             for step in steps:
                 if self.eager.steps[step].reads & given:
@@ -163,9 +164,9 @@ class _Search:
         found = {name: self.found[name] for name in node.outputs if name in self.found and name in self.graph.used}
         if not all(item.exactly if exactly else item for item in found.values()):
             # A counter or a condition that eager leaves to Python is none of its results, either.
-            telling = any(is_telling(self.graph.values[name]) for name in found)
-            return False if telling or self._steps_of(node.inputs) & read else None
-        return True if self.telling.intersection(found) else None
+            distinctive = any(is_distinctive(self.graph.values[name]) for name in found)
+            return False if distinctive or self._steps_of(node.inputs) & read else None
+        return True if self.distinctive.intersection(found) else None
 
     def _idle(self, node: int, step: int) -> int:
         """Instead of the first node that departs, the one before it, if that does nothing here, and is called as what
@@ -203,9 +204,13 @@ class _Search:
 
     def _missing_steps(self, exactly: bool) -> list[int]:
         """Where the walk through eager's operators ends."""
-        steps, missing, telling = self.eager.steps, self._missing(exactly), self._steps_of(self.telling, exactly)
+        steps, missing, distinctive = (
+            self.eager.steps,
+            self._missing(exactly),
+            self._steps_of(self.distinctive, exactly),
+        )
         right = [
-            False if i in missing else i in telling or not step.from_inputs or None for i, step in enumerate(steps)
+            False if i in missing else i in distinctive or not step.from_inputs or None for i, step in enumerate(steps)
         ]
         return _ends([step.reads for step in steps], right, [self.eager.origins[i] for i in self.wrong])
 

@@ -150,15 +150,15 @@ class Report:
     def summary(self) -> dict[str, Any]:
         """What a sidecar keeps of it."""
         errors = [(o.distance.error, o.distance.eager_error) for o in self.outcomes]
-        ruled = [(error, eager) for error, eager in errors if not math.isnan(error)]
+        in_float64 = [(error, eager) for error, eager in errors if not math.isnan(error)]
         return {
             "verdict": self.verdict,
             "comparisons": len(self.outcomes),
             "families": sorted({outcome.family for outcome in self.outcomes}),
             "checks": [finding.check for finding in self.findings],
             "max_difference": _finite(self.max_difference),
-            "error": max((error for error, _ in ruled), default=None),
-            "eager_error": max((eager for _, eager in ruled), default=None),
+            "error": max((error for error, _ in in_float64), default=None),
+            "eager_error": max((eager for _, eager in in_float64), default=None),
             "runtime": self.runtime,
             "provider": self.provider,
             "seed": self.seed,

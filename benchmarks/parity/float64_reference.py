@@ -1,6 +1,6 @@
-"""How far artifacts are from float64, beside eager: where the ruler's two constants come from.
+"""How far artifacts are from float64, beside eager: where the two constants of its check come from.
 
-    python benchmarks/parity/ruler.py [--seeds 5]
+    python benchmarks/parity/float64_reference.py [--seeds 5]
 
 Writes every model of the zoo, untrained, in every format, and asks each on its probes. For each format it prints the
 largest error of an artifact in eager's errors (where eager makes one worth the name), and in units in the last place of

@@ -1,4 +1,4 @@
-"""The same artifact under other circumstances, which must not change what it returns."""
+"""The same artifact under other settings of its runtime, which must not change what it returns."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from deploypipe.formats import format_of
-from deploypipe.formats.loading import read_runner
+from deploypipe.formats.reading import read_runner
 from deploypipe.formats.runner import Runner
 from deploypipe.formats.session import Session
 from deploypipe.parity.probes import Probe

@@ -20,10 +20,10 @@ from deploypipe.contract.signature import Signature, TensorSpec
 from deploypipe.formats import FORMATS
 from deploypipe.formats.format import Format
 from deploypipe.formats.inspection import Inspection
-from deploypipe.formats.loading import inspect_artifact
+from deploypipe.formats.reading import inspect_artifact
 from deploypipe.models import MODELS
-from deploypipe.parity.report import Finding
-from deploypipe.parity.structure import check_structure
+from deploypipe.parity.file_structure import check_structure
+from deploypipe.parity.verdict import Finding
 from deploypipe.parity.weights import check_weights
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from deploypipe.contract.signature import Signature, TensorSpec
 from deploypipe.formats.inspection import Inspection, Node
-from deploypipe.parity.report import Finding
+from deploypipe.parity.verdict import Finding
 from deploypipe.parity.weights import check_rounded_weights, check_weights
 
 

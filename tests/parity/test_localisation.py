@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 import deploypipe
 from deploypipe.formats.inspection import Inspection
-from deploypipe.formats.loading import inspect_artifact
+from deploypipe.formats.reading import inspect_artifact
 from deploypipe.models.dynamic import DynamicBranch, DynamicDepth
-from deploypipe.parity.bisection import locate
-from deploypipe.parity.report import Culprit
+from deploypipe.parity.localisation import locate
+from deploypipe.parity.verdict import Culprit
 
 HERE = Path(__file__)
 
@@ -95,7 +95,7 @@ INPUTS: dict[nn.Module, tuple[Tensor, ...]] = {NET: (IMAGES,), SCORES: (ROWS,)}
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[nn.Module, str], Path]:
     """The artifact of a module in a format, exported once."""
-    folder = tmp_path_factory.mktemp("bisection")
+    folder = tmp_path_factory.mktemp("localisation")
     made: dict[tuple[int, str], Path] = {}
 
     def write(module: nn.Module, format: str) -> Path:

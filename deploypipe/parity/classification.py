@@ -8,9 +8,9 @@ from deploypipe.formats.runner import Runner
 from deploypipe.parity.comparison import call, compare
 from deploypipe.parity.probes import Probe
 from deploypipe.parity.reference import Reference
-from deploypipe.parity.report import Finding, Outcome
 from deploypipe.parity.rounded import check_accuracy
 from deploypipe.parity.tolerances import Overrides
+from deploypipe.parity.verdict import Finding, Outcome
 
 FAMILY = "all test images"
 BATCH = 500  # as JSON numbers it still fits into one request
@@ -20,7 +20,7 @@ FLIP_FACTOR = 2.0
 
 def test_set_probes(test: Split) -> list[Probe]:
     """Every test image once, in batches."""
-    return [Probe(FAMILY, (inputs,), ruled=False) for inputs in torch.split(test.inputs, BATCH)]
+    return [Probe(FAMILY, (inputs,), in_float64=False) for inputs in torch.split(test.inputs, BATCH)]
 
 
 def check_task(
