@@ -1,8 +1,11 @@
-# Two commands matter: `make demo` and `make test`. Both set up .venv by themselves, once.
+# Two commands matter: `make demo` and `make test`. Both set up .venv by themselves, once: `demo` with what running needs,
+# `test` with what testing needs as well.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_TO_TEST := $(VENV)/.ready-to-test
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 .PHONY: install demo test lint types pytest soak nightly clean
 
@@ -13,7 +16,11 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than 3.11. Name a newer one: make PYTHON=python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) .
+	@touch $@
+
+$(READY_TO_TEST): $(READY)
+	$(INSTALL) '.[dev]'
 	@touch $@
 
 demo: $(READY)
@@ -21,24 +28,24 @@ demo: $(READY)
 
 test: lint types pytest
 
-lint: $(READY)
+lint: $(READY_TO_TEST)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(READY)
+types: $(READY_TO_TEST)
 	$(BIN)/mypy
 
 # A file's tests stay together, for they share servers and trained models; in their own order, since by default the files
 # with the fewest tests, which are the longest here, would come last and alone.
-pytest: $(READY)
+pytest: $(READY_TO_TEST)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # The long ones: everything marked `soak`.
-soak: $(READY)
+soak: $(READY_TO_TEST)
 	$(BIN)/python -m pytest -m soak
 
 # The long forms of the property tests.
-nightly: $(READY)
+nightly: $(READY_TO_TEST)
 	$(BIN)/python -m pytest -m nightly
 
 clean:

@@ -15,7 +15,7 @@ import typer
 
 from deploypipe.commands import bench, catalogue, doctor, evaluate, export, package, predict, run, serve, train, verify
 from deploypipe.commands.options import Json
-from deploypipe.commands.output import Document, error, results_alone
+from deploypipe.commands.output import Document, err, error, results_alone
 from deploypipe.errors import DeploypipeError, Interrupted, first_line
 from deploypipe.training import launch
 
@@ -100,15 +100,15 @@ def _fail(cause: BaseException, as_json: bool) -> NoReturn:
         raise cause
     if os.environ.get("DEPLOYPIPE_TRACEBACK"):
         traceback.print_exception(cause)
-    if isinstance(cause, DeploypipeError):
-        message, remedy, code = cause.message, cause.remedy, cause.exit_code
-    else:
+    if not isinstance(cause, DeploypipeError):
         message = f"unforeseen {type(cause).__name__}: {first_line(cause)}"
-        remedy, code = "This is a bug in deploypipe; DEPLOYPIPE_TRACEBACK=1 shows where.", 1
+        cause = DeploypipeError(message, "This is a bug in deploypipe; DEPLOYPIPE_TRACEBACK=1 shows where.")
     if as_json:
-        print(json.dumps({"error": message, "remedy": remedy, "exit_code": code}))
-    error(message + (f". {remedy}" if remedy else ""))
-    raise typer.Exit(code)
+        print(json.dumps({"error": cause.message, "remedy": cause.remedy, "exit_code": cause.exit_code}))
+    error(str(cause))
+    if cause.excerpt:
+        err.print(cause.excerpt)
+    raise typer.Exit(cause.exit_code)
 
 
 def _terminated(signum: int, frame: FrameType | None) -> NoReturn:

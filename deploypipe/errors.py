@@ -17,14 +17,18 @@ from typing import ClassVar
 
 
 class DeploypipeError(Exception):
-    """What is wrong and where (`message`), and what to do about it (`remedy`, may be empty)."""
+    """What is wrong and where (`message`), and what to do about it (`remedy`, may be empty).
+
+    `excerpt` is the line of the user's source that it is about, with a mark under the place; empty where there is none.
+    """
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str, remedy: str = "") -> None:
+    def __init__(self, message: str, remedy: str = "", *, excerpt: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.remedy = remedy
+        self.excerpt = excerpt
 
     def __str__(self) -> str:
         return f"{self.message}. {self.remedy}" if self.remedy else self.message

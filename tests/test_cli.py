@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from deploypipe.cli import app
 from deploypipe.contract.run import Run
+from deploypipe.errors import ExportError
 
 VERBS = ["run", "train", "evaluate", "export", "quantize", "verify", "package", "serve", "predict", "status", "ready",
          "deploy", "stop", "models", "datasets", "formats", "doctor"]  # fmt: skip
@@ -182,6 +183,16 @@ def test_an_error_is_json_when_json_was_asked_for(folder: Path) -> None:
         "error": "no model 'cn'", "remedy": json.loads(out)["remedy"], "exit_code": 2,
     }  # fmt: skip
     assert "error: no model 'cn'" in err
+
+
+def test_an_error_shows_the_line_that_it_is_about(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object) -> None:
+        raise ExportError("net.py:7: yield cannot be carried", "Return a list.", excerpt="    yield x\n    ^^^^^")
+
+    monkeypatch.setattr("deploypipe.contract.run.open_run", fails)
+    code, out, err = invoke("export", "--json")
+    assert code == 5 and set(json.loads(out)) == {"error", "remedy", "exit_code"}
+    assert err == "error: net.py:7: yield cannot be carried. Return a list.\n    yield x\n    ^^^^^\n"
 
 
 def test_json_stays_json_whatever_goes_wrong(deploypipe: Command, tmp_path: Path) -> None:

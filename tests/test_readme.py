@@ -54,8 +54,30 @@ def bash(script: str, folder: Path) -> str:
 
 def test_make_demo_is_the_run_verb() -> None:
     """`make` itself is not run inside a test: its recipes are read."""
-    recipes = subprocess.run(["make", "-n", "demo", "test"], cwd=PROJECT, capture_output=True, text=True, check=True)
+    recipes = subprocess.run(["make", "-n", "demo"], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert "deploypipe run" in recipes.stdout
+
+
+@pytest.mark.parametrize(("goal", "installs"), [("demo", ["."]), ("test", [".", "'.[dev]'"])])
+def test_a_goal_installs_what_it_needs_and_only_once(goal: str, installs: list[str], tmp_path: Path) -> None:
+    """From nothing, and again where the marks say that it was done."""
+    for file in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copyfile(PROJECT / file, tmp_path / file)
+
+    def recipes() -> str:
+        done = subprocess.run(["make", "-n", goal], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    first = recipes()
+    assert re.findall(r"pip install .* --editable (\S+)", first) == installs
+    (tmp_path / ".venv").mkdir()
+    for mark in re.findall(r"touch (\S+)", first):
+        (tmp_path / mark).touch()
+    assert "pip install" not in recipes()
+
+
+def test_make_test_checks_everything() -> None:
+    recipes = subprocess.run(["make", "-n", "test"], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert all(tool in recipes.stdout for tool in ("ruff check", "ruff format --check", "mypy", "pytest"))
 
 
