@@ -49,7 +49,7 @@ class Metrics:
 
 def evaluate(predict: Callable[[Tensor], Tensor], split: Split, device: torch.device | str = "cpu") -> Metrics:
     """`predict` takes a batch of inputs on `device` and returns logits [batch, classes], or a regression's values."""
-    return measure(outputs_of(predict, split, device), split)
+    return metrics_of(outputs_of(predict, split, device), split)
 
 
 def outputs_of(predict: Callable[[Tensor], Tensor], split: Split, device: torch.device | str = "cpu") -> Tensor:
@@ -58,7 +58,7 @@ def outputs_of(predict: Callable[[Tensor], Tensor], split: Split, device: torch.
         return torch.cat([predict(batch.to(device)).cpu() for batch in torch.split(split.inputs, BATCH)])
 
 
-def measure(outputs: Tensor, split: Split) -> Metrics:
+def metrics_of(outputs: Tensor, split: Split) -> Metrics:
     if split.targets.is_floating_point():
         return Metrics(len(split), mean_squared_error=torch.nn.functional.mse_loss(outputs, split.targets).item())
     classes = outputs.shape[1]

@@ -77,9 +77,10 @@ def run(
     config: TrainConfig,
     out: Path | None = None,
     *,
+    fresh: bool = False,
     format: str = "onnx",
     store: Path = Path("model_store"),
-    report: training.Report = lambda progress: None,
+    on_progress: training.Listener = lambda progress: None,
     say: Callable[[str], None] = lambda message: None,
     warn: Callable[[str], None] = lambda message: None,
 ) -> Summary:
@@ -92,7 +93,7 @@ def run(
     if entry_of(config.model).task != IMAGE_CLASSIFICATION:
         raise UsageError(f"`run` takes an image classifier, not {config.model}", "Use train, export, … one by one.")
     say("1/6 train")
-    done = training.train(config, out, pictures=True, report=report, warn=warn)
+    done = training.train(config, out, fresh=fresh, draw=True, on_progress=on_progress, warn=warn)
     say(f"    {done.folder}: dataset {done.document['dataset']['name']}")
     say("2/6 export")
     rows = export_run(done, list(FORMATS), plan_run(done, _data_dir(config)))

@@ -44,20 +44,18 @@ CYCLIC = {
 }  # fmt: skip
 BACKWARD = {("package", "serve")}
 LONG = {
-    "dynamic_to_static", "train", "staging",
+    "dynamic_to_static", "staging",
 }  # fmt: skip
 INCOMPLETE_DOCSTRINGS = {
-    "bench", "dynamic_to_static", "serve", "training", "staging",
+    "dynamic_to_static", "serve", "staging",
 }  # fmt: skip
 PRIVATE_TORCH = {"staging", "formats", "dynamic_to_static", "parity", "training"}
 MODULES_TWICE = {
-    "onnx", "pt2", "torchscript", "requests", "training", "capture", "coverage", "images",
-    "record", "run",
+    "requests", "run",
 }  # fmt: skip
 NAMES_TWICE = {
-    "Answer", "Capture", "Context", "Finding", "Loop", "Metrics", "Refused", "Request", "as_tensor", "call",
-    "capture", "check", "compare", "deploy", "evaluate", "export", "find_learning_rate", "flat", "load", "measure",
-    "package", "predict", "quantize", "read", "rewrite", "run", "status", "stop", "train", "verify", "redirect",
+    "Answer", "Context", "Loop", "Metrics", "Request", "as_tensor", "call",
+    "check", "compare", "package", "read", "rewrite", "redirect",
     "no_overlap_question", "number_of",
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ from functools import partial
 from loop import Recipe, main
 from torch.optim import SGD
 
-from deploypipe.models.images import cnn
+from deploypipe.models.classifiers import cnn
 
 RECIPE = Recipe("cnn", cnn, partial(SGD, lr=0.01, momentum=0.9), batch_size=64, epochs=10)
 

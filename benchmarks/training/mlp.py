@@ -5,7 +5,7 @@ from functools import partial
 from loop import Recipe, main
 from torch.optim import Adam
 
-from deploypipe.models.images import mlp
+from deploypipe.models.classifiers import mlp
 
 RECIPE = Recipe("mlp", mlp, partial(Adam, lr=1e-3), batch_size=64, epochs=10)
 

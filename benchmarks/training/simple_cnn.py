@@ -5,7 +5,7 @@ from functools import partial
 from loop import Recipe, main
 from torch.optim import SGD
 
-from deploypipe.models.images import simple_cnn
+from deploypipe.models.classifiers import simple_cnn
 
 RECIPE = Recipe("simple-cnn", simple_cnn, partial(SGD, lr=0.01), batch_size=100, epochs=10)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,24 +14,22 @@ if TYPE_CHECKING:
     from deploypipe.bench import Measurement, SeedTime, ServingTimes, TrainingTimes, Usage
 
 
+@training_options.takes_settings("model", "data", "data_dir", "device")
 def train(
-    model: training_options.Model = None,
-    data: training_options.Data = None,
-    data_dir: options.DataDir = None,
+    *,
     recipe: training_options.Recipe = None,
     config: training_options.Config = None,
     set: training_options.Set = None,
     seeds: Annotated[int, typer.Option(help="How many trainings, each with its own.")] = 5,
     target: Annotated[float, typer.Option(help="Test accuracy whose time is taken.")] = 0.99,
-    device: training_options.Device = None,
+    **settings: Any,
 ) -> Document:
     """Time to 99 % over several seeds, images a second, peak memory, and where the time goes."""
     from deploypipe.bench import time_training
     from deploypipe.train import configure
 
-    given = {"model": model, "data": data, "data_dir": data_dir and str(data_dir), "device": device}
-    merged = configure(recipe, config, set or [], given)
-    found = time_training(merged, seeds=seeds, target=target, report=_note_seed, warn=warn)
+    merged = configure(recipe, config, set or [], settings)
+    found = time_training(merged, seeds=seeds, target=target, on_seed=_note_seed, warn=warn)
     _show_training(found)
     return found.to_json()
 

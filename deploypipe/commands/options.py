@@ -18,6 +18,9 @@ SERVER = f"http://127.0.0.1:{PORT}"
 Json = Annotated[bool, typer.Option("--json", help="Standard output is one JSON object and nothing else.")]
 RunFolder = Annotated[Path | None, typer.Option("--run", help="Run directory. [default: the newest below runs/]")]
 RunOut = Annotated[Path | None, typer.Option("--out", help="Run directory. [default: runs/<model>-<dataset>]")]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Start over where a training was not finished; its checkpoint is lost.")
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(help="Folder of the datasets. [default: $DEPLOYPIPE_DATA_DIR, else the user's cache folder]"),

@@ -1,6 +1,6 @@
 """`run`: the whole way in one go."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from deploypipe.run import Summary
 
 
+@training_options.takes_settings("model", "data", "data_dir", "device", "epochs")
 def run(
-    model: training_options.Model = None,
-    data: training_options.Data = None,
-    data_dir: options.DataDir = None,
+    *,
     folder: options.RunOut = None,
+    fresh: options.Fresh = False,
     format: Annotated[str, typer.Option(help="The format that is served; all of them are written.")] = "onnx",
-    device: training_options.Device = None,
-    epochs: training_options.Epochs = None,
     model_store: options.ModelStore = options.STORE,
+    **settings: Any,
 ) -> Document:
     """Train, evaluate, export to every format, verify, package, serve and predict, in one go."""
     from deploypipe.run import run as run_all
     from deploypipe.train import configure
 
-    given = {"model": model, "data": data, "data_dir": data_dir and str(data_dir), "device": device, "epochs": epochs}
-    config = configure(options=given)
-    with training_progress() as report:
-        summary = run_all(config, folder, format=format, store=model_store, report=report, say=note, warn=warn)
+    config = configure(options=settings)
+    with training_progress() as listener:
+        summary = run_all(
+            config, folder, fresh=fresh, format=format, store=model_store, on_progress=listener, say=note, warn=warn
+        )
     _show(summary)
     sample = next(iter(sorted(summary.run.samples.glob("*.png"))), "digit.png")
     next_commands(

@@ -13,39 +13,18 @@ from deploypipe.errors import UsageError
 
 if TYPE_CHECKING:
     from deploypipe.contract.run import Run
-    from deploypipe.train import Finding, Progress
+    from deploypipe.train import Progress, RangeTest
 
 
+@training_options.takes_settings()
 def train(
-    model: training_options.Model = None,
-    data: training_options.Data = None,
-    data_dir: options.DataDir = None,
+    *,
     recipe: training_options.Recipe = None,
     config: training_options.Config = None,
     set: training_options.Set = None,
-    epochs: training_options.Epochs = None,
-    batch_size: training_options.BatchSize = None,
-    optimizer: training_options.Optimizer = None,
-    learning_rate: training_options.LearningRate = None,
-    momentum: training_options.Momentum = None,
-    schedule: training_options.Schedule = None,
-    l1: training_options.L1 = None,
-    l2: training_options.L2 = None,
-    dropout: training_options.Dropout = None,
-    shift: training_options.Shift = None,
-    rotate: training_options.Rotate = None,
-    scale: training_options.Scale = None,
-    validation: training_options.Validation = None,
-    patience: training_options.Patience = None,
-    checkpoint_every_steps: training_options.CheckpointSteps = None,
-    checkpoint_every_seconds: training_options.CheckpointSeconds = None,
-    seed: training_options.Seed = None,
-    device: training_options.Device = None,
-    deterministic: Annotated[
-        bool | None, typer.Option("--deterministic", help="The same bits on a GPU too, at the cost of time.")
-    ] = None,
     folder: options.RunOut = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, with its settings.")] = False,
+    fresh: options.Fresh = False,
     from_: Annotated[
         Path | None, typer.Option("--from", help="Repeat the run of this run.json. [--out: <its folder>-again]")
     ] = None,
@@ -53,22 +32,19 @@ def train(
         bool, typer.Option("--find-lr", help="Try learning rates and suggest one; nothing is trained.")
     ] = False,
     pictures: Annotated[bool, typer.Option(help="Curves, confusion matrix and worst mistakes.")] = True,
+    **settings: Any,
 ) -> Document:
     """Train a network into a run directory."""
-    given = locals()
     from deploypipe import train as training
     from deploypipe.training import distributed
 
-    given = {name: given[name] for name in given if name not in ("folder", "resume", "from_", "find_lr", "pictures")}
-    for other, on in (("--resume", resume), ("--from", from_)):
+    _refuse_together({"--resume": resume, "--from": bool(from_), "--find-lr": find_lr})
+    _refuse_together({"--resume": resume, "--fresh": fresh, "--find-lr": find_lr})
+    sources = {"--recipe": recipe, "--config": config, "--set": set}
+    for other, on, taken in (("--resume", resume, ("data_dir", "device")), ("--from", from_, ())):
         if on:
-            named = {f"--{name.replace('_', '-')}": given[name] for name in given}
-            options.refuse(f"a new training, not with {other}", named)
-    if bool(resume) + bool(from_) + bool(find_lr) > 1:
-        raise UsageError("--resume, --from and --find-lr exclude each other")
-    settings = {training_options.KEYS.get(name, name): value for name, value in given.items()
-                if name not in ("recipe", "config", "set", "data_dir")}  # fmt: skip
-    settings["data_dir"] = data_dir and str(data_dir)
+            named = {training_options.option_of(key): value for key, value in settings.items() if key not in taken}
+            options.refuse(f"a new training, not with {other}", sources | named)
     merged = training.configure(recipe, config, set or [], settings)
     if find_lr:
         found, picture = training.find_learning_rate(merged, folder, warn=warn)
@@ -76,13 +52,15 @@ def train(
         next_commands(["train", "--learning-rate", f"{found.suggestion:g}"])
         return {"picture": str(picture), **found.to_json()}
     repeated = {}
-    with distributed.joined() as group, training_progress() as report:
+    with distributed.joined() as group, training_progress() as listener:
         if from_:
-            done, same = training.repeat(from_, folder, pictures=pictures, report=report, warn=warn, group=group)
+            done, same = training.repeat(
+                from_, folder, fresh=fresh, draw=pictures, on_progress=listener, warn=warn, group=group
+            )
             repeated = {"repeats": str(from_), "same_weights": same}
         else:
             done = training.train(
-                merged, folder, resume=resume, pictures=pictures, report=report, warn=warn, group=group
+                merged, folder, resume=resume, fresh=fresh, draw=pictures, on_progress=listener, warn=warn, group=group
             )
     show_run(done)
     if repeated.get("same_weights"):
@@ -91,6 +69,12 @@ def train(
     trained = [["evaluate", *at]] if done.document["dataset"] else []
     next_commands(*trained, ["export", "--format", "onnx", *at])
     return {"run": str(done.folder), **done.document, **repeated}
+
+
+def _refuse_together(chosen: Mapping[str, bool]) -> None:
+    if sum(chosen.values()) > 1:
+        *first, last = chosen
+        raise UsageError(f"{', '.join(first)} and {last} exclude each other")
 
 
 @contextmanager
@@ -164,7 +148,7 @@ def _result(metrics: Mapping[str, Any]) -> str:
     return f"mean squared error {metrics['mean_squared_error']:.2e}" if metrics else "nothing to train"
 
 
-def _show_rates(found: "Finding", picture: Path) -> None:
+def _show_rates(found: "RangeTest", picture: Path) -> None:
     """A row for every tenth rate, and the suggestion."""
     rows = table("learning rate", "loss")
     for rate, loss in list(zip(found.rates, found.losses, strict=True))[::10]:

@@ -1,66 +1,111 @@
-"""A training's settings as options. The defaults that their help shows are those of the configuration."""
+"""A training's settings as options, made from the configuration class: a field's name, type, default and the text below
+it are the option's, so that a new setting has its option without a line here.
 
+tyro, jsonargparse and the command line of pydantic-settings read dataclasses too, but each is a command line of its own
+(on argparse); inside a Typer command their options would be missing from its `--help`, its completion and its errors.
+"""
+
+import ast
+import dataclasses
 import functools
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from deploypipe.train import TrainConfig
-from deploypipe.training.optim import RATES, SCHEDULES
+from deploypipe.training.config import TrainConfig
 from deploypipe.training.recipes import RECIPES
 
-DEFAULTS = TrainConfig()
-
-
-def _setting(key: str, help: str = "") -> Any:
-    """An option that is one setting of a training; TrainConfig knows its default."""
-    default = functools.reduce(getattr, key.split("."), DEFAULTS)
-    shown = "" if default is None else f" [default: {default}]"
-    return typer.Option(help=f"{help}{shown}".strip())
-
+SHORT = {
+    "optimizer.lr": "learning_rate",
+    "optimizer.momentum": "momentum",
+    "optimizer.weight_decay": "l2",
+    "loss.l1": "l1",
+    "augment.shift": "shift",
+    "augment.rotate": "rotate",
+    "augment.scale": "scale",
+}
+"""Settings whose option has a shorter name than section and field."""
 
 Recipe = Annotated[str | None, typer.Option(help=f"A set of settings: {', '.join(RECIPES)}. [default: the model's]")]
 Config = Annotated[Path | None, typer.Option(help="A TOML file of settings, over the recipe's.")]
 Set = Annotated[
     list[str] | None, typer.Option(metavar="KEY=VALUE", help="One setting, over the file's: optimizer.lr=0.05.")
 ]
-Model = Annotated[str | None, _setting("model", "A network of the zoo: see `deploypipe models`.")]
-Data = Annotated[str | None, _setting("data", "A dataset: see `deploypipe datasets`.")]
-Device = Annotated[str | None, _setting("device", "auto, cpu, cuda or mps.")]
-Epochs = Annotated[float | None, _setting("epochs", "[default: as the dataset needs]")]
-BatchSize = Annotated[int | None, _setting("batch_size")]
-Optimizer = Annotated[str | None, _setting("optimizer.name", f"{', '.join(RATES)}. [default: the model's own]")]
-LearningRate = Annotated[float | None, _setting("optimizer.lr", "The schedule's peak. [default: the optimizer's own]")]
-Momentum = Annotated[float | None, _setting("optimizer.momentum", "SGD only.")]
-Schedule = Annotated[str | None, _setting("schedule.name", ", ".join(SCHEDULES) + ".")]
-L1 = Annotated[float | None, _setting("loss.l1", "L1 regularisation.")]
-L2 = Annotated[float | None, _setting("optimizer.weight_decay", "L2 regularisation (weight decay).")]
-Dropout = Annotated[float | None, _setting("dropout", "[default: the network's own]")]
-Shift = Annotated[float | None, _setting("augment.shift", "Augmentation: move by up to so many pixels.")]
-Rotate = Annotated[float | None, _setting("augment.rotate", "Augmentation: turn by up to so many degrees.")]
-Scale = Annotated[float | None, _setting("augment.scale", "Augmentation: resize by up to this fraction.")]
-Validation = Annotated[float | None, _setting("validation", "Fraction held back to validate on.")]
-Patience = Annotated[int | None, _setting("patience", "Stop after so many epochs without a gain; 0: never.")]
-CheckpointSteps = Annotated[
-    int | None, _setting("checkpoint.every_steps", "Write a checkpoint after so many steps. [default: by time]")
-]
-CheckpointSeconds = Annotated[
-    float | None, _setting("checkpoint.every_seconds", "Write a checkpoint after so many seconds.")
-]
-Seed = Annotated[int | None, _setting("seed")]
 
-KEYS = {
-    "optimizer": "optimizer.name",
-    "learning_rate": "optimizer.lr",
-    "momentum": "optimizer.momentum",
-    "l2": "optimizer.weight_decay",
-    "schedule": "schedule.name",
-    "l1": "loss.l1",
-    "shift": "augment.shift",
-    "rotate": "augment.rotate",
-    "scale": "augment.scale",
-    "checkpoint_every_steps": "checkpoint.every_steps",
-    "checkpoint_every_seconds": "checkpoint.every_seconds",
-}
-"""Options whose key in the configuration is another than their name."""
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One field of the configuration or of a section of it."""
+
+    key: str
+    """`section.field`, as a TOML file and `--set` have it."""
+    type: Any
+    default: Any
+    help: str
+
+    @property
+    def name(self) -> str:
+        """That of the parameter, and with dashes of the option."""
+        return SHORT.get(self.key) or self.key.removesuffix(".name").replace(".", "_")
+
+    @property
+    def parameter(self) -> inspect.Parameter:
+        shown = "" if self.default is None else f" [default: {self.default}]"
+        annotated: Any = Annotated  # which takes a type that is not written down here
+        annotation = annotated[self.type | None, typer.Option(help=self.help + shown)]
+        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def settings_in(kind: type[Any] = TrainConfig, section: str = "") -> Iterator[Setting]:
+    """Every setting of a dataclass and of the dataclasses in it."""
+    said, hints = _texts(kind), typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            yield from settings_in(typing.cast(type[Any], hint), f"{field.name}.")
+        else:
+            yield Setting(section + field.name, hint, field.default, said.get(field.name, ""))
+
+
+def _texts(kind: type[Any]) -> dict[str, str]:
+    """The text below each field, which Python itself does not keep. "None: …" is what an option's default is then."""
+    (tree,) = ast.parse(inspect.getsource(kind)).body
+    assert isinstance(tree, ast.ClassDef)
+    found = {}
+    for above, below in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(above, ast.AnnAssign) and isinstance(above.target, ast.Name) and isinstance(below, ast.Expr):
+            text = " ".join(ast.literal_eval(below.value).split())
+            found[above.target.id] = re.sub(r"\bNone: (.*?)\.?$", r"[default: \1]", text)
+    return found
+
+
+def takes_settings(*only: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The verb's `**settings` becomes an option for each setting, or for those whose key is in `only`. The verb gets
+    those that were given, by key."""
+    chosen = {setting.name: setting for setting in settings_in() if not only or setting.key in only}
+
+    def decorated(verb: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(verb)
+        def with_options(**given: Any) -> Any:
+            own = {name: value for name, value in given.items() if name not in chosen}
+            return verb(**own, **{chosen[name].key: value for name, value in given.items()
+                                  if name in chosen and value is not None})  # fmt: skip
+
+        signature = inspect.signature(verb)
+        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        options = [setting.parameter for setting in chosen.values()]
+        with_options.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+        return with_options
+
+    return decorated
+
+
+def option_of(key: str) -> str:
+    """How a setting is given on the command line."""
+    (name,) = (setting.name for setting in settings_in() if setting.key == key)
+    return f"--{name.replace('_', '-')}"

@@ -1,8 +1,8 @@
 """The zoo: the networks, by name.
 
+classifiers.py networks from pixels to logits
 dynamic.py     networks whose control flow depends on what they are given
 examples.py    example inputs
-images.py      networks from pixels to logits
 layers.py      the layers of a network, in words
 regression.py  the straight line
 trained.py     the trained network of a run

@@ -51,7 +51,7 @@ def _imported(reference: str) -> Any:
 def _image_classifier(summary: str, network: str, recipe: str = "plain") -> Entry:
     return Entry(
         summary,
-        network=f"{ROOM}.images:{network}",
+        network=f"{ROOM}.classifiers:{network}",
         inputs=f"{ROOM}.examples:black_images",
         dynamic={"pixels": {0: "batch"}},
         outputs=("logits",),

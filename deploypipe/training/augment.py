@@ -1,33 +1,14 @@
 """Images moved, turned and scaled, a batch at a time."""
 
 import math
-from dataclasses import dataclass
 
 from torch import Tensor, stack, uint8
 from torch.nn import functional as F
 
-from deploypipe.training.settings import check
+from deploypipe.training.config import AugmentConfig
 
 NUMBERS = 4
 """How many random numbers an image takes."""
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    shift: float = 0.0
-    """Each image moved by up to this many pixels, each way."""
-    rotate: float = 0.0
-    """Each image turned by up to this many degrees, each way."""
-    scale: float = 0.0
-    """Each image enlarged or shrunk by up to this fraction."""
-
-    def __post_init__(self) -> None:
-        check(self.shift >= 0, f"augment.shift is {self.shift}, must not be negative")
-        check(self.rotate >= 0, f"augment.rotate is {self.rotate}, must not be negative")
-        check(0 <= self.scale < 1, f"augment.scale is {self.scale}, must be in [0, 1)")
-
-    def __bool__(self) -> bool:
-        return bool(self.shift or self.rotate or self.scale)
 
 
 def augment(images: Tensor, config: AugmentConfig, numbers: Tensor) -> Tensor:

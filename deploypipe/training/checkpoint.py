@@ -8,7 +8,6 @@ import io
 import os
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import torch
 
 from deploypipe.errors import TrainingError, first_line
 from deploypipe.files import atomic_path, check_shape
-from deploypipe.training.settings import check
 
 SCHEMA = "deploypipe.checkpoint/2"
 SHAPE = {
@@ -39,22 +37,7 @@ SHAPE = {
     "epochs_without_gain": int,
 }
 LAST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
-AGAIN = "Start again without --resume."
-
-
-@dataclass(frozen=True)
-class CheckpointConfig:
-    """When one is written, besides at the start, at the end and when a training is stopped."""
-
-    every_steps: int | None = None
-    """None: however many."""
-    every_seconds: float = 30.0
-    """So long apart that a short training spends no time on them."""
-
-    def __post_init__(self) -> None:
-        check(self.every_steps is None or self.every_steps >= 1,
-              f"checkpoint.every_steps is {self.every_steps}, must be at least 1")  # fmt: skip
-        check(self.every_seconds >= 0, f"checkpoint.every_seconds is {self.every_seconds}, must not be negative")
+AGAIN = "Start over with --fresh."
 
 
 def save(folder: Path, document: dict[str, Any]) -> None:
@@ -70,8 +53,8 @@ def save(folder: Path, document: dict[str, Any]) -> None:
             path.replace(folder / PREVIOUS)
 
 
-def load(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
-    """The newest checkpoint of `folder` that is whole, and what is in it. TrainingError where there is none."""
+def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> dict[str, Any]:
+    """What is in the newest checkpoint of `folder` that is whole. TrainingError where there is none."""
     paths = [path for path in (folder / LAST, folder / PREVIOUS) if path.exists()]
     if not paths:
         raise TrainingError(f"{folder / LAST} does not exist", AGAIN)
@@ -84,7 +67,7 @@ def load(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any
             continue
         for problem in problems:
             warn(f"{problem}. Going on from {path.name}, step {document['step']}")
-        return path, document
+        return document
     raise TrainingError("; ".join(problems), AGAIN)
 
 
@@ -107,8 +90,11 @@ def remove(folder: Path) -> None:
 
 
 def newest(root: Path) -> Path:
-    """The folder below `root` with the newest checkpoint. TrainingError where there is none."""
-    found = sorted(root.glob(f"*/{LAST}"), key=lambda path: path.stat().st_mtime)
+    """The folder below `root` with the newest checkpoint. TrainingError where there is none.
+
+    A crash between the two renames of `save` leaves the previous checkpoint alone.
+    """
+    found = [path for name in (LAST, PREVIOUS) for path in root.glob(f"*/{name}")]
     if not found:
         raise TrainingError(f"no checkpoint in {root.resolve()} to resume from", "Start with `deploypipe train`.")
-    return found[-1].parent
+    return max(found, key=lambda path: path.stat().st_mtime).parent

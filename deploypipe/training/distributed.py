@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from deploypipe.errors import TrainingError, UsageError, first_line
+from deploypipe.errors import DeploypipeError, TrainingError, UsageError, first_line
 from deploypipe.training.launch import launched
 
 T = TypeVar("T")
@@ -42,8 +42,9 @@ class Group:
     size: int = 1
     local_rank: int = 0
     """Among the processes of this machine."""
-    restarts: bool = False
-    """Whether what is lost is started again, and goes on with what the run's folder holds."""
+    launch_id: str | None = None
+    """torchrun's name for this start of the whole group. It starts again what was lost, which then goes on with the
+    checkpoint in the run's folder; None where nobody does so."""
 
     @property
     def leads(self) -> bool:
@@ -93,13 +94,32 @@ class Group:
             dist.barrier()
 
     def from_leader(self, make: Callable[[], T]) -> T:
-        """What `make` returns in the leading process, in all of them; the others do not call it."""
+        """What `make` returns in the leading process, in all of them; the others do not call it. Where it raises one of
+        deploypipe's errors, the others raise a TrainingError that quotes it."""
         if self.size == 1:
             return make()
-        found: list[Any] = [make() if self.leads else None]
+        found: list[Any] = [None, ""]
+        refused = None
+        if self.leads:
+            try:
+                found[0] = make()
+            except DeploypipeError as cause:
+                found[1], refused = cause.message, cause
         dist.broadcast_object_list(found)
+        if refused:
+            raise refused
+        if found[1]:
+            raise TrainingError(f"the leading process stopped: {found[1]}")
         result: T = found[0]
         return result
+
+    def from_each(self, value: T) -> list[T]:
+        """What each process has, in the order of their ranks, in all of them."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
 
     @contextmanager
     def one_before_the_others(self) -> Iterator[None]:
@@ -124,7 +144,7 @@ def joined() -> Iterator[Group]:
         yield ALONE
         return
     rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    group = Group(rank, size, local_rank, restarts=True)
+    group = Group(rank, size, local_rank, launch_id=os.environ["TORCHELASTIC_RUN_ID"])
     if size == 1:
         yield group
         return

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from deploypipe.data import Split
 from deploypipe.files import atomic_path
-from deploypipe.training.lr_finder import Finding
+from deploypipe.training.range_test import RangeTest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PICTURES = CURVES, CONFUSION, MISTAKES = "curves.png", "confusion.png", "mistakes.png"
 ROWS, COLUMNS = 3, 8
 """Of the worst mistakes."""
 
@@ -78,7 +79,7 @@ def mistakes(path: Path, split: Split, logits: Tensor, classes: Sequence[str]) -
     return save(figure, path)
 
 
-def rates(path: Path, found: Finding) -> Path:
+def rates(path: Path, found: RangeTest) -> Path:
     figure = new_figure(6, 3.5)
     axes = figure.subplots()
     axes.plot(found.rates, found.losses)

@@ -16,7 +16,7 @@ SMALL = small(epochs=4, average=0.9)
 
 def test_the_time_to_an_accuracy_and_where_it_goes() -> None:
     done = []
-    found = time_training(SMALL, seeds=2, target=0.6, report=done.append)
+    found = time_training(SMALL, seeds=2, target=0.6, on_seed=done.append)
     assert [row.seed for row in found.seeds] == [0, 1] == [row.seed for row in done]
     for row in found.seeds:
         assert row.seconds_to_target is not None and 0 < row.seconds_to_target <= row.seconds + 1e-3
@@ -35,7 +35,7 @@ def test_what_is_never_reached_has_no_time() -> None:
 
 def test_watching_changes_no_weight(tmp_path: Path) -> None:
     seen: list[float | None] = []
-    watched = train(SMALL, tmp_path / "a", watch=lambda seconds, found: seen.append(found.accuracy))
+    watched = train(SMALL, tmp_path / "a", on_evaluation=lambda seconds, found: seen.append(found.accuracy))
     assert len(seen) >= 10
     assert watched.document["weights_sha256"] == train(SMALL, tmp_path / "b").document["weights_sha256"]
     # The last look is at what is kept, the average.

@@ -17,9 +17,11 @@ import torch
 from safetensors.torch import load_file
 from support import clean_environment
 from torch import nn
+from torchvision import datasets
 
 from deploypipe.contract.run import open_run
-from deploypipe.errors import UsageError
+from deploypipe.data import Split, embedded
+from deploypipe.errors import DataError, TrainingError, UsageError
 from deploypipe.train import configure, train
 from deploypipe.training.distributed import Group, joined
 
@@ -175,6 +177,47 @@ def test_batch_normalisation_is_by_the_whole_batch(tmp_path: Path) -> None:
     expected = torch.load(tmp_path / "0-of-1.pt")
     for rank in range(3):
         torch.testing.assert_close(torch.load(tmp_path / f"{rank}-of-3.pt"), expected, rtol=1e-4, atol=1e-5)
+
+
+def train_on_what_is_there(group: Group, out: Path, mnist: Path) -> None:
+    """The leader's machine has no MNIST, the other one has."""
+    os.environ["DEPLOYPIPE_DATA_DIR"] = str(mnist if group.rank else out.parent / "empty")
+    datasets.MNIST.mirrors = ["http://127.0.0.1:9/"]  # the discard port: refused at once
+    train(configure(options=SMALL | {"data": "auto", "epochs": 1}), out, group=group)
+
+
+def test_the_leader_decides_what_auto_is(tmp_path: Path, mnist_dir: Path) -> None:
+    together(2, train_on_what_is_there, tmp_path / "run", mnist_dir)
+    assert open_run(tmp_path / "run").document["dataset"]["name"] == "digits"
+
+
+def train_on_other_data(group: Group, out: Path) -> None:
+    def spoilt(folder: Path) -> tuple[Split, Split]:
+        train, test = digits(folder)
+        train.inputs[0, 0, 0, 0] = 1
+        return train, test
+
+    digits = embedded.digits
+    if group.rank:
+        embedded.digits = spoilt
+    with pytest.raises(DataError, match="different data: the sha256 of digits in process 1 is not that of process 0"):
+        train(configure(options=SMALL), out, group=group)
+
+
+def test_two_machines_do_not_train_on_different_data(tmp_path: Path) -> None:
+    together(2, train_on_other_data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def train_where_it_is_refused(group: Group, out: Path) -> None:
+    expected = (UsageError, "is no run") if group.leads else (TrainingError, "the leading process stopped: .* no run")
+    with pytest.raises(expected[0], match=expected[1]):
+        train(configure(options=SMALL), out, group=group)
+
+
+def test_all_processes_say_why_the_leader_refuses(tmp_path: Path) -> None:
+    (tmp_path / "run" / "exports").mkdir(parents=True)
+    together(2, train_where_it_is_refused, tmp_path / "run")
 
 
 @pytest.mark.soak

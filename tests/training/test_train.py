@@ -12,14 +12,15 @@ from deploypipe.contract.run import open_run
 from deploypipe.errors import TrainingError, UsageError
 from deploypipe.models.trained import load_trained
 from deploypipe.train import Progress, TrainConfig, configure, train
-from deploypipe.training.optim import RATES, SCHEDULES
+from deploypipe.training.config import RATES
+from deploypipe.training.schedules import SCHEDULES
 
 SMALL = small()
 
 
 def test_a_run_directory_says_all(tmp_path: Path) -> None:
     seen: list[Progress] = []
-    run = train(SMALL, tmp_path / "run", report=seen.append)
+    run = train(SMALL, tmp_path / "run", on_progress=seen.append)
     document = json.loads((run.folder / "run.json").read_text())
     assert document["schema"] == "deploypipe.run/1"
     assert document["dataset"]["name"] == "digits" and len(document["dataset"]["sha256"]) == 64
@@ -33,7 +34,8 @@ def test_a_run_directory_says_all(tmp_path: Path) -> None:
     assert document["images_per_second"] == pytest.approx(2 * 1438 / document["seconds"], rel=0.05)
     assert (seen[-1].epoch, seen[-1].step) == (2, seen[-1].steps)
     assert sorted(path.name for path in run.folder.iterdir()) == [
-        ".lock", "checkpoint.previous.pt", "checkpoint.pt", "run.json", "samples", "tensorboard", "weights.safetensors",
+        ".deploypipe", ".lock", "checkpoint.previous.pt", "checkpoint.pt", "run.json", "samples",
+        "tensorboard", "weights.safetensors",
     ]  # fmt: skip
     assert len(list(run.samples.glob("*.png"))) == 10
     assert any((run.folder / "tensorboard").glob("events.*"))
@@ -60,7 +62,7 @@ def test_epochs_need_not_be_whole(tmp_path: Path) -> None:
     for batch_size, epochs, steps in ((300, 1.5, [5, 3]), (500, 0.6, [2]), (1000, 2.0, [1, 1]), (2000, 0.1, [1])):
         seen: list[Progress] = []
         config = small(batch_size=batch_size, epochs=epochs)
-        run = train(config, tmp_path / str(batch_size), report=seen.append)
+        run = train(config, tmp_path / str(batch_size), on_progress=seen.append)
         ends = [progress for progress in seen if progress.step == progress.steps]
         assert [progress.steps for progress in ends] == steps
         assert [row["epoch"] for row in run.document["epochs"]] == list(range(1, len(steps) + 1))
@@ -171,6 +173,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot write .*run.*: Not a directory"):
         train(SMALL, tmp_path / "run")
     (tmp_path / "half").mkdir()
+    (tmp_path / "half" / ".deploypipe").touch()
     (tmp_path / "half" / "tensorboard").touch()
     with pytest.raises(UsageError, match="cannot write .*tensorboard: Not a directory"):
         train(SMALL, tmp_path / "half")

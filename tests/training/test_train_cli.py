@@ -1,6 +1,8 @@
 """The train verb's own options: where settings come from, and the forms that exclude each other."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,9 @@ from small import SMALL, small
 from typer.testing import CliRunner
 
 from deploypipe.cli import app
-from deploypipe.commands.training_options import KEYS
+from deploypipe.commands.training_options import SHORT, option_of, settings_in
 from deploypipe.train import TrainConfig, train
-from deploypipe.training import settings
+from deploypipe.training import parsing
 
 
 def invoke(*argv: str) -> tuple[int, str, str]:
@@ -77,6 +79,7 @@ def test_the_learning_rate_is_suggested_as_the_next_command(folder: Path) -> Non
         (["--resume", "--epochs", "3"], 2, "--epochs is for a new training, not with --resume"),
         (["--from", "runs/x", "--seed", "3"], 2, "--seed is for a new training, not with --from"),
         (["--resume", "--find-lr"], 2, "--resume, --from and --find-lr exclude each other"),
+        (["--resume", "--fresh"], 2, "--resume, --fresh and --find-lr exclude each other"),
         (["--from", "runs/x"], 2, "run.json does not exist"),
         (["--find-lr", "--model", "dynamic-branch"], 2, "dynamic-branch is not trained"),
         (["--resume"], 4, "no checkpoint in"),
@@ -89,5 +92,24 @@ def test_errors_are_one_line_and_leave_nothing(folder: Path, argv: list[str], co
     assert [path.name for path in folder.iterdir()] == ["small.toml"]
 
 
-def test_every_option_names_a_setting_that_is_there() -> None:
-    assert set(KEYS.values()) <= set(settings.keys(TrainConfig))
+def test_every_setting_has_an_option_with_its_default() -> None:
+    result = CliRunner().invoke(app, ["train", "--help"], terminal_width=200)
+    said = " ".join(result.stdout.split())
+    for setting in settings_in():
+        assert f"{option_of(setting.key)} " in said, setting.key
+        assert setting.help, f"{setting.key} says nothing"
+        assert setting.default is None or f"[default: {setting.default}]" in said
+    assert "--no-deterministic" in said and "--learning-rate" in said and "--optimizer-beta1" in said
+
+
+def test_options_are_made_of_the_configuration() -> None:
+    assert {setting.key for setting in settings_in()} == set(parsing.keys(TrainConfig))
+    assert set(SHORT) <= set(parsing.keys(TrainConfig))
+    names = [setting.name for setting in settings_in()]
+    assert len(set(names)) == len(names)
+
+
+def test_the_options_need_no_torch() -> None:
+    """`deploypipe --help` reads them."""
+    code = "import sys; sys.modules['torch'] = None; import deploypipe.commands.training_options"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,7 +9,7 @@ import pytest
 from deploypipe.errors import UsageError
 from deploypipe.models import DEFAULT, MODELS
 from deploypipe.train import TrainConfig, configure
-from deploypipe.training import settings
+from deploypipe.training import parsing
 from deploypipe.training.recipes import RECIPES
 
 
@@ -95,7 +95,7 @@ def test_the_recipe_is_the_models_own_unless_told() -> None:
 
 def test_a_configuration_survives_being_written() -> None:
     config = configure(options={"optimizer.name": "sgd", "augment.shift": 2, "checkpoint.every_steps": 5})
-    assert settings.read(TrainConfig, dataclasses.asdict(config)) == config
+    assert parsing.as_dataclass(TrainConfig, dataclasses.asdict(config)) == config
 
 
 @pytest.mark.parametrize(
@@ -111,13 +111,13 @@ def test_a_configuration_survives_being_written() -> None:
     ],
 )
 def test_assignments(text: str, pair: tuple[str, object]) -> None:
-    assert settings.assignment(text) == pair
+    assert parsing.assignment(text) == pair
 
 
 @pytest.mark.parametrize("text", ["seed", "=3", ""])
 def test_an_assignment_of_nothing_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"sets nothing.*optimizer.lr=0.05"):
-        settings.assignment(text)
+        parsing.assignment(text)
 
 
 @pytest.mark.parametrize(

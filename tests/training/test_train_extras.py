@@ -14,9 +14,9 @@ from torch import nn
 from deploypipe.data import Split
 from deploypipe.errors import TrainingError, UsageError
 from deploypipe.models import MODELS
-from deploypipe.models.images import from_pixels
+from deploypipe.models.classifiers import from_pixels
 from deploypipe.train import TrainConfig, find_learning_rate, train
-from deploypipe.training import lr_finder, pictures
+from deploypipe.training import pictures, range_test
 from deploypipe.training.loop import Loop
 
 
@@ -27,7 +27,7 @@ def events(folder: Path) -> EventAccumulator:
 
 
 def test_a_training_draws_its_pictures_and_tensorboard_has_them(tmp_path: Path) -> None:
-    run = train(small(validation=0.1), tmp_path, pictures=True)
+    run = train(small(validation=0.1), tmp_path, draw=True)
     names = ["confusion", "curves", "mistakes"]
     assert sorted(path.stem for path in tmp_path.glob("*.png")) == names
     for name in names:
@@ -45,7 +45,7 @@ def test_a_training_draws_its_pictures_and_tensorboard_has_them(tmp_path: Path) 
 
 
 def test_a_regression_has_a_curve_only(tmp_path: Path) -> None:
-    train(TrainConfig(model="linear-regression", device="cpu", epochs=2), tmp_path, pictures=True)
+    train(TrainConfig(model="linear-regression", device="cpu", epochs=2), tmp_path, draw=True)
     assert [path.name for path in tmp_path.glob("*.png")] == ["curves.png"]
 
 
@@ -80,7 +80,7 @@ def test_the_finder_suggests_a_rate_that_trains_and_leaves_no_run(tmp_path: Path
     ids=["steepest", "still falling", "rising at once", "one"],
 )
 def test_the_suggestion(losses: list[float], suggestion: float) -> None:
-    assert lr_finder._steepest([10.0**i for i in range(len(losses))], losses) == suggestion
+    assert range_test._steepest([10.0**i for i in range(len(losses))], losses) == suggestion
 
 
 class Greedy(nn.Module):

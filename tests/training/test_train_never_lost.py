@@ -81,7 +81,7 @@ def test_what_others_draw_and_how_often_it_is_told_changes_nothing(tmp_path: Pat
     first = train(config, tmp_path / "a").document["weights_sha256"]
     torch.manual_seed(1234)
     often = small(augment__rotate=5.0, checkpoint__every_steps=1)
-    second = train(often, tmp_path / "b", report=lambda progress: print(torch.rand(3))).document["weights_sha256"]
+    second = train(often, tmp_path / "b", on_progress=lambda progress: print(torch.rand(3))).document["weights_sha256"]
     assert first == second
 
 
@@ -90,7 +90,7 @@ def test_ctrl_c_in_a_report_keeps_the_step(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(Interrupted, match="has epoch 2, step 0 of 12"):
-        train(small(), tmp_path, report=stop)
+        train(small(), tmp_path, on_progress=stop)
     assert train(small(), tmp_path, resume=True).document["metrics"]["accuracy"] > 0.5
 
 
@@ -193,7 +193,7 @@ def test_without_a_good_checkpoint_the_remedy_is_named(half: Path, tmp_path: Pat
     folder = Path(shutil.copytree(half, tmp_path / "run"))
     for name in (checkpoint.LAST, checkpoint.PREVIOUS):
         damage(folder / name)
-    with pytest.raises(TrainingError, match=r"checkpoint.pt (does not exist|cannot be resumed).*without --resume"):
+    with pytest.raises(TrainingError, match=r"checkpoint.pt (does not exist|cannot be resumed).*--fresh"):
         train(small(), folder, resume=True)
 
 
@@ -217,7 +217,7 @@ def test_checkpoints_of_something_else(
     state = load(trained / "checkpoint.pt")
     change(state)
     torch.save(state, tmp_path / "checkpoint.pt")
-    with pytest.raises(TrainingError, match=f"{message}.*without --resume"):
+    with pytest.raises(TrainingError, match=f"{message}.*--fresh"):
         train(small(), tmp_path, resume=True)
 
 
@@ -244,14 +244,16 @@ def test_resuming_a_complete_run_changes_nothing(trained: Path, tmp_path: Path) 
     assert contents(run)["weights.safetensors"] == before["weights.safetensors"]
 
 
+@pytest.mark.parametrize("name", [checkpoint.LAST, checkpoint.PREVIOUS])
 def test_the_newest_checkpoint_goes_on_in_its_own_folder(
-    half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    """The previous one is alone when a process was killed between the two renames of a new checkpoint."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TrainingError, match="no checkpoint in .*runs to resume from"):
         train(small(), resume=True)
     Path("runs", "mine").mkdir(parents=True)
-    shutil.copyfile(half / "checkpoint.pt", "runs/mine/checkpoint.pt")
+    shutil.copyfile(half / name, Path("runs", "mine", name))
     assert train(small(), resume=True).folder == Path("runs", "mine")
     assert [path.name for path in Path("runs").iterdir()] == ["mine"]
 
@@ -275,7 +277,7 @@ def test_the_second_of_two_in_one_folder_is_refused(tmp_path: Path) -> None:
                 train(small(), tmp_path, resume=resume)
         assert contents(tmp_path) == before
 
-    train(small(epochs=1), tmp_path, report=second)
+    train(small(epochs=1), tmp_path, on_progress=second)
     with FileLock(tmp_path / ".lock", timeout=0):
         pass  # given back
     train(small(epochs=1), tmp_path)
@@ -299,7 +301,7 @@ def test_a_signal_leaves_no_half_written_file_and_says_how_to_go_on(tmp_path: Pa
     assert process.wait(timeout=60) == 130
     assert "run/checkpoint.pt has epoch" in said and "deploypipe train --resume --out run" in said
     left = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert left == [".lock", "checkpoint.previous.pt", "checkpoint.pt", "tensorboard"]
+    assert left == [".deploypipe", ".lock", "checkpoint.previous.pt", "checkpoint.pt", "tensorboard"]
     assert load(tmp_path / "run" / "checkpoint.pt")["step"] >= 3 * 12
 
 
@@ -319,7 +321,7 @@ def test_killed_at_random_moments(tmp_path: Path, kills: int) -> None:
         process.kill()
         process.join()
         assert process.exitcode in (0, -signal.SIGKILL), "it failed before it was killed"
-        where.append(checkpoint.load(folder, lambda warning: None)[1]["step"] if there else 0)
+        where.append(checkpoint.load_checkpoint(folder, lambda warning: None)["step"] if there else 0)
         longest *= 1 if where[-1] else 2  # on a busy machine it gets nowhere in that time
     assert where == sorted(where), "it went on each time"
     resumed = finished(config, folder, resume=True)

@@ -9,12 +9,13 @@ from torch.optim import lr_scheduler
 
 from deploypipe.errors import UsageError
 from deploypipe.training import optim, seeds
-from deploypipe.training.augment import AugmentConfig, augment
+from deploypipe.training.augment import augment
 from deploypipe.training.average import Average
 from deploypipe.training.clock import Clock
+from deploypipe.training.config import AugmentConfig, OptimizerConfig, ScheduleConfig
 from deploypipe.training.device import deterministic_kernels, resolve_device, resolve_precision
 from deploypipe.training.muon import orthogonal
-from deploypipe.training.optim import SCHEDULES, OptimizerConfig, ScheduleConfig
+from deploypipe.training.schedules import SCHEDULES
 
 
 def test_augmentation_moves_what_it_should() -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from deploypipe.data import dataset_of
 from deploypipe.models import entry_of
-from deploypipe.models.images import PixelsToLogits
+from deploypipe.models.classifiers import PixelsToLogits
 
 from . import modules
 from .mutant import ONNX, PT2, Mutant, alike

@@ -65,7 +65,7 @@ def time_training(
     *,
     seeds: int = 5,
     target: float = 0.99,
-    report: Callable[[SeedTime], None] = lambda done: None,
+    on_seed: Callable[[SeedTime], None] = lambda done: None,
     warn: Callable[[str], None] = lambda message: None,
 ) -> TrainingTimes:
     """Train `config` with `seeds` seeds, from its own on, into folders that are removed again.
@@ -81,14 +81,14 @@ def time_training(
     for seed in range(config.seed, config.seed + seeds):
         watch = _Watch(target)
         with tempfile.TemporaryDirectory(prefix="deploypipe-bench-") as scratch:
-            run = train(dataclasses.replace(config, seed=seed), Path(scratch) / "run", warn=warn, watch=watch)
+            run = train(dataclasses.replace(config, seed=seed), Path(scratch) / "run", warn=warn, on_evaluation=watch)
         if not run.document["dataset"]:
             raise UsageError(f"{config.model} is not trained: there is nothing to time")
         if "accuracy" not in run.document["metrics"]:
             raise UsageError(f"{config.model} has no accuracy to reach", "Time a classifier.")
         runs.append(run)
         timed.append(SeedTime(seed, run.document["metrics"]["accuracy"], run.document["seconds"], watch.reached))
-        report(timed[-1])
+        on_seed(timed[-1])
     first = runs[0].document
     return TrainingTimes(
         model=runs[0].model,

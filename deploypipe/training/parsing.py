@@ -19,7 +19,7 @@ WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a nu
 """The types that a setting may have."""
 
 
-def check(holds: bool, what: str) -> None:
+def require(holds: bool, what: str) -> None:
     """UsageError unless it holds; NaN holds nothing."""
     if not holds:
         raise UsageError(f"bad training configuration: {what}")
@@ -34,20 +34,20 @@ def keys(kind: type[Any], section: str = "") -> Iterator[str]:
             yield section + name
 
 
-def read(kind: type[T], settings: Settings, *, whole: bool = False) -> T:
+def as_dataclass(kind: type[T], settings: Settings, *, whole: bool = False) -> T:
     """`settings` as the dataclass `kind`; what they leave out has its default, or is an error with `whole`. UsageError
     for an unknown key, with the one that was probably meant, and for a value of the wrong type."""
     known = list(keys(kind))
-    if whole and (lacking := set(known) - set(flat(settings))):
+    if whole and (lacking := set(known) - set(given_keys(settings))):
         raise UsageError(f"the configuration has no {', '.join(sorted(lacking))}")
     return _read(kind, settings, "", known)
 
 
-def flat(settings: Settings, section: str = "") -> Iterator[str]:
+def given_keys(settings: Settings, section: str = "") -> Iterator[str]:
     """The dotted keys that have a value."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            yield from flat(value, f"{section}{name}.")
+            yield from given_keys(value, f"{section}{name}.")
         else:
             yield section + name
 

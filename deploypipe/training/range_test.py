@@ -21,7 +21,7 @@ DIVERGED = 3.0
 
 
 @dataclass(frozen=True)
-class Finding:
+class RangeTest:
     rates: tuple[float, ...]
     losses: tuple[float, ...]
     """Smoothed; one for each rate."""
@@ -32,7 +32,7 @@ class Finding:
         return {"suggestion": self.suggestion, "learning_rates": list(self.rates), "losses": list(self.losses)}
 
 
-def find_learning_rate(config: TrainConfig, dataset: Dataset, device: torch.device) -> Finding:
+def range_test(config: TrainConfig, dataset: Dataset, device: torch.device) -> RangeTest:
     """`config` as a training uses it. Its network is trained for `STEPS` steps and thrown away."""
     loop = Loop(dataclasses.replace(config, validation=0.0, patience=0, epochs=1.0), dataset, device)
     peak = loop.optimizer.param_groups[0]["peak"]
@@ -49,7 +49,7 @@ def find_learning_rate(config: TrainConfig, dataset: Dataset, device: torch.devi
             break
         rates.append(rate)
         losses.append(smoothed)
-    return Finding(tuple(rates), tuple(losses), _steepest(rates, losses))
+    return RangeTest(tuple(rates), tuple(losses), _steepest(rates, losses))
 
 
 def _steepest(rates: list[float], losses: list[float]) -> float:
