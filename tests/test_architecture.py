@@ -49,7 +49,7 @@ LONG = {
 INCOMPLETE_DOCSTRINGS = {
     "dynamic_to_static", "serve", "staging",
 }  # fmt: skip
-PRIVATE_TORCH = {"staging", "formats", "dynamic_to_static", "parity", "training"}
+PRIVATE_TORCH = {"staging", "dynamic_to_static", "training"}
 MODULES_TWICE = {
     "requests", "run",
 }  # fmt: skip

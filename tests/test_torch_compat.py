@@ -1,6 +1,7 @@
 """Canaries: one for each private API of torch that is used, named after the entry that stands on it. Where a release of
 torch moves one, this file fails first and says which entry of `deploypipe/torch_compat/` to mend."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deploypipe.torch_compat import dispatch, symbols, tracing
+from deploypipe.torch_compat import dispatch, onnx_exporter, script_graphs, symbols, tracing
 
 
 def traced(forward: Callable[..., Any], *inputs: Tensor) -> torch.export.ExportedProgram:
@@ -64,6 +65,114 @@ def test_pytree_reads_and_rebuilds_nested_arguments() -> None:
     leaves, form = dispatch.pytree.tree_flatten({"a": [1, (2,)]})
     assert leaves == [1, 2] == dispatch.pytree.tree_leaves({"a": [1, (2,)]})
     assert dispatch.pytree.tree_unflatten(leaves, form) == {"a": [1, (2,)]}
+
+
+def test_decomposition_of_computes_the_same_by_simpler_operators() -> None:
+    decomposition = dispatch.decomposition_of(torch.ops.aten.hardtanh.default)
+    assert decomposition is not None
+    assert torch.equal(decomposition(X, 1.0, 7.0), X.clamp(1, 7))
+    assert dispatch.decomposition_of(len) is None
+
+
+# onnx_exporter
+
+
+class Steps(nn.Module):
+    """A loop whose condition and body are subgraphs, and a number that is only known when it runs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = x.sum().to(torch.int64).item()
+
+        def more(turn: Tensor, total: Tensor) -> Tensor:
+            return turn < 3
+
+        def step(turn: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+            return turn + 1, total * 2
+
+        return torch.while_loop(more, step, (torch.tensor(0), x + first))[1]  # type: ignore[no-any-return]
+
+
+def to_onnx(**options: Any) -> Any:
+    program = torch.export.export(Steps(), (X,), strict=False)
+    made = torch.onnx.export(program, dynamo=True, verbose=False, **options)
+    assert made is not None
+    return made.model_proto
+
+
+def test_the_exporters_while_loop_is_inlined() -> None:
+    with onnx_exporter.no_symbols_left_pending(), onnx_exporter.translations_read_once():
+        proto = to_onnx(custom_translation_table={torch.ops.higher_order.while_loop: onnx_exporter.while_loop})
+    (loop,) = [node for node in proto.graph.node if node.op_type == "Loop"]
+    inner = [node for attribute in loop.attribute for node in attribute.g.node]
+    assert inner and all(node.domain == "" for node in (*proto.graph.node, *inner))
+
+
+def test_no_symbols_left_pending_replaces_what_the_exporter_calls() -> None:
+    inside = onnx_exporter._fx_passes, onnx_exporter.graph_capture
+    names = ("insert_type_promotion_nodes", "_create_graph")
+    before = [getattr(module, name) for module, name in zip(inside, names, strict=True)]
+    with onnx_exporter.no_symbols_left_pending():
+        assert all(
+            getattr(module, name) is not original for module, name, original in zip(inside, names, before, strict=True)
+        )
+    assert [getattr(module, name) for module, name in zip(inside, names, strict=True)] == before
+
+
+def test_translations_read_once_gives_each_caller_its_own_registry() -> None:
+    registry = onnx_exporter._registration.ONNXRegistry
+    with onnx_exporter.translations_read_once():
+        first, hits = registry.from_torchlib(), onnx_exporter._torchlib.cache_info().hits
+        second = registry.from_torchlib()
+    assert onnx_exporter._torchlib.cache_info().hits == hits + 1
+    assert first.functions.keys() == second.functions.keys() and first.functions is not second.functions
+    plain = registry.from_torchlib()
+    assert plain.functions.keys() == first.functions.keys() and plain.opset_version == first.opset_version
+
+
+# script_graphs
+
+
+class Scripted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        unused = x + 1  # noqa: F841
+        return self.layer(x) * (2 + 3)
+
+
+@pytest.fixture(scope="module")
+def scripted() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(Scripted())
+
+
+def test_a_script_graph_is_inlined_and_simplified(scripted: Any) -> None:
+    graph = script_graphs.graph_of(scripted).copy()
+    assert "prim::CallMethod" in {node.kind() for node in graph.nodes()}
+    script_graphs.inline_calls(graph)
+    script_graphs.simplify(graph)
+    kinds = [node.kind() for node in graph.nodes()]
+    assert "aten::linear" in kinds and "prim::CallMethod" not in kinds and "aten::add" not in kinds
+
+
+def test_a_script_graph_runs_as_a_function(scripted: Any) -> None:
+    graph = script_graphs.graph_of(scripted).copy()
+    script_graphs.inline_calls(graph)
+    function = script_graphs.function_from(graph, "forward_again")
+    with script_graphs.as_written(), torch.no_grad():
+        assert torch.equal(function(scripted, X), scripted(X))
+
+
+def test_the_values_and_schemas_of_a_script_graph(scripted: Any) -> None:
+    graph = script_graphs.graph_of(scripted)
+    own, given = graph.inputs()
+    assert script_graphs.is_tensor(given) and not script_graphs.is_tensor(own)
+    (product,) = graph.findAllNodes("aten::mul")
+    schema = script_graphs.parsed_schema(product.schema())
+    assert schema.name == "aten::mul" and [argument.name for argument in schema.arguments] == ["self", "other"]
 
 
 # symbols

@@ -3,10 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-RANDOM = {
-    "bernoulli", "bernoulli_", "exponential_", "multinomial", "normal", "normal_", "normal_functional", "poisson",
-    "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "random_", "randperm", "uniform", "uniform_",
-}  # fmt: skip
+from deploypipe.torch_compat.operators import RANDOM
 
 
 def trains(operator: str, arguments: Mapping[str, Any]) -> bool:

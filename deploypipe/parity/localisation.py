@@ -44,8 +44,8 @@ KINDS = {"permute": "transpose", "t": "transpose", "clamp": "clip", "gemm": "add
 
 def locate(module: nn.Module, inspection: Inspection, inputs: tuple[Tensor, ...]) -> Culprit | None:
     """The first operator of the artifact whose result for `inputs` is not the eager `module`'s. None where the outputs
-    agree, and where the place is not found. Never raises: the place is a help, and a failure to find it must not hide that
-    the outputs differ."""
+    agree, and where the place is not found. Never raises: the place is only a help, and a failure to find it must not
+    hide that the outputs differ."""
     try:
         eager = record(reference_copy(module), inputs)
         return _Search(eager, _Graph(inspection, inputs)).culprit()

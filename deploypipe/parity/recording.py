@@ -10,11 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._decomp import decomposition_table
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from deploypipe.eager import flat_tensors
+from deploypipe.torch_compat.dispatch import (
+    TorchDispatchMode,
+    decomposition_of,
+    is_mutable,
+    pytree,
+    schema_of,
+    storage_id,
+)
 
 INPUT = "input"
 
@@ -42,7 +47,7 @@ class Step:
     @property
     def is_view(self) -> bool:
         """Whether it only lays the same numbers out anew."""
-        schema = getattr(self.call[0], "_schema", None) if self.call else None
+        schema = schema_of(self.call[0]) if self.call else None
         returns = schema.returns if schema is not None else []
         return bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
 
@@ -59,12 +64,13 @@ class Recording:
         """What is computed on the way to the results of step `index`, by torch's own decomposition of its operator;
         none where torch has none."""
         call = self.steps[index].call
-        if call is None or call[0] not in decomposition_table:
+        decomposition = decomposition_of(call[0]) if call else None
+        if call is None or decomposition is None:
             return []
-        function, args, kwargs = call
+        _, args, kwargs = call
         recorder = _Recorder()
         with torch.no_grad(), recorder:
-            decomposition_table[function](*args, **kwargs)
+            decomposition(*args, **kwargs)
         return [value for step in recorder.steps for value in step.values]
 
 
@@ -107,14 +113,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        mutable = bool(getattr(getattr(func, "_schema", None), "is_mutable", False))
+        given = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        mutable = is_mutable(func)
         if mutable:
             for tensor in given:
                 self._snapshot(tensor)
         returned = func(*args, **kwargs)
         reads = frozenset(step for tensor in given for step in self._read(tensor))
-        results = [leaf for leaf in tree_leaves(returned) if isinstance(leaf, Tensor)]
+        results = [leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, Tensor)]
         if results:
             step = Step(
                 operator=str(func),
@@ -191,7 +197,7 @@ def _following(module: nn.Module, running: list[str]) -> Iterator[None]:
 
 def _storage(tensor: Tensor) -> int:
     try:
-        return int(tensor.untyped_storage()._cdata)
+        return storage_id(tensor)
     except (NotImplementedError, RuntimeError):  # a sparse tensor has none
         return -id(tensor)
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from deploypipe.contract.structure import Structure, by_name, unflatten
 from deploypipe.eager import eager_outputs, flat_tensors, reference_copy
 from deploypipe.errors import UsageError
 from deploypipe.parity.probes import Probe
+from deploypipe.torch_compat.dispatch import TorchDispatchMode
 
 PATIENCE = 5.0
 """Seconds for a drawn probe: on inputs that nobody gives a model, a loop of it may have no end."""

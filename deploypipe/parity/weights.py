@@ -12,8 +12,6 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvTransposeNd
 
 from deploypipe.contract.signature import dtype_name
 from deploypipe.formats.inspection import Inspection
@@ -23,6 +21,8 @@ CHECK = "weights"
 RECOGNISABLE = 8
 """A tensor of fewer values is like another by chance."""
 NARROW = (torch.float16, torch.bfloat16)
+NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def check_weights(module: nn.Module, constants: Mapping[str, Tensor]) -> Finding:
@@ -161,12 +161,12 @@ def _foldings(module: nn.Module, name: str, weight: Tensor) -> Iterator[tuple[Te
     owner = module.get_submodule(path)
     if which not in ("weight", "bias"):
         return
-    transposed = isinstance(owner, _ConvTransposeNd) and which == "weight"
+    transposed = isinstance(owner, TRANSPOSED) and which == "weight"
     shape = [1] * weight.dim()
     axis = 1 if transposed and weight.dim() > 1 else 0
     shape[axis] = -1
     for norm in module.modules():
-        if not isinstance(norm, _BatchNorm) or norm.running_mean is None or norm.running_var is None:
+        if not isinstance(norm, NORMALISATIONS) or norm.running_mean is None or norm.running_var is None:
             continue
         if norm.num_features != weight.shape[axis]:
             continue
@@ -235,7 +235,7 @@ def _folded_away(module: nn.Module) -> set[str]:
     """Of every batch normalisation, for it may be folded into a weight; what it does is then in that one."""
     return {
         f"{path}.{name}" if path else name
-        for path, norm in module.named_modules() if isinstance(norm, _BatchNorm)
+        for path, norm in module.named_modules() if isinstance(norm, NORMALISATIONS)
         for name, _ in _named(norm)
     }  # fmt: skip
 

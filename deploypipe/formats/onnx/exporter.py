@@ -8,10 +8,8 @@ towards zero, and the exporter's floor of a float quotient is off by one where t
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +18,9 @@ from onnxscript import INT64, ir
 from onnxscript.function_libs.torch_lib.ops.core import aten__local_scalar_dense
 from onnxscript.function_libs.torch_lib.tensor_typing import TTensor
 from onnxscript.onnx_opset import opset18 as op
-from torch._functorch._aot_autograd import graph_capture
-from torch._guards import detect_fake_mode
-from torch.onnx._internal.exporter import _constants, _core, _fx_passes, _registration
-from torch.onnx._internal.exporter._torchlib.ops import hop
 
 from deploypipe.staging.trace import StaticProgram
-
-SUBGRAPHS = "pkg.torch.__subgraph__"
+from deploypipe.torch_compat.onnx_exporter import no_symbols_left_pending, translations_read_once, while_loop
 
 
 def to_onnx(
@@ -47,75 +40,6 @@ def to_onnx(
     if path is not None:
         made.save(str(path), external_data=settings["external_data"])
     return made
-
-
-def while_loop(cond: Any, body: Any, carried: Sequence[Any], additional: Sequence[Any]) -> Sequence[Any]:
-    """The exporter stamps its calls of subgraphs with the opset's version, and then cannot inline them."""
-    outputs = hop.higher_order_while_loop(cond, body, carried, additional)
-    tracer = _core.current_tracer
-    assert tracer is not None
-    for node in tracer.nodes:
-        if node.domain == SUBGRAPHS:
-            node.version = None
-    return outputs
-
-
-@contextlib.contextmanager
-def no_symbols_left_pending() -> Iterator[None]:
-    """The exporter promotes types, and analyses the program before it decomposes it, by running it without a tracer,
-    where nobody takes note of the symbols that `item()` makes; the next to be traced would take them for its own and
-    fail."""
-    original, trace = _fx_passes.insert_type_promotion_nodes, graph_capture._create_graph
-
-    def promote(graph_module: torch.fx.GraphModule) -> None:
-        with contextlib.ExitStack() as stack:
-            for shape_env in _shape_envs(graph_module):
-                stack.enter_context(shape_env.ignore_fresh_unbacked_symbols())
-            original(graph_module)
-
-    def trace_anew(*args: Any, **kwargs: Any) -> Any:
-        mode = detect_fake_mode()
-        if mode is not None and mode.shape_env is not None:
-            mode.shape_env.pending_fresh_unbacked_symbols.clear()
-        return trace(*args, **kwargs)
-
-    _fx_passes.insert_type_promotion_nodes, graph_capture._create_graph = promote, trace_anew
-    try:
-        yield
-    finally:
-        _fx_passes.insert_type_promotion_nodes, graph_capture._create_graph = original, trace
-
-
-@contextlib.contextmanager
-def translations_read_once() -> Iterator[None]:
-    """The exporter builds its registry of translations anew for each model, and parses the source of all of them."""
-    original = _registration.ONNXRegistry.__dict__["from_torchlib"]
-
-    def copy_of_it(
-        kind: type[_registration.ONNXRegistry], opset_version: int = _constants.TORCHLIB_OPSET
-    ) -> _registration.ONNXRegistry:
-        made, kept = kind(), _torchlib(original, opset_version)
-        made._opset_version = kept.opset_version
-        made.functions = {target: list(translations) for target, translations in kept.functions.items()}
-        return made
-
-    _registration.ONNXRegistry.from_torchlib = classmethod(copy_of_it)  # type: ignore[method-assign,assignment]
-    try:
-        yield
-    finally:
-        _registration.ONNXRegistry.from_torchlib = original  # type: ignore[method-assign]
-
-
-@functools.cache
-def _torchlib(read: Any, opset_version: int) -> _registration.ONNXRegistry:
-    registry: _registration.ONNXRegistry = read.__func__(_registration.ONNXRegistry, opset_version)
-    return registry
-
-
-def _shape_envs(graph_module: torch.fx.GraphModule) -> list[Any]:
-    values = [n.meta.get("val") for n in graph_module.graph.nodes if n.op == "placeholder"]
-    modes = {id(v.fake_mode): v.fake_mode for v in values if hasattr(v, "fake_mode")}
-    return [mode.shape_env for mode in modes.values() if mode.shape_env is not None]
 
 
 def floor_divide_integers(self: INT64, other: INT64) -> INT64:

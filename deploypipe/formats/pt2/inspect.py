@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.export.graph_signature import InputKind
-from torch.utils import _pytree as pytree
 
 from deploypipe.contract.signature import TensorSpec, dtype_name
 from deploypipe.formats.aten import trains
@@ -15,6 +14,7 @@ from deploypipe.formats.inspection import Inspection, Names, Node, author_line
 from deploypipe.formats.pt2.read import SERIALIZER
 from deploypipe.formats.session import errors_only
 from deploypipe.formats.torch_session import inference
+from deploypipe.torch_compat.dispatch import OpOverload, pytree, schema_of
 
 HELD = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
 
@@ -132,7 +132,7 @@ def _is_graph(owner: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _operator(node: fx.Node) -> str:
-    if isinstance(node.target, torch._ops.OpOverload):
+    if isinstance(node.target, OpOverload):
         return str(node.target)
     return str(getattr(node.target, "__name__", node.target))
 
@@ -143,9 +143,9 @@ def _module(node: fx.Node) -> str:
 
 
 def _trains(node: fx.Node) -> bool:
-    if not isinstance(node.target, torch._ops.OpOverload):
+    if not isinstance(node.target, OpOverload):
         return False
-    schema = node.target._schema
+    schema = schema_of(node.target)
     arguments = {argument.name: argument.default_value for argument in schema.arguments}
     arguments |= dict(zip(arguments, node.args, strict=False))
     return trains(schema.name.removeprefix("aten::"), {**arguments, **node.kwargs})

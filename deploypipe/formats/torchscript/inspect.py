@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.jit._fuser import optimized_execution
 
 from deploypipe.formats.aten import trains
 from deploypipe.formats.inspection import Inspection, Names, Node, author_line
 from deploypipe.formats.torch_session import inference
+from deploypipe.torch_compat import script_graphs
 
 NUMBERS = {"int", "float", "bool", "number"}
 
@@ -33,8 +33,7 @@ class TorchScriptInspection(Inspection):
             self._module: Any = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
         self._graph = _inlined(self._module)
         self.devices = frozenset(_named_devices(self._graph) | _storages(path))
-        torch._C._jit_pass_constant_propagation(self._graph)
-        torch._C._jit_pass_dce(self._graph)
+        script_graphs.simplify(self._graph)
         self._given = [value.debugName() for value in self._graph.inputs()][1:]
         self.returned = tuple(value.debugName() for value in self._graph.outputs())
         self.constants: dict[str, Tensor] = _weights(self._module)
@@ -101,7 +100,7 @@ class TorchScriptInspection(Inspection):
             for name, output in zip(original.outputs(), node.outputs(), strict=True):
                 if not _initialised(output):
                     continue
-                if isinstance(output.type(), torch._C.TensorType):
+                if script_graphs.is_tensor(output):
                     clone = graph.create("aten::clone", [output, none], 1)
                     clone.insertAfter(node)
                     kept.append(clone.output())
@@ -115,12 +114,12 @@ class TorchScriptInspection(Inspection):
         for value in kept:
             graph.registerOutput(value)
         graph.makeMultiOutputIntoTuple()
-        return torch._C._create_function_from_graph("every_value", graph), names
+        return script_graphs.function_from(graph, "every_value"), names
 
     def values(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         function, names = self._recording
         found = {name: tensor.detach().cpu().clone() for name, tensor in zip(self._given, inputs, strict=True)}
-        with inference(), optimized_execution(False):
+        with inference(), script_graphs.as_written():
             results = function(self._module, *(tensor.clone() for tensor in found.values()))
         for name, result in zip(names, results, strict=True):
             found[name] = result.detach().cpu() if isinstance(result, Tensor) else torch.tensor(result)
@@ -129,8 +128,8 @@ class TorchScriptInspection(Inspection):
 
 def _inlined(module: Any) -> Any:
     """`forward`'s graph, calls inlined, the branches on `self.training` decided as the file has it."""
-    graph = module._c._get_method("forward").graph.copy()
-    torch._C._jit_pass_inline(graph)
+    graph = script_graphs.graph_of(module).copy()
+    script_graphs.inline_calls(graph)
     for node in graph.findAllNodes("prim::GetAttr"):
         if node.s("name") == "training":
             owner = _path(node.input())
@@ -146,7 +145,7 @@ def _named_devices(graph: Any) -> set[str]:
 
 
 def _initialised(value: Any) -> bool:
-    """Whether it has a value whichever way the branches and loops before it go: an early return leaves some without."""
+    """Whether it has a value whatever the branches and loops before it do: an early return leaves some without."""
     node = value.node()
     if node.kind() != "prim::Uninitialized" and any(_always(use.user) for use in value.uses()):
         return True
@@ -166,7 +165,7 @@ def _always(node: Any) -> bool:
 
 def _calls(module: Any, path: str = "", method: str = "forward", line: str = "") -> Iterator[tuple[str, str]]:
     """Each submodule that is called, and the author's line that calls it or the module around it."""
-    for node in _all(module._c._get_method(method).graph.nodes()):
+    for node in _all(script_graphs.graph_of(module, method).nodes()):
         inner = _path(next(node.inputs())) if node.kind() == "prim::CallMethod" else None
         if inner is not None:
             here, called = author_line(_range(node)) or line, f"{path}.{inner}".strip(".")
@@ -175,7 +174,7 @@ def _calls(module: Any, path: str = "", method: str = "forward", line: str = "")
 
 
 def _path(value: Any) -> str | None:
-    """ "network.0.weight" for a chain of attributes from `self`; None for any other value."""
+    """ "network.0.weight" for attributes of attributes of `self`; None for any other value."""
     node = value.node()
     if node.kind() == "prim::Param":
         return "" if value.debugName() == next(node.outputs()).debugName() else None
@@ -234,7 +233,7 @@ def _range(node: Any) -> str:
 def _trains(node: Any) -> bool:
     if not node.kind().startswith("aten::") or node.schema() == "(no schema)":
         return False
-    schema = torch._C.parse_schema(node.schema())
+    schema = script_graphs.parsed_schema(node.schema())
     arguments = {
         argument.name: value.toIValue() if value.node().kind() == "prim::Constant" else value
         for argument, value in zip(schema.arguments, node.inputs(), strict=False)

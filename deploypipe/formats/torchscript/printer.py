@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
-from torch.utils import _pytree as pytree
 
 from deploypipe.errors import ExportError
 from deploypipe.staging.copies import working_copy
 from deploypipe.staging.trace import StaticProgram, tensors_only
+from deploypipe.torch_compat.dispatch import OpOverload, is_mutable, pytree, schema_of
 
-Probe = tuple[Any, ...]
+Inputs = tuple[Any, ...]
 
 OPERATORS = {
     operator.add: "+", operator.sub: "-", operator.mul: "*", operator.floordiv: "//", operator.mod: "%",
@@ -41,7 +41,7 @@ FUNCTIONS: dict[Any, str] = {
 
 
 def to_torchscript(
-    module: nn.Module, capture: StaticProgram, probes: Sequence[Probe], *, script_first: bool = True
+    module: nn.Module, capture: StaticProgram, probes: Sequence[Inputs], *, script_first: bool = True
 ) -> tuple[torch.jit.ScriptModule, str]:
     """A script module that returns what eager returns on every probe, and how it was made: `scripted` or `generated`.
 
@@ -54,7 +54,7 @@ def to_torchscript(
     return generate(capture), "generated"
 
 
-def _scripted(module: nn.Module, probes: Sequence[Probe]) -> torch.jit.ScriptModule | None:
+def _scripted(module: nn.Module, probes: Sequence[Inputs]) -> torch.jit.ScriptModule | None:
     reference = working_copy(module)
     try:
         with warnings.catch_warnings():
@@ -73,8 +73,8 @@ def _scripted(module: nn.Module, probes: Sequence[Probe]) -> torch.jit.ScriptMod
     return scripted
 
 
-def _own(probe: Probe) -> Probe:
-    return tuple(t.clone() if isinstance(t, Tensor) else t for t in probe)
+def _own(inputs: Inputs) -> Inputs:
+    return tuple(t.clone() if isinstance(t, Tensor) else t for t in inputs)
 
 
 def _agree(expected: Any, found: Any) -> bool:
@@ -131,7 +131,7 @@ class _Holder(nn.Module):
         for name, own in self.named_buffers(recurse=False):
             if own is value:
                 return name
-        name = f"t{len(self._buffers)}"
+        name = f"t{len(list(self.buffers(recurse=False)))}"
         self.register_buffer(name, value.detach())
         return name
 
@@ -262,12 +262,12 @@ class _Printer:
             return f"assert bool({args[0]}), {args[1]}"
         if target in (torch.ops.aten.sym_constrain_range_for_size.default, torch.ops.aten.sym_constrain_range.default):
             return None
-        if isinstance(target, torch._ops.OpOverload):
+        if isinstance(target, OpOverload):
             return self.operator_call(node, target, args)
         raise ExportError(f"TorchScript has no form for {target}", "Export this model as pt2 or ONNX.")
 
-    def operator_call(self, node: fx.Node, target: torch._ops.OpOverload, args: list[str]) -> str:
-        schema = target._schema
+    def operator_call(self, node: fx.Node, target: OpOverload, args: list[str]) -> str:
+        schema = schema_of(target)
         parts = []
         for argument, value in zip(schema.arguments, node.args, strict=False):
             parts.append(self.typed(argument, value))
@@ -372,14 +372,14 @@ def _name(node: fx.Node) -> str:
 
 def _pure(node: fx.Node) -> bool:
     target = node.target
-    if isinstance(target, torch._ops.OpOverload):
-        return not target._schema.is_mutable and "assert" not in str(target)
+    if isinstance(target, OpOverload):
+        return not is_mutable(target) and "assert" not in str(target)
     return True
 
 
 def _is_none(node: fx.Node) -> bool:
     target = node.target
-    return isinstance(target, torch._ops.OpOverload) and len(target._schema.returns) == 0
+    return isinstance(target, OpOverload) and len(schema_of(target).returns) == 0
 
 
 def _default(argument: Any, value: Any) -> bool:
