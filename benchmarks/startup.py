@@ -3,8 +3,8 @@
     python benchmarks/startup.py                 a table of the commands that only look, ask or explain
     python benchmarks/startup.py --port 8080     the same where a server runs on that port; `stop` is left out
 
-The commands and the yardstick run in turn, so that a machine whose speed drifts is unfair to none; the first round is not
-counted. Processor time is user and system time of the finished process, as the operating system accounts for it.
+The commands and the yardstick run in turn, so that a machine whose speed drifts is unfair to none; the first round is
+not counted. Processor time is user and system time of the finished process, as the operating system accounts for it.
 """
 
 import argparse

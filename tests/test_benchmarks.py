@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support import PROJECT, clean_environment
 
-SCRIPTS = sorted((PROJECT / "benchmarks").glob("[cp]a*/*.py"))
+SCRIPTS = [*sorted((PROJECT / "benchmarks").glob("[cp]a*/*.py")), PROJECT / "benchmarks" / "startup.py"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.name}")

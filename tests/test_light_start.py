@@ -1,37 +1,9 @@
 """What only looks, asks or explains starts without torch and what else is heavy: each command in a fresh process."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support import clean_environment
-
-HEAVY = {"matplotlib", "onnx", "onnxruntime", "onnxscript", "scipy", "sklearn", "sympy", "torch", "torchvision"}
-
-PROGRAM = """
-import json, sys
-from deploypipe.cli import main
-try:
-    main()
-except SystemExit as ended:
-    print(json.dumps([ended.code, sorted({name.partition(".")[0] for name in sys.modules})]), file=sys.stderr)
-"""
-
-
-def run(folder: Path, *argv: str) -> tuple[int, set[str]]:
-    """The exit code, and the names of the packages that were imported."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *argv],
-        cwd=folder,
-        env=clean_environment(folder),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    code, modules = json.loads(done.stderr.splitlines()[-1])
-    return code or 0, set(modules)
+from support import HEAVY, imported_by
 
 
 @pytest.mark.parametrize(
@@ -53,5 +25,5 @@ def run(folder: Path, *argv: str) -> tuple[int, set[str]]:
 )
 def test_it_starts_light(tmp_path: Path, argv: list[str], code: int) -> None:
     (tmp_path / "digit.png").write_bytes(b"")
-    found, modules = run(tmp_path, *argv)
+    found, modules = imported_by(tmp_path, *argv)
     assert found == code and not HEAVY & modules
