@@ -44,6 +44,7 @@ from deploypipe.parity import (
     usable,
 )
 from deploypipe.parity.probes import row_probes
+from deploypipe.parity.standards import EQUAL_TO_EAGER, Standard
 
 SMALL_SAMPLE, LARGE_SAMPLE = 8 * 1024, 2 * 1024 * 1024
 """Bytes of inputs that a sidecar carries gladly, and at most: as JSON numbers they must still fit into one request."""
@@ -60,8 +61,8 @@ class Plan:
     task: str
     untried: tuple[str, ...]
     """A line for each drawn probe that eager itself refuses."""
-    precision: str = ""
-    """ "int8" where the artifact is rounded to that on purpose."""
+    standard: Standard = EQUAL_TO_EAGER
+    """What the artifact is held to; of lower precision, the artifact's file names that."""
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -182,11 +183,11 @@ def export(
 def write_proven(prepared: Plan, format: str, path: Path, *, write: Write | None = None) -> tuple[Artifact, Report]:
     """One artifact of a plan, written by `write` if given, else as its format does. It is put at `path`, with its
     sidecar, only when the report says "passed"."""
-    entry, captured = format_named(format), prepared.captured
+    entry, captured, standard = format_named(format), prepared.captured, prepared.standard
     if path.suffix != entry.suffix:
         raise UsageError(f"a {format} artifact ends in {entry.suffix}, not in {path.name!r}")
     facts = {"signature": to_document(captured.signature), "provenance": dict(prepared.provenance)}
-    metadata = json.dumps({**facts, "precision": prepared.precision} if prepared.precision else facts)
+    metadata = json.dumps({**facts, "precision": standard.precision} if standard.precision else facts)
     with scratch_folder(path) as folder:
         written = folder / path.name
         try:
@@ -207,8 +208,7 @@ def write_proven(prepared: Plan, format: str, path: Path, *, write: Write | None
         answers: Callable[..., Any] = captured.module
         if report.passed:
             _seal(entry, written, report, prepared.gate.probes[0])
-            if prepared.precision:  # what eager answers is not what it must answer later
-                answers = read_runner(written)
+            answers = standard.sample_from(captured.module, read_runner(written))
         artifact = Artifact(
             path=path,
             format=format,
@@ -219,7 +219,7 @@ def write_proven(prepared: Plan, format: str, path: Path, *, write: Write | None
             samples=_sample(answers, prepared.gate.probes),
             control_flow=prepared.control_flow,
             task=prepared.task,
-            precision=prepared.precision,
+            precision=standard.precision,
         )
         if report.passed:
             # A crash between the two renames leaves an artifact without a sidecar, which nothing serves.

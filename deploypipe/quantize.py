@@ -1,8 +1,8 @@
 """int8: a run's proven ONNX artifact with weights and activations rounded to 8 bits, for processors that are faster so.
 
 Such an artifact does not return what eager returns, and says so: file, sidecar and archive name the precision, and the
-gate holds it to the task instead (parity/rounded.py). Rounding is onnxruntime's own static quantisation, which measures
-the range of every activation on training images.
+gate holds it to the task instead (parity/standards.py). Rounding is onnxruntime's own static quantisation, which
+measures the range of every activation on training images.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,8 @@ from deploypipe.formats.reading import read_artifact, read_runner
 from deploypipe.formats.session import METADATA, SEAL, errors_only
 from deploypipe.models import entry_of
 from deploypipe.parity import Report
-from deploypipe.parity.rounded import PRECISION
+from deploypipe.parity.standards import INT8 as PRECISION
+from deploypipe.parity.standards import HeldToTask
 
 if TYPE_CHECKING:
     import onnx
@@ -57,7 +58,7 @@ def quantize(run: Run, data_dir: Path | None = None) -> tuple[Artifact, Report]:
     prepared = plan_run(run, data_dir)
     images = dataset.train.inputs[:CALIBRATION]
     origin = {"rounded_from": facts.sha256, "calibrated_on": len(images)}
-    prepared = replace(prepared, precision=PRECISION, provenance={**prepared.provenance, **origin})
+    prepared = replace(prepared, standard=HeldToTask(PRECISION), provenance={**prepared.provenance, **origin})
     return write_proven(prepared, "onnx", run.exports / TARGET, write=partial(_write, source, images))
 
 

@@ -111,7 +111,7 @@ def test_its_archive_answers_with_its_own_samples(run: Run, archive: Archive) ->
     assert 1e-3 < atol <= 0.05 * float(abs(own).max()) + 1e-9 and rtol == 0
     assert from_document(to_document(archive), Archive) == archive
     (report,) = verify_run(run, Subjects(archive=archive.path)).reports
-    assert report.passed and report.precision == "int8", report.reason
+    assert report.passed and report.claims["precision"] == "int8", report.reason
 
 
 def _change(path: Path, amount: int) -> None:

@@ -10,7 +10,8 @@ probes.py            the inputs to compare on, by families
 reference.py         what eager returns for them, in its own dtype and in float64
 comparison.py        one artifact's outputs beside eager's
 tolerances.py        how far an artifact may be from eager
-rounded.py           what is required of an artifact of lower precision instead
+standards.py         what an artifact is held to: to equal eager, or to do its task as well
+lower_precision.py   the checks of an artifact of lower precision
 runtime_settings.py  the same artifact under other settings of its runtime: threads, optimisation, devices
 fresh.py             the same artifact in a process of its own
 classification.py    the classes of every test image

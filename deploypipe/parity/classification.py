@@ -8,8 +8,7 @@ from deploypipe.formats.runner import Runner
 from deploypipe.parity.comparison import call, compare
 from deploypipe.parity.probes import Probe
 from deploypipe.parity.reference import Reference
-from deploypipe.parity.rounded import check_accuracy
-from deploypipe.parity.tolerances import Overrides
+from deploypipe.parity.standards import Standard
 from deploypipe.parity.verdict import Finding, Outcome
 
 FAMILY = "all test images"
@@ -24,24 +23,24 @@ def test_set_probes(test: Split) -> list[Probe]:
 
 
 def check_task(
-    reference: Reference, runner: Runner, probes: list[Probe], test: Split, overrides: Overrides
+    reference: Reference, runner: Runner, probes: list[Probe], test: Split, standard: Standard
 ) -> tuple[list[Outcome], list[Finding]]:
-    """Every value and every class on `probes`, those of `test_set_probes`; of lower precision also the accuracy. There
-    is no Finding where outputs cannot be compared at all, which the outcomes say."""
+    """Every value and every class on `probes`, those of `test_set_probes`; and what `standard` asks of the logits.
+    There is no Finding where outputs cannot be compared at all, which the outcomes say."""
     outcomes: list[Outcome] = []
     eager, artifact = [], []
     for probe in probes:
         answer, returned = reference.answer(probe), call(runner, probe)
-        outcomes += compare(answer, returned, probe, runner, overrides)
+        outcomes += compare(answer, returned, probe, runner, standard)
         if returned.problem or returned.leaves[0].shape != answer.leaves[0].shape:
             return outcomes, []
         eager.append(answer.leaves[0])
         artifact.append(returned.leaves[0])
     logits = torch.cat(eager), torch.cat(artifact)
-    findings = [compare_classes(*logits, test.targets)]
-    if runner.precision:
-        findings.append(check_accuracy(*logits, test.targets, runner.precision))
-    return outcomes, findings
+    return outcomes, [
+        compare_classes(*logits, test.targets),
+        *standard.check_logits(*logits, test.targets),
+    ]
 
 
 def compare_classes(eager: Tensor, artifact: Tensor, targets: Tensor) -> Finding:

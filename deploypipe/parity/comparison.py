@@ -15,7 +15,8 @@ from deploypipe.errors import DeploypipeError, first_line
 from deploypipe.formats.runner import Runner
 from deploypipe.parity.probes import Probe
 from deploypipe.parity.reference import NARROW, Answer
-from deploypipe.parity.tolerances import EXACT, Overrides, Tolerance, tolerance_of
+from deploypipe.parity.standards import Standard
+from deploypipe.parity.tolerances import EXACT, Tolerance
 from deploypipe.parity.verdict import Distance, Outcome
 
 FLOAT64_FACTOR, FLOAT64_FLOOR = 8.0, 16.0
@@ -49,7 +50,7 @@ def call(runner: Runner, probe: Probe) -> Returned:
 
 
 def compare(
-    answer: Answer, returned: Returned, probe: Probe, runner: Runner, overrides: Overrides, family: str = ""
+    answer: Answer, returned: Returned, probe: Probe, runner: Runner, standard: Standard, family: str = ""
 ) -> list[Outcome]:
     """An Outcome for each output, or one for all where the artifact fails or nests its outputs differently. `family`
     replaces the probe's."""
@@ -63,7 +64,7 @@ def compare(
         return [Outcome(family or probe.family, probe.shapes, ", ".join(names), False, 0.0, 0.0, problem=problem)]
     exact = answer.exact or [None] * len(names)
     outcomes = [
-        compare_output(want, got, wide, probe, name, runner.runtime, overrides)
+        compare_output(want, got, wide, probe, name, runner.runtime, standard)
         for name, want, got, wide in zip(names, answer.leaves, returned.leaves, exact, strict=True)
     ]
     return [replace(outcome, family=family) for outcome in outcomes] if family else outcomes
@@ -86,19 +87,18 @@ def _shown(structure: Structure) -> str:
 
 
 def compare_output(
-    want: Tensor, got: Tensor, exact: Tensor | None, probe: Probe, name: str, runtime: str, overrides: Overrides
+    want: Tensor, got: Tensor, exact: Tensor | None, probe: Probe, name: str, runtime: str, standard: Standard
 ) -> Outcome:
     """`want` from eager, `got` from the artifact, `exact` from the float64 reference, if there is one."""
     used = EXACT
     if want.is_floating_point() or want.is_complex():
-        used = tolerance_of(want.dtype, runtime, name, overrides)
+        used = standard.tolerance(want.dtype, runtime, name)
         used = Tolerance(used.atol * probe.magnitude, used.rtol)
     problem, distance = _compare(want, got, used)
     if exact is not None and want.dtype in NARROW and got.shape == exact.shape:
         distance = _measure_errors(distance, want, got, exact)
         allowed = _allowed_error(distance.eager_error, want.dtype, exact)
-        # Whoever names a tolerance has said what error is fine.
-        if not problem and distance.error > allowed and not overrides.concern(name):
+        if not problem and distance.error > allowed and standard.limits_error(name):
             problem = (
                 f"{distance.error:.3g} away from float64, eager only {distance.eager_error:.3g} "
                 f"(allowed {allowed:.3g}, by rounding alone)"

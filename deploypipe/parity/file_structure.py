@@ -7,17 +7,17 @@ from torch import nn
 
 from deploypipe.contract.signature import Signature, TensorSpec
 from deploypipe.formats.inspection import Inspection, Node
+from deploypipe.parity.standards import EQUAL_TO_EAGER, Standard
 from deploypipe.parity.verdict import Finding
-from deploypipe.parity.weights import check_rounded_weights, check_weights
 
 
 def check_structure(
-    module: nn.Module, inspection: Inspection, signature: Signature | None, precision: str = ""
+    module: nn.Module, inspection: Inspection, signature: Signature | None, standard: Standard = EQUAL_TO_EAGER
 ) -> list[Finding]:
-    """A Finding a check. Of lower `precision`, weights may be rounded. `module` is the reference, in eval mode, as its
-    author left its weights: check before it runs where `forward` writes to its buffers."""
+    """A Finding a check. `standard` says which weights may be in the file. `module` is the reference, in eval mode, with
+    the weights that its author gave it: check before it runs where `forward` writes to its buffers."""
     return [
-        check_rounded_weights(module, inspection) if precision else check_weights(module, inspection.constants),
+        standard.check_weights(module, inspection),
         _check_axes(inspection, signature),
         _check_mode([*inspection.nodes, *inspection.bodies]),
         _check_external(inspection.external),

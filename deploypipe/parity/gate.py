@@ -1,8 +1,8 @@
 """The gate: all that an artifact of one model must show."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -21,10 +21,10 @@ from deploypipe.parity.localisation import locate
 from deploypipe.parity.probes import Probe, as_probe
 from deploypipe.parity.provenance import check_provenance
 from deploypipe.parity.reference import Reference
-from deploypipe.parity.rounded import ANY, PRECISION, Itself, check_rows, tolerance
 from deploypipe.parity.runtime_settings import representatives, settings
+from deploypipe.parity.standards import Standard, standard_of
 from deploypipe.parity.tolerances import NO_OVERRIDES, Overrides
-from deploypipe.parity.verdict import Evidence, Finding, Outcome, Report
+from deploypipe.parity.verdict import Culprit, Evidence, Finding, Outcome, Report
 
 
 @dataclass(frozen=True)
@@ -43,121 +43,111 @@ class Gate:
     seed: int = 0
 
     @cached_property
+    def representatives(self) -> list[Probe]:
+        return representatives(self.probes)
+
+    @cached_property
     def test_probes(self) -> list[Probe]:
         return test_set_probes(self.test) if self.test else []
 
     def examine(self, path: Path, device: str = "cpu", *, title: str = "", fresh: bool = True) -> Report:
-        """Everything that can be asked of a file: the probes and the test set, also under other settings, and
-        what is in it. `fresh` adds a process of its own, which takes seconds to start.
+        """Everything that can be asked of a file: the probes and the test set, also under other settings, and what is
+        in it. `fresh` adds a process of its own.
 
         A difference is in the Report. ParityError for a file that cannot be loaded, UsageError for probes that eager
         itself does not take.
         """
         runner = read_runner(path, device)
         inspection = inspect_artifact(path)
-        with ExitStack() as stack:
-            process = stack.enter_context(closing(FreshProcess(path, device, runner.session))) if fresh else None
-            report = self.examine_runner(runner, title or str(path))
-            signature = runner.signature or self.signature
-            found = check_structure(self.reference.module, inspection, signature, runner.precision)
-            found.append(check_provenance(path, runner, self.weights_sha256))
-            report = _extended(report, findings=found)
-            elsewhere = self._elsewhere(runner) if report.passed else self
-            if report.passed:
-                report = elsewhere._under_settings(report, path, device)
-            if report.passed and process:
-                report = _extended(
-                    report, *elsewhere._compare(Runner(process), representatives(self.probes), "fresh process")
-                )
-        if report.evidence:
-            culprit = locate(self.reference.module, inspection, report.evidence.probe.inputs)
-            report = replace(report, culprit=culprit)
-        return report
+        examination = _Examination(self, runner, title or str(path))
+        # It starts now and is asked last, so that nobody waits for it.
+        with closing(FreshProcess(path, device, runner.session)) if fresh else nullcontext() as process:
+            examination.ask()
+            module, signature = self.reference.module, runner.signature or self.signature
+            examination.findings += check_structure(module, inspection, signature, examination.standard)
+            examination.findings.append(check_provenance(path, runner, self.weights_sha256))
+            if examination.passed:
+                examination.ask_under_settings(path, device)
+            if examination.passed and process:
+                examination.ask_elsewhere(Runner(process), "fresh process")
+        evidence = examination.evidence
+        return examination.report(locate(module, inspection, evidence.probe.inputs) if evidence else None)
 
     def examine_runner(self, runner: Runner, title: str) -> Report:
         """The probes and the test set, through whatever answers like an artifact."""
-        overrides = self._overrides(runner, title)
-        outcomes, evidence = self._compare(runner, self.probes, overrides=overrides)
-        findings: list[Finding] = []
-        if evidence is None:
-            again = self._elsewhere(runner)
-            outcomes += again._compare(runner, representatives(self.probes), "same call again")[0]
-        if evidence is None and self.test is not None:
-            more, found = check_task(self.reference, runner, self.test_probes, self.test, overrides)
-            outcomes += more
-            findings += found
-        if evidence is None and runner.precision:
-            findings.append(check_rows(runner, self.probes))
-        return Report(
-            title, runner.runtime, runner.provider, tuple(outcomes), tuple(findings), seed=self.seed, evidence=evidence,
-            precision=runner.precision,
-        )  # fmt: skip
+        examination = _Examination(self, runner, title)
+        examination.ask()
+        return examination.report()
 
-    def _overrides(self, runner: Runner, title: str) -> Overrides:
-        """Of lower precision, values are not compared unless the user says how far they may be; the accuracy is."""
-        if not runner.precision or self.overrides != NO_OVERRIDES:
-            return self.overrides
-        if runner.precision != PRECISION:
-            raise UsageError(f"{title} is {runner.precision!r}, a precision that is not known here")
-        if self.test is None:
+
+class _Examination:
+    """One artifact, or whatever answers like one, on its way through the gate."""
+
+    def __init__(self, gate: Gate, runner: Runner, title: str) -> None:
+        """UsageError where the gate has not what the artifact's standard needs."""
+        self.gate, self.runner, self.title = gate, runner, title
+        self.standard = standard_of(runner.precision, gate.overrides, title)
+        if self.standard.needs_test_set() and gate.test is None:
             raise UsageError(
                 f"{title} is {runner.precision}, which is held to its accuracy: that needs the run's test set",
                 "Verify it with the run that it was written from, or say with --atol how far it may be.",
             )
-        return ANY
+        self.outcomes: list[Outcome] = []
+        self.findings: list[Finding] = []
+        self.evidence: Evidence | None = None
 
-    def _elsewhere(self, runner: Runner) -> "Gate":
-        """What `runner` is held to under other settings: to eager; of lower precision, to itself."""
-        if not runner.precision:
-            return self
-        itself = Itself(self.reference.module, runner)
-        answers = [leaf for probe in representatives(self.probes) for leaf in itself.answer(probe).leaves]
-        allowed = tolerance(answers)
-        return replace(self, reference=itself, overrides=Overrides({"": allowed.atol}, {"": allowed.rtol}))
+    @property
+    def passed(self) -> bool:
+        return self.report().passed
 
-    def _under_settings(self, report: Report, path: Path, device: str) -> Report:
-        probes = representatives(self.probes)
+    def report(self, culprit: Culprit | None = None) -> Report:
+        return Report(
+            self.title, self.runner.runtime, self.runner.provider, tuple(self.outcomes), tuple(self.findings), culprit,
+            seed=self.gate.seed, evidence=self.evidence, claims=self.standard.claims(self.findings),
+        )  # fmt: skip
+
+    def ask(self) -> None:
+        """The probes; and if all of them agree, some of them again, and the test set."""
+        gate = self.gate
+        self._compare(self.runner, gate.probes, gate.reference, self.standard)
+        if self.evidence is not None:
+            return
+        self.ask_elsewhere(self.runner, "same call again")
+        self.evidence = None  # a script that calls the artifact once would not show that its second answer differs
+        if gate.test is not None:
+            outcomes, findings = check_task(gate.reference, self.runner, gate.test_probes, gate.test, self.standard)
+            self.outcomes += outcomes
+            self.findings += findings
+        self.findings += self.standard.check_answers(self.runner, gate.probes)
+
+    def ask_under_settings(self, path: Path, device: str) -> None:
         for name, load in settings(path, device).items():
             try:
-                outcomes, evidence = self._compare(load(), probes, name)
+                self.ask_elsewhere(load(), name)
             except (UsageError, ParityError) as cause:  # a device that this runtime cannot use; a file it cannot load
-                finding = Finding(name, isinstance(cause, UsageError), cause.message)
-                report = _extended(report, findings=[finding])
-            else:
-                report = _extended(report, outcomes, evidence)
-        return report
+                self.findings.append(Finding(name, isinstance(cause, UsageError), cause.message))
+
+    def ask_elsewhere(self, runner: Runner, family: str) -> None:
+        """One probe a family, through the same artifact run otherwise."""
+        self._compare(runner, self.gate.representatives, *self._elsewhere, family)
+
+    @cached_property
+    def _elsewhere(self) -> tuple[Reference, Standard]:
+        return self.standard.under_other_settings(self.gate.reference, self.runner, self.gate.representatives)
 
     def _compare(
-        self, runner: Runner, probes: Sequence[Probe], family: str = "", overrides: Overrides | None = None
-    ) -> tuple[list[Outcome], Evidence | None]:
-        overrides = self.overrides if overrides is None else overrides
-        outcomes: list[Outcome] = []
-        evidence = None
+        self, runner: Runner, probes: Sequence[Probe], reference: Reference, standard: Standard, family: str = ""
+    ) -> None:
         for probe in probes:
-            answer = self.reference.answer(probe)
+            answer = reference.answer(probe)
             names = output_names(runner.signature, answer)
-            if unknown := overrides.names() - set(names):
+            if unknown := standard.overrides.names() - set(names):
                 raise UsageError(f"no output {', '.join(sorted(unknown))}", f"The outputs: {', '.join(names)}.")
-            found = compare(answer, call(runner, probe), probe, runner, overrides, family)
-            if evidence is None and not all(outcome.passed for outcome in found):
+            found = compare(answer, call(runner, probe), probe, runner, standard, family)
+            if self.evidence is None and not all(outcome.passed for outcome in found):
                 tolerances = tuple((outcome.atol, outcome.rtol) for outcome in found)
-                evidence = Evidence(probe, answer.leaves, tuple(names), tolerances)
-            outcomes += found
-        return outcomes, evidence
-
-
-def _extended(
-    report: Report,
-    outcomes: Sequence[Outcome] = (),
-    evidence: Evidence | None = None,
-    findings: Sequence[Finding] = (),
-) -> Report:
-    return replace(
-        report,
-        outcomes=(*report.outcomes, *outcomes),
-        findings=(*report.findings, *findings),
-        evidence=report.evidence or evidence,
-    )
+                self.evidence = Evidence(probe, answer.leaves, tuple(names), tolerances)
+            self.outcomes += found
 
 
 def usable(reference: Reference, probes: Iterable[Probe | tuple[Tensor, ...]]) -> tuple[list[Probe], list[str]]:

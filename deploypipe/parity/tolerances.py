@@ -1,5 +1,6 @@
 """How far an artifact may be from eager: by dtype and runtime, as overridden by name."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -30,6 +31,8 @@ TOLERANCES: dict[tuple[str, str], Tolerance] = {
 }
 EXACT = Tolerance(0.0, 0.0)
 """For integers and booleans."""
+OTHER_KERNELS = "onnxruntime"
+"""The rows of the table for kernels that sum in another order than eager's."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Overrides:
 
 
 NO_OVERRIDES = Overrides()
+ANY_VALUE = Overrides(atol={"": math.inf})
+"""Values are not compared; shapes, dtypes, NaN and infinities are."""
 
 
 def tolerance_of(dtype: torch.dtype, runtime: str, output: str, overrides: Overrides) -> Tolerance:

@@ -104,8 +104,8 @@ class Report:
     culprit: Culprit | None = None
     seed: int = 0
     evidence: Evidence | None = field(default=None, compare=False, repr=False)
-    precision: str = ""
-    """ "int8" of an artifact that is held to the task instead of to eager's values."""
+    claims: Mapping[str, str] = field(default_factory=dict)
+    """What its standard claims of it beside the verdict: of lower precision, how much accuracy it costs."""
 
     @property
     def passed(self) -> bool:
@@ -162,13 +162,8 @@ class Report:
             "runtime": self.runtime,
             "provider": self.provider,
             "seed": self.seed,
-            **self._rounded(),
+            **self.claims,
         }
-
-    def _rounded(self) -> dict[str, str]:
-        """What is claimed of lower precision: how much accuracy it costs."""
-        said = {finding.check: finding.detail for finding in self.findings}
-        return {"precision": self.precision, "accuracy": said.get("accuracy", "")} if self.precision else {}
 
     def to_json(self) -> dict[str, Any]:
         return {

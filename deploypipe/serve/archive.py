@@ -32,9 +32,8 @@ from deploypipe.files import atomic_path, sha256_file
 from deploypipe.formats.reading import inspect_artifact, read_artifact, read_runner
 from deploypipe.formats.torch_session import to_tensor
 from deploypipe.models.trained import load_trained
-from deploypipe.parity import EXACT, TOLERANCES
 from deploypipe.parity.file_structure import check_structure
-from deploypipe.parity.rounded import tolerance
+from deploypipe.parity.standards import standard_of
 from deploypipe.serve.service.requests import image_shape
 from deploypipe.serve.travel import ENTRY_FILE, travelling_files
 
@@ -130,7 +129,9 @@ def _check_weights(facts: Artifact, trained: Run, again: str) -> None:
     if weights != trained.document["weights_sha256"]:
         raise PackageError(f"{facts.path} was not written from this run's weights (sha256 {weights})", again)
     try:
-        found = check_structure(load_trained(trained), inspect_artifact(facts.path), facts.signature, facts.precision)
+        found = check_structure(
+            load_trained(trained), inspect_artifact(facts.path), facts.signature, standard_of(facts.precision)
+        )
     except TrainingError as cause:
         raise PackageError(cause.message, cause.remedy) from cause
     for finding in found:
@@ -159,12 +160,10 @@ def _manifest(facts: Artifact, name: str, version: str, files: Mapping[str, byte
 
 
 def _tolerances(facts: Artifact) -> list[tuple[float, float]]:
-    """Other machines have other kernels, which sum in another order; so the row for those, whatever the runtime. Of
-    lower precision, as far as it may be from itself."""
-    if facts.samples is not None and facts.precision:
-        return [(row.atol, row.rtol) for row in [tolerance([to_tensor(output)]) for output in facts.samples.outputs]]
-    rows = [TOLERANCES.get(("onnxruntime", spec.dtype), EXACT) for spec in facts.signature.outputs]
-    return [(row.atol, row.rtol) for row in rows]
+    """Other machines have other kernels, which sum in another order, whatever the runtime."""
+    outputs = facts.samples.outputs if facts.samples else ()
+    allowed = standard_of(facts.precision).on_another_machine([to_tensor(output) for output in outputs])
+    return [(row.atol, row.rtol) for row in allowed]
 
 
 def _write_zip(path: Path, files: Mapping[str, bytes]) -> None:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from deploypipe.contract.tensors import Array
 from deploypipe.formats.runner import Runner
 from deploypipe.formats.session import Session
+from deploypipe.parity.lower_precision import SHARE, allowed_from_itself, check_accuracy, check_rows
 from deploypipe.parity.probes import Probe
-from deploypipe.parity.rounded import SHARE, check_accuracy, check_rows, tolerance
 
 IMAGES = 2000
 TARGETS = torch.arange(IMAGES) % 10
@@ -32,7 +32,7 @@ def _wrong_on(count: int, images: int = IMAGES) -> Tensor:
 def test_accuracy_may_fall_by_a_tenth_of_a_point(
     wrong: int, images: int, passes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deploypipe.parity.rounded.FURTHEST", 1.0)  # it is not what is asked here
+    monkeypatch.setattr("deploypipe.parity.lower_precision.FURTHEST", 1.0)  # it is not what is asked here
     found = check_accuracy(EAGER[:images], _wrong_on(wrong, images), TARGETS[:images], "int8")
     assert found.passed is passes, found.detail
     assert f"{100 * wrong / images:.2f} points lost" in found.detail
@@ -81,5 +81,5 @@ def test_a_row_is_what_it_is_alone(function: Callable[[Tensor], Tensor], passes:
 
 
 def test_how_far_it_may_be_from_itself() -> None:
-    assert tolerance([torch.tensor([1.0, -8.0]), torch.tensor([2.0])]).atol == SHARE * 8
-    assert tolerance([torch.tensor([float("nan"), 4.0])]).atol == SHARE * 4
+    assert allowed_from_itself([torch.tensor([1.0, -8.0]), torch.tensor([2.0])]).atol == SHARE * 8
+    assert allowed_from_itself([torch.tensor([float("nan"), 4.0])]).atol == SHARE * 4

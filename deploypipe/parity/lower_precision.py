@@ -1,4 +1,4 @@
-"""What an artifact of lower precision is held to: it does not return what eager returns, and must do as well.
+"""The checks of an artifact of lower precision: it does not return what eager returns, and must do its task as well.
 
 Shapes, dtypes and where values are finite stay eager's. On the test set it may lose `MOST_LOST` of the accuracy. And
 what it returns must not depend on how it is run: threads, optimisation, process, neighbours in the batch.
@@ -16,11 +16,9 @@ from deploypipe.eager import flat_tensors
 from deploypipe.formats.runner import Runner
 from deploypipe.parity.probes import Probe
 from deploypipe.parity.reference import Answer, Reference
-from deploypipe.parity.tolerances import Overrides, Tolerance
+from deploypipe.parity.tolerances import Tolerance
 from deploypipe.parity.verdict import Finding
 
-PRECISION = "int8"
-"""The one that there is."""
 MOST_LOST = 0.001
 """Of the accuracy on the test set: 0.1 points; of fewer than 1,000 images one image, which is the least there is."""
 FURTHEST = 0.25
@@ -30,11 +28,9 @@ SHARE = 0.05
 """Of the largest output: how far an artifact may be from itself under other settings of the runtime. Other kernels
 round an activation differently: without onnxruntime's optimisations `lean-cnn` moves by 0.004 of it."""
 ROWS = 16
-ANY = Overrides(atol={"": math.inf})
-"""Values are not compared; shapes, dtypes, NaN and infinities are."""
 
 
-def tolerance(outputs: Sequence[Tensor]) -> Tolerance:
+def allowed_from_itself(outputs: Sequence[Tensor]) -> Tolerance:
     """How far an artifact of lower precision may be from `outputs`, its own."""
     # NaN would allow everything.
     return Tolerance(SHARE * max(output.nan_to_num(0, 0, 0).abs().max().item() for output in outputs), 0.0)
@@ -75,7 +71,7 @@ def check_rows(runner: Runner, probes: Sequence[Probe]) -> Finding:
         rows = torch.linspace(0, probe.rows - 1, min(ROWS, probe.rows)).long()
         together = _outputs(runner, probe.inputs)[rows]
         alone = torch.cat([_outputs(runner, tuple(tensor[row : row + 1] for tensor in probe.inputs)) for row in rows])
-        apart, allowed = (together - alone).abs().max().item(), tolerance([alone]).atol
+        apart, allowed = (together - alone).abs().max().item(), allowed_from_itself([alone]).atol
         count += len(rows)
         if not apart <= allowed:
             detail = f"rows of {probe.family} [{probe.shapes}] are {apart:.2g} from what they are alone"
