@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import inspect
 import re
+import sys
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,23 +62,34 @@ class Setting:
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def settings_in(kind: type[Any] = TrainConfig, section: str = "") -> Iterator[Setting]:
+@functools.cache
+def settings() -> tuple[Setting, ...]:
+    """Every setting of a training."""
+    return tuple(_settings_in(TrainConfig))
+
+
+def _settings_in(kind: type[Any], section: str = "") -> Iterator[Setting]:
     """Every setting of a dataclass and of the dataclasses in it."""
-    said, hints = _texts(kind), typing.get_type_hints(kind)
+    said, hints = _texts(kind.__module__)[kind.__name__], typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         hint = hints[field.name]
         if dataclasses.is_dataclass(hint):
-            yield from settings_in(typing.cast(type[Any], hint), f"{field.name}.")
+            yield from _settings_in(typing.cast(type[Any], hint), f"{field.name}.")
         else:
             yield Setting(section + field.name, hint, field.default, said.get(field.name, ""))
 
 
-def _texts(kind: type[Any]) -> dict[str, str]:
-    """The text below each field, which Python itself does not keep. "None: …" is what an option's default is then."""
-    (tree,) = ast.parse(inspect.getsource(kind)).body
-    assert isinstance(tree, ast.ClassDef)
+@functools.cache
+def _texts(module: str) -> dict[str, dict[str, str]]:
+    """Class → field → the text below it, which Python itself does not keep. "None: …" is what an option's default is
+    then. A module is parsed once, since every start of the command line waits for it."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: _texts_in(node) for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _texts_in(node: ast.ClassDef) -> dict[str, str]:
     found = {}
-    for above, below in zip(tree.body, tree.body[1:], strict=False):
+    for above, below in zip(node.body, node.body[1:], strict=False):
         if isinstance(above, ast.AnnAssign) and isinstance(above.target, ast.Name) and isinstance(below, ast.Expr):
             text = " ".join(ast.literal_eval(below.value).split())
             found[above.target.id] = re.sub(r"\bNone: (.*?)\.?$", r"[default: \1]", text)
@@ -87,7 +99,7 @@ def _texts(kind: type[Any]) -> dict[str, str]:
 def takes_settings(*only: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The verb's `**settings` becomes an option for each setting, or for those whose key is in `only`. The verb gets
     those that were given, by key."""
-    chosen = {setting.name: setting for setting in settings_in() if not only or setting.key in only}
+    chosen = {setting.name: setting for setting in settings() if not only or setting.key in only}
 
     def decorated(verb: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(verb)
@@ -107,5 +119,5 @@ def takes_settings(*only: str) -> Callable[[Callable[..., Any]], Callable[..., A
 
 def option_of(key: str) -> str:
     """How a setting is given on the command line."""
-    (name,) = (setting.name for setting in settings_in() if setting.key == key)
+    (name,) = (setting.name for setting in settings() if setting.key == key)
     return f"--{name.replace('_', '-')}"

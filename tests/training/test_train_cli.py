@@ -10,7 +10,7 @@ from small import SMALL, small
 from typer.testing import CliRunner
 
 from deploypipe.cli import app
-from deploypipe.commands.training_options import SHORT, option_of, settings_in
+from deploypipe.commands.training_options import SHORT, option_of, settings
 from deploypipe.train import TrainConfig, train
 from deploypipe.training import parsing
 
@@ -95,7 +95,7 @@ def test_errors_are_one_line_and_leave_nothing(folder: Path, argv: list[str], co
 def test_every_setting_has_an_option_with_its_default() -> None:
     result = CliRunner().invoke(app, ["train", "--help"], terminal_width=200)
     said = " ".join(result.stdout.split())
-    for setting in settings_in():
+    for setting in settings():
         assert f"{option_of(setting.key)} " in said, setting.key
         assert setting.help, f"{setting.key} says nothing"
         assert setting.default is None or f"[default: {setting.default}]" in said
@@ -103,9 +103,9 @@ def test_every_setting_has_an_option_with_its_default() -> None:
 
 
 def test_options_are_made_of_the_configuration() -> None:
-    assert {setting.key for setting in settings_in()} == set(parsing.keys(TrainConfig))
+    assert {setting.key for setting in settings()} == set(parsing.keys(TrainConfig))
     assert set(SHORT) <= set(parsing.keys(TrainConfig))
-    names = [setting.name for setting in settings_in()]
+    names = [setting.name for setting in settings()]
     assert len(set(names)) == len(names)
 
 
