@@ -100,10 +100,8 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
-def read_json(
-    path: Path, schema: str, error: type[DeploypipeError], remedy: str, shape: "Shape" = dict
-) -> dict[str, Any]:
-    """The JSON object in `path`, whose `schema` field must be `schema`, of that shape; else `error` naming the file."""
+def read_json(path: Path, schema: str, error: type[DeploypipeError], remedy: str) -> dict[str, Any]:
+    """The JSON object in `path`, whose `schema` field must be `schema`; else `error`, which names the file."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -113,34 +111,7 @@ def read_json(
     if not isinstance(document, dict) or document.get("schema") != schema:
         found = document.get("schema") if isinstance(document, dict) else type(document).__name__
         raise error(f"{path} is not a {schema!r} file (its schema is {found!r})", remedy)
-    try:
-        check_shape(document, shape)
-    except ValueError as cause:
-        raise error(f"{path} is damaged: {cause}", remedy) from cause
     return document
-
-
-Shape = Any
-"""A type or a union of types; a dict of the fields that must be there; a list of the shape that each item has."""
-
-
-def check_shape(value: object, shape: Shape, where: str = "it") -> None:
-    """ValueError, saying what and where, unless `value`, as read from a file, has `shape`. Other fields may be there
-    too."""
-    if isinstance(shape, dict):
-        check_shape(value, dict, where)
-        assert isinstance(value, dict)
-        for key, inner in shape.items():
-            if key not in value:
-                raise ValueError(f"{where} has no {key!r}")
-            check_shape(value[key], inner, key)
-    elif isinstance(shape, list):
-        check_shape(value, list, where)
-        assert isinstance(value, list)
-        for item in value:
-            check_shape(item, shape[0], f"an item of {where}")
-    elif not isinstance(value, shape):
-        raise ValueError(f"{where} is of the wrong type ({type(value).__name__})")
 
 
 def sha256_file(path: Path) -> str:

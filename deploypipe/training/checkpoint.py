@@ -9,40 +9,55 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
+import msgspec
 import torch
 
 from deploypipe.errors import TrainingError, first_line
-from deploypipe.files import atomic_path, check_shape
+from deploypipe.files import atomic_path
 
 SCHEMA = "deploypipe.checkpoint/2"
-SHAPE = {
-    "config": dict,
-    "dataset": {"name": str, "sha256": str},
-    "device": str,
-    "versions": {"torch": str},
-    "epoch": int,
-    "step": int,
-    "metrics": dict,
-    "seconds": float,
-    "history": [dict],
-    "module": dict,
-    "optimizer": dict,
-    "losses": torch.Tensor,
-    "hits": torch.Tensor,
-    "average": dict | None,
-    "best": dict | None,
-    "best_loss": float,
-    "epochs_without_gain": int,
-}
 LAST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 AGAIN = "Start over with --fresh."
 
 
+class UsedData(TypedDict):
+    name: str
+    sha256: str
+
+
+class UsedVersions(TypedDict):
+    torch: str
+
+
+class State(TypedDict):
+    """What a checkpoint must have."""
+
+    config: dict[str, Any]
+    dataset: UsedData
+    device: str
+    launch_id: NotRequired[str | None]
+    """torchrun's name for the start that wrote it."""
+    versions: UsedVersions
+    epoch: int
+    step: int
+    metrics: dict[str, Any]
+    seconds: float
+    history: list[dict[str, Any]]
+    module: dict[str, Any]
+    optimizer: dict[str, Any]
+    losses: torch.Tensor
+    hits: torch.Tensor
+    average: dict[str, Any] | None
+    best: dict[str, Any] | None
+    best_loss: float
+    epochs_without_gain: int
+
+
 def save(folder: Path, document: dict[str, Any]) -> None:
     """In place of the last, which becomes the previous one. `Unwritable` leaves both as they were."""
-    content = io.BytesIO()  # torch's own writing tells of a full disk as a RuntimeError
+    content = io.BytesIO()  # torch's own writing would raise a RuntimeError for a full disk
     torch.save({"schema": SCHEMA, **document}, content)
     path = folder / LAST
     with atomic_path(path) as temporary:
@@ -80,7 +95,7 @@ def _read(path: Path) -> dict[str, Any]:
     found = document.get("schema") if isinstance(document, dict) else None
     if found != SCHEMA:
         raise ValueError(f"it is not a {SCHEMA!r} file (its schema is {found!r})")
-    check_shape(document, SHAPE)
+    msgspec.convert(document, State)
     return dict(document)
 
 

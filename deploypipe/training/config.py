@@ -23,7 +23,7 @@ class OptimizerConfig:
     lr: float | None = None
     """The learning rate at the peak of the schedule. None: the optimizer's own default."""
     momentum: float = 0.9
-    """Of SGD and Muon."""
+    """Momentum of SGD and Muon."""
     nesterov: bool = False
     """Nesterov's momentum for SGD; Muon's always is."""
     beta1: float = 0.9
@@ -129,11 +129,12 @@ class TrainConfig:
     data_dir: str | None = None
     """Folder of the datasets. None: $DEPLOYPIPE_DATA_DIR, else the user's cache folder."""
     epochs: float | None = None
-    """Whole or not. None: what `examples` come to."""
+    """How often the training set is gone through; a fraction is allowed. None: what `examples` come to."""
     examples: int | None = None
-    """To train on in all, however large the dataset is. None: as many epochs as the dataset needs (2 for MNIST)."""
+    """How many examples to train on in all, however large the dataset is. None: as many epochs as the dataset needs (2
+    for MNIST)."""
     batch_size: int = 128
-    """An epoch's last batch may be smaller, down to half of it."""
+    """Examples in a batch; an epoch's last one may be smaller, down to half of it."""
     dropout: float | None = None
     """Replaces the network's own dropout probability. None: it stays."""
     validation: float = 0.0
@@ -144,8 +145,8 @@ class TrainConfig:
     """Decay of a mean of the weights over the steps (0.998: over the last 500 or so), which is then what is validated
     and kept; 0: the last weights."""
     precision: str = "float32"
-    """Of the forward and backward pass: "bfloat16" under autocast (weights, loss and evaluation stay float32), "auto"
-    where the device has it in hardware."""
+    """Of the forward and backward pass: float32, bfloat16 (under autocast: weights, loss and evaluation stay float32),
+    or auto: bfloat16 where the device has it in hardware."""
     seed: int = 0
     """Decides every random number."""
     device: str = "auto"

@@ -72,7 +72,7 @@ class Leader:
         except Exploded as cause:
             raise TrainingError(
                 f"the loss became {cause.loss:g} in epoch {cause.epoch}, step {cause.step} of {self.loop.steps}",
-                f"Lower --learning-rate; {self._kept()}.",
+                f"Lower --learning-rate; {self._kept()}, which --fresh discards.",
             ) from None
         except KeyboardInterrupt:
             raise Interrupted(

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from small import SMALL, small
+from test_train_never_lost import stop_at
 from typer.testing import CliRunner
 
 from deploypipe.cli import app
 from deploypipe.commands.training_options import SHORT, option_of, settings
+from deploypipe.errors import Interrupted
 from deploypipe.train import TrainConfig, train
 from deploypipe.training import parsing
 
@@ -90,6 +92,19 @@ def test_errors_are_one_line_and_leave_nothing(folder: Path, argv: list[str], co
     found, out, err = invoke(*argv)
     assert (found, out) == (code, "") and message in err.replace("\n", " ")
     assert [path.name for path in folder.iterdir()] == ["small.toml"]
+
+
+def test_a_training_is_resumed_with_its_data_elsewhere_and_on_a_named_device(folder: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        stop_at(5, patch)
+        train(small(), folder / "runs" / "half")
+    code, out, err = invoke("--config", "small.toml", "--out", "runs/half")
+    assert (code, out) == (4, "") and "not finished: 5 steps are done. Go on with it by --resume" in err
+    code, out, err = invoke("--resume", "--data-dir", "moved", "--device", "cpu", "--json", "--no-pictures")
+    assert code == 0, err
+    document = json.loads(out)
+    assert document["config"]["data_dir"] == str(folder / "moved")
+    assert document["weights_sha256"] == train(small(), folder / "whole").document["weights_sha256"]
 
 
 def test_every_setting_has_an_option_with_its_default() -> None:

@@ -201,8 +201,8 @@ def test_without_a_good_checkpoint_the_remedy_is_named(half: Path, tmp_path: Pat
     ("change", "message"),
     [
         (lambda state: state["dataset"].update(sha256="0" * 64), "digits is not the one that .* was trained on"),
-        (lambda state: state.pop("history"), "cannot be resumed: it has no 'history'"),
-        (lambda state: state.update(epoch="1"), "epoch is of the wrong type"),
+        (lambda state: state.pop("history"), "cannot be resumed: Object missing required field `history`"),
+        (lambda state: state.update(epoch="1"), r"cannot be resumed: Expected `int`, got `str` - at `\$.epoch`"),
         (lambda state: state["config"].update(future=1), "no setting 'future'"),
         (lambda state: state["config"].pop("seed"), "the configuration has no seed"),
         (lambda state: state["config"].update(seed="x"), "seed is 'x', must be a whole number"),
