@@ -38,7 +38,6 @@ def examine(data_dir: Path | None = None, ports: tuple[int, ...] = (8080,)) -> l
     checks.append(_check("Java", NEEDED, _java))
     checks.append(_check("TorchServe", NEEDED, _torchserve))
     checks += [_check(f"port {port}", USEFUL, partial(_port, port)) for port in ports]
-    checks.append(_check("torch-model-archiver", NEEDED, _version_of("model_archiver")))
     checks.append(_check("folder", NEEDED, _folder))
     checks.append(_check("disk", NEEDED, _disk))
     checks.append(_check("data", USEFUL, lambda: _data(data.data_folder(data_dir))))
@@ -88,7 +87,7 @@ def _providers() -> tuple[str, bool]:
 
 
 def _java() -> tuple[str, bool]:
-    from deploypipe.serve.java import find_java
+    from deploypipe.serve.torchserve.java import find_java
 
     java = find_java()
     return f"{java.version}, from {java.source}", True

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from deploypipe.archives.pack import build_archive as build_archive
 from deploypipe.contract.archive import Archive
 from deploypipe.contract.run import Run, folder_of, run_of
 from deploypipe.errors import PackageError, ParityError
 from deploypipe.formats import FORMATS
 from deploypipe.formats.reading import read_artifact
 from deploypipe.quantize import TARGET as ROUNDED
-from deploypipe.serve.archive import package as build_archive
 
 
 def package(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from deploypipe import train as training
+from deploypipe.client import Client
 from deploypipe.contract.archive import Archive
 from deploypipe.contract.run import Run
 from deploypipe.contract.sidecar import Artifact
@@ -23,8 +24,7 @@ from deploypipe.models.trained import load_trained
 from deploypipe.package import package
 from deploypipe.parity import Report
 from deploypipe.png import png
-from deploypipe.serve import server
-from deploypipe.serve.client import Client
+from deploypipe.serve.torchserve import lifecycle
 from deploypipe.train import TrainConfig
 from deploypipe.verification import Subjects, verify_run
 
@@ -111,12 +111,12 @@ def run(
         alone = Path(folder) / "store"
         alone.mkdir()
         (alone / archive.path.name).write_bytes(archive.path.read_bytes())
-        started = server.start(alone, port=0, folder=Path(folder) / "server")
+        started = lifecycle.start(alone, port=0, folder=Path(folder) / "server")
         try:
             say("6/6 predict")
             http = compare_over_http(done, started.url, archive.name, _data_dir(config))
         finally:
-            server.stop(folder=Path(folder) / "server")
+            lifecycle.stop(folder=Path(folder) / "server")
     if not http.passed:
         raise ParityError(
             f"{http.requests - http.agreeing} of {http.requests} HTTP answers differ from eager "

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from deploypipe.capture import capture
+from deploypipe.client import client_for
 from deploypipe.contract.run import Run
 from deploypipe.contract.signature import Axes, TensorSpec
 from deploypipe.eager import argument_names, reference_copy
@@ -23,7 +24,6 @@ from deploypipe.formats.runner import Runner
 from deploypipe.formats.torch_session import to_array
 from deploypipe.parity import NO_OVERRIDES, Finding, Gate, Overrides, Report
 from deploypipe.parity.reproduction import write_reproduction
-from deploypipe.serve.client import client_for
 from deploypipe.serve.sessions import ServingSession, archive_session, server_session
 
 SCHEMA = "deploypipe.parity/2"

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from deploypipe.serve.archive import MANIFEST
+from deploypipe.contract.archive import MANIFEST
 
 
 def rewrite(path: Path, change: Callable[[dict[str, bytes]], None]) -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from deploypipe.archives.pack import build_archive
 from deploypipe.contract.run import Run
 from deploypipe.errors import DeploypipeError, PackageError, UsageError
 from deploypipe.files import Unwritable, atomic_path, make_folder, read_json, scratch_folder, sha256_file, write_json
-from deploypipe.serve.archive import package
 
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, SystemExit])
@@ -90,4 +90,4 @@ def test_errors_about_other_files_pass(tmp_path: Path) -> None:
 def test_a_store_that_cannot_be_written_is_still_a_package_error(digits_run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(PackageError, match=r"net-1.0.mar cannot be written: Not a directory$"):
-        package(digits_run.exports / "model.onnx", "net", store=tmp_path / "file")
+        build_archive(digits_run.exports / "model.onnx", "net", store=tmp_path / "file")

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from typer.testing import CliRunner
 
 from deploypipe import quantize as quantizing
+from deploypipe.archives.pack import build_archive
 from deploypipe.capture import capture
 from deploypipe.cli import app
 from deploypipe.contract.archive import Archive
@@ -31,7 +32,6 @@ from deploypipe.models.trained import load_trained
 from deploypipe.package import package as package_run
 from deploypipe.parity import Reference, parse_overrides, verify
 from deploypipe.quantize import TARGET, quantize
-from deploypipe.serve import package
 from deploypipe.train import TrainConfig, train
 from deploypipe.verification import Subjects, verify_run
 
@@ -56,7 +56,7 @@ def copy(run: Run, tmp_path: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def archive(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    return package(run.exports / TARGET, "digits", store=tmp_path_factory.mktemp("store"), trained=run)
+    return build_archive(run.exports / TARGET, "digits", store=tmp_path_factory.mktemp("store"), trained=run)
 
 
 def test_it_is_int8_inside_and_says_so(run: Run) -> None:
@@ -179,7 +179,7 @@ def test_a_sidecar_cannot_say_another_precision(copy: Run, name: str, tmp_path: 
     precision = document.pop("precision", "")
     sidecar.write_text(json.dumps(document if precision else document | {"precision": "int8"}))
     with pytest.raises(PackageError, match="precision is"):
-        package(copy.exports / name, "digits", store=tmp_path / "store")
+        build_archive(copy.exports / name, "digits", store=tmp_path / "store")
 
 
 def test_package_names_it_and_takes_it_only_when_asked(copy: Run, tmp_path: Path) -> None:

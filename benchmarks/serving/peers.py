@@ -17,11 +17,14 @@ from pathlib import Path
 import httpx
 from comparison import cores
 
+from deploypipe.archives.pack import build_archive
 from deploypipe.contract.run import Run
 from deploypipe.quantize import TARGET
-from deploypipe.serve import find_java, package, processes, start, stop
+from deploypipe.serve import processes
 from deploypipe.serve.defaults import BATCH
 from deploypipe.serve.network import free_ports
+from deploypipe.serve.torchserve.java import find_java
+from deploypipe.serve.torchserve.lifecycle import start, stop
 
 HERE = Path(__file__).resolve().parent
 NAME = "digits"
@@ -146,7 +149,7 @@ def serving(name: str, setting: str, run: Run, environments: Path, sample: Sampl
 
 @contextmanager
 def _ours(artifact: Path, scratch: Path, batch: int = BATCH) -> Iterator[Served]:
-    package(artifact, NAME, store=scratch / "store")
+    build_archive(artifact, NAME, store=scratch / "store")
     server = start(scratch / "store", port=0, folder=scratch / "server", batch=batch)
     try:
         yield Served(f"{server.url}/predictions/{NAME}", server.pid, server.created)
@@ -166,10 +169,11 @@ def _script(peer: Peer, setting: str, run: Run, environments: Path, scratch: Pat
 @contextmanager
 def _stock(peer: Peer, setting: str, run: Run, environments: Path, scratch: Path) -> Iterator[Served]:
     """As its users start it, in a folder and on ports of its own; only what makes it answer without a token is set."""
-    archiver = ["torch-model-archiver", "--model-name", NAME, "--version", "1.0", "--serialized-file",
-                run.exports / "model.pt", "--handler", HERE / "torchserve_stock" / "handler.py",
-                "--export-path", scratch]  # fmt: skip
-    subprocess.run([Path(sys.executable).parent / archiver[0], *archiver[1:]], check=True, capture_output=True)
+    beside = str(_beside_ours("torchserve_stock", environments))
+    archiver = [sys.executable, "-m", "model_archiver.model_packaging", "--model-name", NAME,
+                "--version", "1.0", "--serialized-file", run.exports / "model.pt",
+                "--handler", HERE / "torchserve_stock" / "handler.py", "--export-path", scratch]  # fmt: skip
+    subprocess.run(archiver, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": beside})
     ports = free_ports(6)
     names = ("inference_address", "management_address", "metrics_address")
     lines = [f"{name}=http://127.0.0.1:{port}" for name, port in zip(names, ports, strict=False)]
@@ -179,7 +183,7 @@ def _stock(peer: Peer, setting: str, run: Run, environments: Path, scratch: Path
                "--model-store", scratch, "--models", f"{NAME}={NAME}.mar",
                "--ts-config", scratch / "config.properties"]  # fmt: skip
     environment = {"JAVA_HOME": str(find_java().home), "TMPDIR": str(scratch), "TEMP": str(scratch),
-                   "PYTHONPATH": str(_beside_ours("torchserve_stock", environments))}  # fmt: skip
+                   "PYTHONPATH": beside}  # fmt: skip
     environment |= dict(variable.split("=", 1) for variable in peer.settings[setting])
     with _process(command, ports[0], scratch, environment) as served:
         yield served

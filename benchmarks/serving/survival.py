@@ -34,8 +34,12 @@ import httpx
 import psutil
 from PIL import Image
 
+from deploypipe.client import Client
+from deploypipe.contract.server import Server
 from deploypipe.errors import ServingError
-from deploypipe.serve import Client, Server, processes, start, status, stop
+from deploypipe.serve import processes
+from deploypipe.serve.torchserve.lifecycle import start, stop
+from deploypipe.serve.torchserve.readiness import status
 
 Figures = dict[str, Any]
 CONNECTIONS = 16
@@ -424,8 +428,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     asked = parser.parse_args()
-    from deploypipe.serve.configuration import MAX_BODY
     from deploypipe.serve.defaults import ANSWER_WITHIN
+    from deploypipe.serve.torchserve.configuration import MAX_BODY
 
     options: dict[str, Any] = {"models": [asked.name], "workers": asked.workers}
     found: dict[str, Figures] = {}

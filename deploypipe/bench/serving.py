@@ -14,13 +14,13 @@ from deploypipe.bench import generator
 from deploypipe.bench.generator import Job, Request
 from deploypipe.bench.requests import requests_for
 from deploypipe.bench.usage import Usage, UsageMeter
+from deploypipe.client import client_for
 from deploypipe.contract.archive import Archive
+from deploypipe.contract.server import started_here, tokens_of
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.errors import ServingError, UsageError, first_line
 from deploypipe.png import png
-from deploypipe.serve.client import client_for
 from deploypipe.serve.network import connects
-from deploypipe.serve.record import started_here, tokens_of
 
 SCHEMA = "deploypipe.bench.serving/1"
 CONNECTIONS = (1, 8, 64)

@@ -51,7 +51,7 @@ def serve(
 ) -> Document:
     """Latencies, throughput and errors of a server under load, and what it takes for it."""
     from deploypipe.bench import parse_loads, time_serving, write_serving
-    from deploypipe.serve import read_archive
+    from deploypipe.contract.archive import read_archive
 
     loads, archive = parse_loads(connections, rate), read_archive(mar) if mar else None
     found = time_serving(

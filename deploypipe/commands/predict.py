@@ -17,7 +17,7 @@ def predict(
     name: options.ServedName = None,
 ) -> Document:
     """Send images (or JSON requests) to a server and show what it makes of them."""
-    from deploypipe.serve.client import client_for
+    from deploypipe.client import client_for
 
     with client_for(url, name) as client:
         answers = client.ask_each(files)

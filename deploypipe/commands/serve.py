@@ -13,9 +13,9 @@ from deploypipe.errors import ServingError
 from deploypipe.serve.defaults import ANSWER_WITHIN, BATCH, DRAIN, PORT
 
 if TYPE_CHECKING:
-    from deploypipe.serve.deployment import Deployment
-    from deploypipe.serve.readiness import Status
-    from deploypipe.serve.record import Server
+    from deploypipe.contract.server import Server
+    from deploypipe.serve.torchserve.deployment import Deployment
+    from deploypipe.serve.torchserve.readiness import Status
 
 
 def serve(
@@ -45,7 +45,7 @@ def serve(
     ] = False,
 ) -> Document:
     """Serve every archive of the store with TorchServe; ready means that each answered its samples correctly."""
-    from deploypipe.serve import server
+    from deploypipe.serve.torchserve import lifecycle
 
     started: list[Server] = []
 
@@ -56,12 +56,12 @@ def serve(
     settings = {"host": host, "port": port, "workers": workers, "batch": batch, "answer_within": answer_within,
                 "device": device, "tokens": tokens, "timeout": timeout, "deployable": deployable}  # fmt: skip
     if detach:
-        ready(server.start(model_store, **settings))  # type: ignore[arg-type]
+        ready(lifecycle.start(model_store, **settings))  # type: ignore[arg-type]
         name, at = started[0].archives[0].name, str(started[0].port)
         next_commands(["predict", "--url", started[0].url, "--name", name, "digit.png"], ["stop", "--port", at])
     else:
         note("Serving until Ctrl-C.")
-        server.serve_foreground(model_store, ready, drain=drain, **settings)
+        lifecycle.serve_foreground(model_store, ready, drain=drain, **settings)
     return {"url": started[0].url, "metrics_url": started[0].metrics_url, "pid": started[0].pid,
             "folder": str(started[0].folder),
             "models": [archive.facts() for archive in started[0].archives]}  # fmt: skip
@@ -69,7 +69,7 @@ def serve(
 
 def status(port: options.Port = PORT) -> Document:
     """What the server on this port serves, and whether it answers its samples correctly; exit 8 when it does not."""
-    from deploypipe.serve import readiness
+    from deploypipe.serve.torchserve import readiness
 
     found = readiness.status(port)
     _show_status(found)
@@ -80,7 +80,7 @@ def status(port: options.Port = PORT) -> Document:
 
 def ready(port: options.Port = PORT) -> Document:
     """Exit 0 when the server answers its samples correctly, else 8, without a word: for a container's probe."""
-    from deploypipe.serve import readiness
+    from deploypipe.serve.torchserve import readiness
 
     _require_ready(readiness.status(port), port)
     return {"ready": True}
@@ -99,7 +99,7 @@ def deploy(
     drain: Annotated[float, typer.Option(help="Seconds for the replaced version to finish.")] = 60.0,
 ) -> Document:
     """Load an archive into the running server, prove it, make it the default, and unload the version before it."""
-    from deploypipe.serve import deployment
+    from deploypipe.serve.torchserve import deployment
 
     done = deployment.deploy(archive, port, keep=keep, timeout=timeout, drain=drain)
     _show_deployment(done)
@@ -111,9 +111,9 @@ def deploy(
 
 def stop(port: options.Port = PORT, drain: options.Drain = DRAIN) -> Document:
     """End the server that `serve` started, and everything it started, once what it accepted is answered."""
-    from deploypipe.serve import server
+    from deploypipe.serve.torchserve import lifecycle
 
-    done = server.stop(port, drain=drain)
+    done = lifecycle.stop(port, drain=drain)
     out.print(f"stopped {done.server.url} (process {done.server.pid})")
     if not done.drained:
         warn("requests that were under way may have been cut off")

@@ -14,8 +14,8 @@ from deploypipe.parity.verdict import Finding
 def check_structure(
     module: nn.Module, inspection: Inspection, signature: Signature | None, standard: Standard = EQUAL_TO_EAGER
 ) -> list[Finding]:
-    """A Finding a check. `standard` says which weights may be in the file. `module` is the reference, in eval mode, with
-    the weights that its author gave it: check before it runs where `forward` writes to its buffers."""
+    """A Finding a check. `standard` says which weights may be in the file. `module` is the reference, in eval mode,
+    with the weights that its author gave it: check before it runs where `forward` writes to its buffers."""
     return [
         standard.check_weights(module, inspection),
         _check_axes(inspection, signature),

@@ -20,20 +20,18 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
-from deploypipe.contract.archive import Archive
+from deploypipe.client import Client, Refused
+from deploypipe.contract.archive import CODE, ENTRY_FILE, MANIFEST, Archive, read_archive
 from deploypipe.contract.protocol import from_protocol, to_protocol, uncarried
 from deploypipe.contract.records import to_document
 from deploypipe.contract.rejection import Rejection
+from deploypipe.contract.server import started_here
 from deploypipe.contract.signature import Signature
 from deploypipe.contract.tensors import Array
 from deploypipe.errors import PackageError, UsageError, first_line
 from deploypipe.formats.session import DeviceUnavailable, Session
 from deploypipe.formats.torch_session import as_torch_device
-from deploypipe.serve.archive import MANIFEST, read_archive
-from deploypipe.serve.client import Client, Refused
-from deploypipe.serve.configuration import MAX_BODY
-from deploypipe.serve.record import started_here
-from deploypipe.serve.travel import ENTRY_FILE, PACKAGE
+from deploypipe.serve.torchserve.configuration import MAX_BODY
 
 
 class ServingSession(Session):
@@ -223,7 +221,7 @@ def _entry(folder: Path) -> ModuleType:
 
 
 def _is_archived(module: str) -> bool:
-    return module.split(".")[0] in (PACKAGE, ENTRY_FILE.removesuffix(".py"))
+    return module.split(".")[0] in (CODE, ENTRY_FILE.removesuffix(".py"))
 
 
 @contextmanager

@@ -6,10 +6,9 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from deploypipe.contract.archive import Archive
+from deploypipe.contract.archive import Archive, read_archive
 from deploypipe.errors import PackageError, ServingError
 from deploypipe.files import atomic_path, sha256_file
-from deploypipe.serve.archive import read_archive
 
 
 def archives_in(store: Path, models: Sequence[str] | None) -> list[Archive]:

@@ -8,12 +8,14 @@ import torch
 from served_models import TIMEOUT, Classifier, Models, Pair
 
 import deploypipe
+from deploypipe.archives.pack import build_archive
 from deploypipe.capture import capture
+from deploypipe.contract.server import Server
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.export import plan, write_proven
 from deploypipe.formats import FORMATS
 from deploypipe.parity import image_probes
-from deploypipe.serve import Server, package, start, stop
+from deploypipe.serve.torchserve.lifecycle import start, stop
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +50,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 def store(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
     for name, path in models.artifacts.items():
-        package(path, name, store=folder)
+        build_archive(path, name, store=folder)
     return folder
 
 

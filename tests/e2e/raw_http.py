@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from deploypipe.serve import Server
+from deploypipe.contract.server import Server
 
 
 def request(

@@ -15,8 +15,10 @@ import pytest
 import torch
 from served_models import IMAGE_MODELS, Models, npy, png
 
+from deploypipe.client import Client
+from deploypipe.contract.server import Server
 from deploypipe.errors import ServingError
-from deploypipe.serve import Client, Server, status
+from deploypipe.serve.torchserve.readiness import status
 
 ATOL = 1e-4
 Post = Callable[..., httpx.Response]

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 from deploypipe.bench import Load, measure, time_serving
 from deploypipe.bench.requests import requests_for
 from deploypipe.cli import app
+from deploypipe.contract.archive import read_archive
+from deploypipe.contract.server import Server
 from deploypipe.errors import ServingError, UsageError
-from deploypipe.serve import Server, read_archive
 
 
 @pytest.mark.parametrize("images", [1, 64])

@@ -17,15 +17,21 @@ import torch
 from hammering import Asked, Hammer
 from served_models import TIMEOUT, Classifier, Models, png, with_wrong_samples
 
+from deploypipe.archives.pack import build_archive
 from deploypipe.capture import capture
+from deploypipe.client import Client
+from deploypipe.contract.archive import Archive
+from deploypipe.contract.server import Server, authorization, recorded, tokens_of
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.errors import PackageError, ServingError
 from deploypipe.export import plan, write_proven
 from deploypipe.parity import image_probes
-from deploypipe.serve import Archive, Client, Server, deploy, package, start, status, stop, tokens_of
-from deploypipe.serve.management import Management
-from deploypipe.serve.record import authorization, locked, recorded, rewrite
 from deploypipe.serve.store import placed
+from deploypipe.serve.torchserve.deployment import deploy
+from deploypipe.serve.torchserve.folder import locked, rewrite
+from deploypipe.serve.torchserve.lifecycle import start, stop
+from deploypipe.serve.torchserve.management import Management
+from deploypipe.serve.torchserve.readiness import status
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +56,9 @@ def archives(models: Models, second: Models, tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("archives")
     wrong = with_wrong_samples(models.artifacts["torchscript"], folder)
     return {
-        "1.0": package(models.artifacts["torchscript"], "digits", "1.0", folder / "store"),
-        "2.0": package(second.artifacts["torchscript"], "digits", "2.0", folder / "2.0"),
-        "3.0": package(wrong, "digits", "3.0", folder / "3.0"),
+        "1.0": build_archive(models.artifacts["torchscript"], "digits", "1.0", folder / "store"),
+        "2.0": build_archive(second.artifacts["torchscript"], "digits", "2.0", folder / "2.0"),
+        "3.0": build_archive(wrong, "digits", "3.0", folder / "3.0"),
     }
 
 
@@ -179,7 +185,7 @@ def test_other_content_under_a_served_version_is_refused(
     serves_first: Server, archives: dict[str, Archive], second: Models, tmp_path: Path
 ) -> None:
     folder = serves_first.folder
-    other = package(second.artifacts["torchscript"], "digits", "1.0", tmp_path)
+    other = build_archive(second.artifacts["torchscript"], "digits", "1.0", tmp_path)
     with pytest.raises(ServingError, match="digits 1.0 is served already, with other content.*another --model-version"):
         deploy(other.path, folder=folder)
     (serves_first.store / "digits-2.0.mar").write_bytes(other.path.read_bytes())
@@ -257,7 +263,7 @@ def test_a_second_deployment_at_the_same_time_is_refused(serves_first: Server, a
 
 def test_a_name_that_was_not_served_is_added(serves_first: Server, models: Models, tmp_path: Path) -> None:
     folder = serves_first.folder
-    added = package(models.artifacts["torchscript"], "other", store=tmp_path)
+    added = build_archive(models.artifacts["torchscript"], "other", store=tmp_path)
     done = deploy(added.path, folder=folder)
     assert (done.state, done.previous, done.removed) == ("deployed", None, False)
     assert {(model.name, model.version) for model in status(folder=folder).models} == {

@@ -16,10 +16,13 @@ import pytest
 from hammering import Hammer
 from served_models import TIMEOUT, Models, npy, png
 
+from deploypipe.archives.pack import build_archive
+from deploypipe.contract.server import Server, recorded
 from deploypipe.errors import ServingError
-from deploypipe.serve import Server, package, processes, start, status, stop
-from deploypipe.serve.management import Management
-from deploypipe.serve.record import recorded
+from deploypipe.serve import processes
+from deploypipe.serve.torchserve.lifecycle import start, stop
+from deploypipe.serve.torchserve.management import Management
+from deploypipe.serve.torchserve.readiness import status
 
 MANY = 5000
 """Images in one request that keeps a worker busy for a while, and makes others wait."""
@@ -27,7 +30,7 @@ MANY = 5000
 
 @pytest.fixture
 def store(models: Models, tmp_path: Path) -> Path:
-    package(models.artifacts["torchscript"], "one", store=tmp_path / "store")
+    build_archive(models.artifacts["torchscript"], "one", store=tmp_path / "store")
     return tmp_path / "store"
 
 

@@ -15,9 +15,10 @@ from odd_images import IMAGES, NO_IMAGES
 from raw_http import Connection, ask, request
 from served_models import TIMEOUT, Models, npy, png
 
-from deploypipe.serve import Server, start, stop
-from deploypipe.serve.configuration import MAX_BODY
-from deploypipe.serve.handler import MAX_ANSWER
+from deploypipe.contract.server import Server
+from deploypipe.serve.torchserve.configuration import MAX_BODY
+from deploypipe.serve.torchserve.handler import MAX_ANSWER
+from deploypipe.serve.torchserve.lifecycle import start, stop
 
 ATOL = 1e-4
 PATIENCE_MS = 4000

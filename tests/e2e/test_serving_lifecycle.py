@@ -18,13 +18,18 @@ import psutil
 import pytest
 from served_models import TIMEOUT, Models, png, with_wrong_samples
 
+from deploypipe.archives.pack import build_archive
+from deploypipe.client import Client
+from deploypipe.contract.server import Server
 from deploypipe.errors import ServingError
-from deploypipe.serve import Client, Server, Stopped, deploy, package, start, status, stop
+from deploypipe.serve.torchserve.deployment import deploy
+from deploypipe.serve.torchserve.lifecycle import Stopped, start, stop
+from deploypipe.serve.torchserve.readiness import status
 
 
 @pytest.fixture
 def one_model(models: Models, tmp_path: Path) -> Path:
-    package(models.artifacts["torchscript"], "one", store=tmp_path / "store")
+    build_archive(models.artifacts["torchscript"], "one", store=tmp_path / "store")
     return tmp_path / "store"
 
 
@@ -62,7 +67,7 @@ def test_two_servers_side_by_side_and_stop_ends_exactly_one(
         start(one_model, port=0, folder=folder)
 
     # Started so that nothing can be loaded or unloaded later.
-    newer = package(models.artifacts["torchscript"], "one", "2.0", store=folder.parent)
+    newer = build_archive(models.artifacts["torchscript"], "one", "2.0", store=folder.parent)
     with pytest.raises(ServingError, match="one 2.0 does not load: this server was started so that nothing can be"):
         deploy(newer.path, folder=folder)
     assert httpx.delete(f"{other.management_url}/models/one/1.0", trust_env=False).status_code == 405
@@ -125,7 +130,7 @@ def test_a_server_that_hangs_is_ended_by_force(one_model: Path, folder: Path) ->
 
 
 def test_a_model_that_fails_its_proof_is_named_with_its_own_error(models: Models, tmp_path: Path, folder: Path) -> None:
-    package(with_wrong_samples(models.artifacts["torchscript"], tmp_path), "wrong", store=tmp_path / "store")
+    build_archive(with_wrong_samples(models.artifacts["torchscript"], tmp_path), "wrong", store=tmp_path / "store")
     with pytest.raises(
         ServingError, match=r"wrong_1.0: ArchiveInvalid: wrong 1.0 does not answer its packaged sample .*'logits'"
     ):

@@ -6,8 +6,8 @@ import pytest
 from served_models import Models
 from support import HEAVY, imported_by
 
+from deploypipe.contract.server import Server
 from deploypipe.png import png
-from deploypipe.serve import Server
 
 
 @pytest.mark.parametrize(

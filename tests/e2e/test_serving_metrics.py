@@ -16,8 +16,13 @@ import pytest
 from serve.without_server import rewrite
 from served_models import TIMEOUT, Models, npy, png
 
-from deploypipe.serve import Server, log4j, package, processes, start, stop
-from deploypipe.serve.travel import ENTRY_FILE, travelling_files
+from deploypipe.archives.pack import build_archive
+from deploypipe.archives.travel import travelling_files
+from deploypipe.contract.archive import ENTRY_FILE
+from deploypipe.contract.server import Server
+from deploypipe.serve import processes
+from deploypipe.serve.torchserve import log4j
+from deploypipe.serve.torchserve.lifecycle import start, stop
 
 DASHBOARD = Path(__file__).parents[2] / "docs" / "grafana-dashboard.json"
 MODEL = {"model": "metered", "version": "2.1"}
@@ -48,7 +53,7 @@ SOAK_REQUESTS = 1_000_000
 @pytest.fixture(scope="module")
 def store(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
-    archive = package(models.artifacts["onnx"], MODEL["model"], MODEL["version"], store=folder)
+    archive = build_archive(models.artifacts["onnx"], MODEL["model"], MODEL["version"], store=folder)
     rewrite(archive.path, {ENTRY_FILE: travelling_files("onnx")[ENTRY_FILE] + _ENTRY.encode()})
     return folder
 

@@ -19,20 +19,24 @@ import survival
 import torch
 from served_models import TIMEOUT, Models, SlowClassifier, png
 
+from deploypipe.archives.pack import build_archive
 from deploypipe.capture import capture
+from deploypipe.client import Client
+from deploypipe.contract.server import Server
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.errors import ServingError
 from deploypipe.export import plan, write_proven
 from deploypipe.parity import Probe
-from deploypipe.serve import Client, Server, package, start, status, stop
-from deploypipe.serve.management import Loaded, Management
+from deploypipe.serve.torchserve.lifecycle import start, stop
+from deploypipe.serve.torchserve.management import Loaded, Management
+from deploypipe.serve.torchserve.readiness import status
 
 
 @pytest.fixture(scope="module")
 def tiny(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with a queue of two, known on this machine by its port."""
     folder = tmp_path_factory.mktemp("tiny")
-    package(models.artifacts["torchscript"], "one", store=folder / "store")
+    build_archive(models.artifacts["torchscript"], "one", store=folder / "store")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(folder / "state"))
         server = start(folder / "store", port=0, workers=1, batch=1, queue=2, timeout=TIMEOUT)
@@ -50,7 +54,7 @@ def slow(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "slow.onnx"
     _, report = write_proven(plan(captured, probes, task=IMAGE_CLASSIFICATION), "onnx", path)
     report.raise_if_failed()
-    package(path, "slow", store=folder / "store")
+    build_archive(path, "slow", store=folder / "store")
     return folder / "store"
 
 

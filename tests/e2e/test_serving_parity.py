@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import deploypipe
 from deploypipe import cli
-from deploypipe.serve import Server
+from deploypipe.contract.server import Server
 from deploypipe.usercode import load_module
 
 USER = """

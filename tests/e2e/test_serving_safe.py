@@ -18,10 +18,14 @@ from served_models import TIMEOUT, Models, png
 from spoilt_archives import SPOILT, rewrite
 from support import Command
 
+from deploypipe.client import Client
+from deploypipe.contract.archive import MANIFEST, read_archive
+from deploypipe.contract.server import Server, tokens_of
 from deploypipe.errors import ServingError
-from deploypipe.serve import Client, Server, processes, start, status, stop, tokens_of
-from deploypipe.serve.archive import MANIFEST, read_archive
+from deploypipe.serve import processes
 from deploypipe.serve.network import connects, free_ports, is_loopback
+from deploypipe.serve.torchserve.lifecycle import start, stop
+from deploypipe.serve.torchserve.readiness import status
 
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "hush", "DEPLOYPIPE_SECRET": "hush", "HF_TOKEN": "hush", "PYTHONPATH": "hush"}
 

@@ -16,9 +16,12 @@ from hypothesis import strategies as st
 from raw_http import Connection, request
 from served_models import Models, png
 
-from deploypipe.serve import Client, Server, status
-from deploypipe.serve.configuration import MAX_BODY, Layout
-from deploypipe.serve.diagnosis import worker_error
+from deploypipe.client import Client
+from deploypipe.contract.server import Server
+from deploypipe.serve.torchserve.configuration import MAX_BODY
+from deploypipe.serve.torchserve.diagnosis import worker_error
+from deploypipe.serve.torchserve.folder import Layout
+from deploypipe.serve.torchserve.readiness import status
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts descriptors, mounts file systems")
 OPTIONS = {"models": ["onnx"], "workers": 1}

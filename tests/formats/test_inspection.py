@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from deploypipe.archives.travel import travelling_files
 from deploypipe.capture import Capture, capture
 from deploypipe.eager import flat_tensors
 from deploypipe.errors import ParityError, UsageError
@@ -19,7 +20,6 @@ from deploypipe.formats.format import Format
 from deploypipe.formats.inspection import Inspection, author_line
 from deploypipe.formats.reading import inspect_artifact
 from deploypipe.models import entry_of
-from deploypipe.serve.travel import travelling_files
 
 SUFFIXES = [entry.suffix for entry in FORMATS.values()]
 ROWS = {"x": {0: "batch"}}

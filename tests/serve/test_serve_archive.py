@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from spoilt_archives import SPOILT
 
+from deploypipe.archives.pack import build_archive
+from deploypipe.contract.archive import read_archive
 from deploypipe.contract.sidecar import sidecar_of
 from deploypipe.errors import PackageError
 from deploypipe.files import read_json
 from deploypipe.formats import FORMATS
-from deploypipe.serve import package, read_archive
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def copied(artifacts: dict[str, Path], tmp_path: Path) -> Path:
 def test_identical_inputs_give_identical_bytes(
     artifacts: dict[str, Path], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = package(artifacts[name], "digits", "2.0", tmp_path / "a")
+    first = build_archive(artifacts[name], "digits", "2.0", tmp_path / "a")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     for path in (artifacts[name], sidecar_of(artifacts[name])):
@@ -39,7 +40,7 @@ def test_identical_inputs_give_identical_bytes(
         os.utime(elsewhere / path.name, (1e9, 1e9))
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     monkeypatch.chdir(elsewhere)
-    second = package(Path(artifacts[name].name), "digits", "2.0", tmp_path / "b")
+    second = build_archive(Path(artifacts[name].name), "digits", "2.0", tmp_path / "b")
     assert first.path.name == second.path.name == "digits-2.0.mar"
     assert first.path.read_bytes() == second.path.read_bytes()
     assert first.sha256 == second.sha256
@@ -50,7 +51,7 @@ def test_identical_inputs_give_identical_bytes(
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_archive_proves_itself_without_deploypipe(artifacts: dict[str, Path], tmp_path: Path, name: str) -> None:
     """Unpacked, its handler loads and answers its sample where `import deploypipe` fails."""
-    archive = package(artifacts[name], "digits", store=tmp_path)
+    archive = build_archive(artifacts[name], "digits", store=tmp_path)
     with zipfile.ZipFile(archive.path) as file:
         file.extractall(tmp_path / "unpacked")
     code = (
@@ -84,7 +85,7 @@ def _no_sample(path: Path) -> None:
 def test_what_is_not_proven_is_refused(copied: Path, tmp_path: Path, spoil: Callable[[Path], None], says: str) -> None:
     spoil(copied)
     with pytest.raises(PackageError, match=says):
-        package(copied, "digits", store=tmp_path / "store")
+        build_archive(copied, "digits", store=tmp_path / "store")
     assert not (tmp_path / "store").exists()
 
 
@@ -103,20 +104,20 @@ def test_what_is_not_proven_is_refused(copied: Path, tmp_path: Path, spoil: Call
 )
 def test_names_that_torchserve_does_not_take_are_refused(copied: Path, tmp_path: Path, name: str, version: str) -> None:
     with pytest.raises(PackageError, match="that TorchServe takes"):
-        package(copied, name, version, tmp_path)
+        build_archive(copied, name, version, tmp_path)
 
 
 def test_a_store_that_cannot_be_written_is_one_line(copied: Path, tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file, no folder")
     with pytest.raises(PackageError, match="cannot be written"):
-        package(copied, "digits", store=tmp_path / "store")
+        build_archive(copied, "digits", store=tmp_path / "store")
 
 
 @pytest.mark.parametrize(("spoil", "says"), SPOILT.values(), ids=SPOILT)
 def test_a_spoilt_archive_is_one_clear_line(
     artifacts: dict[str, Path], tmp_path: Path, spoil: Callable[[Path], None], says: str
 ) -> None:
-    path = package(artifacts["torchscript"], "digits", store=tmp_path).path
+    path = build_archive(artifacts["torchscript"], "digits", store=tmp_path).path
     spoil(path)
     with pytest.raises(PackageError, match=says) as caught:
         read_archive(path)
@@ -125,7 +126,7 @@ def test_a_spoilt_archive_is_one_clear_line(
 
 
 def test_the_sidecar_in_the_archive_is_the_artifacts(artifacts: dict[str, Path], tmp_path: Path) -> None:
-    archive = package(artifacts["onnx"], "digits", store=tmp_path)
+    archive = build_archive(artifacts["onnx"], "digits", store=tmp_path)
     with zipfile.ZipFile(archive.path) as file:
         file.extract("tiny.onnx.json", tmp_path)
     document = read_json(tmp_path / "tiny.onnx.json", "deploypipe.artifact/1", PackageError, "")

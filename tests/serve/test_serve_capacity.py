@@ -6,23 +6,23 @@ from pathlib import Path
 from torch import Tensor
 from without_server import rewrite
 
-from deploypipe.serve import package
-from deploypipe.serve.archive import read_archive
-from deploypipe.serve.capacity import queue_for
-from deploypipe.serve.travel import ENTRY_FILE
+from deploypipe.archives.pack import build_archive
+from deploypipe.contract.archive import ENTRY_FILE, read_archive
+from deploypipe.serve.torchserve.capacity import queue_for
 
 
 def test_the_queue_grows_with_the_time_that_an_answer_may_take(artifacts: dict[str, Path], tmp_path: Path) -> None:
-    archive = package(artifacts["onnx"], "tiny", store=tmp_path)
+    archive = build_archive(artifacts["onnx"], "tiny", store=tmp_path)
     assert queue_for([archive], 1, 8, "cpu", 0.0) == 1
     # No processor answers a million of these a second, and none needs ten seconds for one.
     assert 10 < queue_for([archive], 1, 8, "cpu", 200.0) < 2e8
 
 
 def test_the_slowest_archive_decides(artifacts: dict[str, Path], images: Tensor, tmp_path: Path) -> None:
-    fast = package(artifacts["onnx"], "fast", store=tmp_path)
+    fast = build_archive(artifacts["onnx"], "fast", store=tmp_path)
     shutil.copy(fast.path, tmp_path / "slow.mar")
-    entry = b"import time\nfrom archived.formats.onnx.read import read\nfrom archived.serve.handler import Handler\n"
+    entry = b"import time\nfrom archived.formats.onnx.read import read\n"
+    entry += b"from archived.serve.torchserve.handler import Handler\n"
     entry += b"class Entry(Handler):\n    def __init__(self): super().__init__(read)\n"
     entry += (
         b"    def handle(self, data, context):\n        time.sleep(1)\n        return super().handle(data, context)\n"
@@ -38,6 +38,6 @@ def test_the_slowest_archive_decides(artifacts: dict[str, Path], images: Tensor,
 
 
 def test_an_archive_that_does_not_load_is_left_to_the_server(artifacts: dict[str, Path], tmp_path: Path) -> None:
-    archive = package(artifacts["onnx"], "broken", store=tmp_path)
+    archive = build_archive(artifacts["onnx"], "broken", store=tmp_path)
     rewrite(archive.path, {ENTRY_FILE: b"raise RuntimeError('no')\n"})
     assert queue_for([read_archive(archive.path)], 1, 8, "cpu", 10.0) == 8

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from without_server import Tiny, initialized, rewrite
 
+from deploypipe.archives.pack import build_archive
 from deploypipe.capture import capture
 from deploypipe.contract.run import Run, open_run
 from deploypipe.contract.sidecar import sidecar_of
@@ -23,8 +24,7 @@ from deploypipe.files import sha256_file
 from deploypipe.formats.session import METADATA, SEAL
 from deploypipe.package import package as package_run
 from deploypipe.parity import image_probes
-from deploypipe.serve import package
-from deploypipe.serve.handler import ArchiveInvalid
+from deploypipe.serve.torchserve.handler import ArchiveInvalid
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +145,10 @@ LINKS: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
 @pytest.mark.parametrize("link", [*BYTES, *LINKS])
 def test_package_refuses_a_broken_link(mine: Path, another: Path, tmp_path: Path, link: str) -> None:
     spoil, says = (BYTES | LINKS)[link]
-    assert package(mine, "digits", store=tmp_path / "before")
+    assert build_archive(mine, "digits", store=tmp_path / "before")
     spoil(mine, another)
     with pytest.raises(PackageError, match=says) as caught:
-        package(mine, "digits", store=tmp_path / "store")
+        build_archive(mine, "digits", store=tmp_path / "store")
     assert "\n" not in str(caught.value) and str(mine) in str(caught.value)
     assert not (tmp_path / "store").exists()
 
@@ -157,7 +157,7 @@ def test_package_refuses_a_broken_link(mine: Path, another: Path, tmp_path: Path
 def test_a_handler_refuses_a_broken_link_at_load(mine: Path, another: Path, tmp_path: Path, link: str) -> None:
     """An archive that was put together past `package`: each of its files has the digest that its manifest says."""
     spoil, says = (BYTES | LINKS)[link]
-    archive = package(mine, "digits", store=tmp_path)
+    archive = build_archive(mine, "digits", store=tmp_path)
     spoil(mine, another)
     rewrite(archive.path, {path.name: path.read_bytes() for path in (mine, sidecar_of(mine))})
     with pytest.raises(ArchiveInvalid, match=says):

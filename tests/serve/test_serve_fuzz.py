@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from torch import Tensor, nn
 from without_server import Context, load
 
-from deploypipe.serve.handler import Handler
+from deploypipe.serve.torchserve.handler import Handler
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import deploypipe
 from deploypipe.contract.tensors import Sample
 from deploypipe.formats import FORMATS
 from deploypipe.formats.reading import read_artifact
-from deploypipe.serve.handler import ArchiveInvalid, Handler
+from deploypipe.serve.torchserve.handler import ArchiveInvalid, Handler
 
 
 @pytest.fixture(scope="module", params=list(FORMATS))

@@ -17,14 +17,14 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from torch import Tensor
 from without_server import load
 
-from deploypipe.serve.exposition import of_workers
-from deploypipe.serve.metrics import BATCH_BUCKETS, LATENCY_BUCKETS, Metrics, ages
-from deploypipe.serve.slots import FOLDER_VARIABLE
-from deploypipe.serve.travel import travelling_files
+from deploypipe.archives.travel import travelling_files
+from deploypipe.serve.torchserve.exposition import of_workers
+from deploypipe.serve.torchserve.metrics import BATCH_BUCKETS, LATENCY_BUCKETS, Metrics, ages
+from deploypipe.serve.torchserve.slots import FOLDER_VARIABLE
 
 _WORKER = """
 import sys
-from archived.serve.metrics import Metrics
+from archived.serve.torchserve.metrics import Metrics
 metrics = Metrics(sys.argv[1], "1.0", "model.onnx", "ab")
 print("ready", flush=True)
 for line in sys.stdin:
@@ -129,7 +129,7 @@ def test_files_have_no_holes(unpacked: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("amount", [0.0, 0.0001, 0.00011, 0.02, 9.9, 10.0, 11.0])
 def test_many_observations_at_once_are_as_many_by_one(amount: float) -> None:
-    from deploypipe.serve.metrics import _Histogram
+    from deploypipe.serve.torchserve.metrics import _Histogram
 
     pages = []
     for kind in (Histogram, _Histogram):
@@ -217,7 +217,7 @@ def test_a_traceback_is_one_line_and_keeps_its_end(unpacked: Path) -> None:
     code = """
 import logging, sys
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
-from archived.serve.worker_log import one_line_an_event
+from archived.serve.torchserve.worker_log import one_line_an_event
 one_line_an_event()
 for length in (20, 20_000):
     try:

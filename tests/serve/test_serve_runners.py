@@ -14,15 +14,16 @@ from torch import Tensor, nn
 from without_server import rewrite
 
 import deploypipe
+from deploypipe.archives.pack import build_archive
+from deploypipe.client import Client
 from deploypipe.contract.signature import Signature, TensorSpec
 from deploypipe.errors import PackageError, ServingError, UsageError
 from deploypipe.formats import FORMATS
 from deploypipe.formats.runner import Runner
 from deploypipe.formats.session import Session
 from deploypipe.parity import Gate, Probe, Reference, Report, image_probes, usable
-from deploypipe.serve import Client, package
-from deploypipe.serve.configuration import MAX_BODY
 from deploypipe.serve.sessions import archive_session, server_session
+from deploypipe.serve.torchserve.configuration import MAX_BODY
 from deploypipe.verification import examine_served
 
 
@@ -60,14 +61,14 @@ def compare(module: nn.Module, session: Session, probes: Sequence[Probe | tuple[
 def _packed(module: nn.Module, example: tuple[Tensor, ...], folder: Path, format: str = "onnx", **axes: Any) -> Path:
     path = folder / f"{type(module).__name__.lower()}{FORMATS[format].suffix}"
     deploypipe.export(module.eval(), example, format=format, path=path, dynamic=axes)
-    return package(path, "model", store=folder).path
+    return build_archive(path, "model", store=folder).path
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_archived_image_model_is_equal_to_eager(
     network: nn.Module, images: Tensor, artifacts: dict[str, Path], tmp_path: Path, format: str
 ) -> None:
-    archive = package(artifacts[format], "digits", store=tmp_path)
+    archive = build_archive(artifacts[format], "digits", store=tmp_path)
     with archive_session(archive.path) as session:
         report = compare(network, session, image_probes(images))
         report.raise_if_failed()
@@ -117,7 +118,7 @@ def test_floats_come_through_json_bit_by_bit(tmp_path: Path) -> None:
 def test_a_refused_probe_fails_with_the_handlers_reason(
     network: nn.Module, artifacts: dict[str, Path], tmp_path: Path
 ) -> None:
-    archive = package(artifacts["onnx"], "digits", store=tmp_path)
+    archive = build_archive(artifacts["onnx"], "digits", store=tmp_path)
     nothing = torch.zeros(0, 1, 28, 28, dtype=torch.uint8)  # no image is no question
     with archive_session(archive.path) as session:
         (outcome,) = compare(network, session, [Probe("empty", (nothing,))]).outcomes
@@ -128,7 +129,7 @@ def test_a_refused_probe_fails_with_the_handlers_reason(
 def test_a_probe_too_large_for_one_request_is_said_and_not_sent(
     network: nn.Module, artifacts: dict[str, Path], tmp_path: Path
 ) -> None:
-    archive = package(artifacts["onnx"], "digits", store=tmp_path)
+    archive = build_archive(artifacts["onnx"], "digits", store=tmp_path)
     small, large = (Probe("white", (torch.full((n, 1, 28, 28), 255, dtype=torch.uint8),)) for n in (3, 5000))
     with archive_session(archive.path) as session:
         report = examine_served(Gate(Reference(network), (small, large)), "archive", session)
@@ -143,7 +144,7 @@ def test_a_probe_too_large_for_one_request_is_said_and_not_sent(
 def test_nothing_of_an_archive_stays_in_this_process(artifacts: dict[str, Path], tmp_path: Path) -> None:
     modules, path, threads = set(sys.modules), list(sys.path), torch.get_num_threads()
     level = logging.getLogger().level
-    archive = package(artifacts["torchscript"], "digits", store=tmp_path)
+    archive = build_archive(artifacts["torchscript"], "digits", store=tmp_path)
     with archive_session(archive.path) as session:
         folder = Path(session._folder.name)
         assert folder.is_dir()
@@ -166,8 +167,8 @@ def test_two_archives_side_by_side_have_each_their_own_code(tmp_path: Path) -> N
 
 def test_the_code_that_answers_is_the_archives(artifacts: dict[str, Path], tmp_path: Path) -> None:
     """Not this installation's: an archive whose own code is broken fails, with its own error."""
-    archive = package(artifacts["onnx"], "digits", store=tmp_path)
-    rewrite(archive.path, {"archived/serve/handler.py": b"raise RuntimeError('mine')\n"})
+    archive = build_archive(artifacts["onnx"], "digits", store=tmp_path)
+    rewrite(archive.path, {"archived/serve/torchserve/handler.py": b"raise RuntimeError('mine')\n"})
     with pytest.raises(PackageError, match="does not load: mine"):
         archive_session(archive.path)
 
@@ -188,7 +189,7 @@ def test_a_model_that_no_request_could_reach_is_not_packaged(tmp_path: Path) -> 
     path = tmp_path / "complex.pt2"
     deploypipe.export(nn.Identity().eval(), (torch.rand(2, dtype=torch.complex64),), format="pt2", path=path)
     with pytest.raises(PackageError, match="is complex64, which the Open Inference Protocol does not carry"):
-        package(path, "complex", store=tmp_path)
+        build_archive(path, "complex", store=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +210,6 @@ def test_nothing_to_compare_with_is_one_clear_line(
 
 
 def test_a_device_that_is_not_here_is_refused(artifacts: dict[str, Path], tmp_path: Path) -> None:
-    archive = package(artifacts["onnx"], "digits", store=tmp_path)
+    archive = build_archive(artifacts["onnx"], "digits", store=tmp_path)
     with pytest.raises(UsageError, match="is no device"):
         archive_session(archive.path, "abacus")

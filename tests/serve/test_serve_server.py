@@ -12,17 +12,24 @@ from xml.etree import ElementTree
 import psutil
 import pytest
 
+from deploypipe.archives.pack import build_archive
+from deploypipe.client import Client
 from deploypipe.errors import DataError, ServingError
-from deploypipe.serve import Client, find_java, log4j, package, processes, start, status, stop
-from deploypipe.serve.configuration import Layout, Settings, environment
-from deploypipe.serve.diagnosis import server_error, worker_error
-from deploypipe.serve.handler import FAILED_REQUEST
+from deploypipe.serve import processes
 from deploypipe.serve.store import archives_in
+from deploypipe.serve.torchserve import log4j
+from deploypipe.serve.torchserve.configuration import Settings, environment
+from deploypipe.serve.torchserve.diagnosis import server_error, worker_error
+from deploypipe.serve.torchserve.folder import Layout
+from deploypipe.serve.torchserve.handler import FAILED_REQUEST
+from deploypipe.serve.torchserve.java import find_java
+from deploypipe.serve.torchserve.lifecycle import start, stop
+from deploypipe.serve.torchserve.readiness import status
 
 
 @pytest.fixture
 def store(artifacts: dict[str, Path], tmp_path: Path) -> Path:
-    package(artifacts["torchscript"], "digits", store=tmp_path / "store")
+    build_archive(artifacts["torchscript"], "digits", store=tmp_path / "store")
     return tmp_path / "store"
 
 
@@ -73,7 +80,7 @@ def test_a_port_in_use_is_named(store: Path, tmp_path: Path) -> None:
 
 def test_the_newest_version_comes_first(artifacts: dict[str, Path], tmp_path: Path) -> None:
     for name, version in (("b", "9.0"), ("b", "10.0"), ("b", "10.0.rc"), ("a", "1.0")):
-        package(artifacts["torchscript"], name, version, tmp_path)
+        build_archive(artifacts["torchscript"], name, version, tmp_path)
     found = [str(archive) for archive in archives_in(tmp_path, None) if archive.name == "b"]
     assert found == ["b 10.0.rc", "b 10.0", "b 9.0"]
     assert {str(archive) for archive in archives_in(tmp_path, ["b"])} == set(found)

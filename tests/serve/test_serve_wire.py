@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ts.protocol import otf_message_handler as protocol
 
-from deploypipe.serve import wire
+from deploypipe.serve.torchserve import wire
 
 ASCII = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20).map(str.encode)
 REQUEST = st.tuples(

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from deploypipe.archives.pack import build_archive
+from deploypipe.contract.archive import MANIFEST
 from deploypipe.formats import format_of
-from deploypipe.serve import package
-from deploypipe.serve.archive import MANIFEST
-from deploypipe.serve.handler import Handler
 from deploypipe.serve.sessions import Context, worker_settings
+from deploypipe.serve.torchserve.handler import Handler
 
 
 class Tiny(nn.Module):
@@ -25,7 +25,7 @@ class Tiny(nn.Module):
 
 def load(artifact: Path, folder: Path) -> tuple[Handler, Context]:
     """Package, unpack and initialize, as TorchServe would."""
-    return initialized(package(artifact, "digits", store=folder).path, folder / "model")
+    return initialized(build_archive(artifact, "digits", store=folder).path, folder / "model")
 
 
 def initialized(archive: Path, folder: Path) -> tuple[Handler, Context]:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from deploypipe.contract.archive import Archive
 from deploypipe.errors import ServingError
-from deploypipe.serve import exposition, slots
-from deploypipe.serve.handler import MAX_ANSWER
-from deploypipe.serve.java import Java
+from deploypipe.serve.torchserve import exposition, slots
+from deploypipe.serve.torchserve.folder import Layout
+from deploypipe.serve.torchserve.handler import MAX_ANSWER
+from deploypipe.serve.torchserve.java import Java
 
 MAX_BODY = 4 << 20
 """Bytes of one request; TorchServe answers 413 beyond. It copies a whole batch of them at once, which must fit twice
@@ -52,38 +53,6 @@ class Settings:
     tokens: bool
     deployable: bool
     """Whether models can be loaded and unloaded later, by whoever may talk to the management port."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The files of one server."""
-
-    folder: Path
-
-    @property
-    def record(self) -> Path:
-        return self.folder / "server.json"
-
-    @property
-    def properties(self) -> Path:
-        return self.folder / "config.properties"
-
-    @property
-    def logging(self) -> Path:
-        return self.folder / "log4j2.xml"
-
-    @property
-    def logs(self) -> Path:
-        return self.folder / "logs"
-
-    @property
-    def console(self) -> Path:
-        return self.logs / "console.log"
-
-    @property
-    def keys(self) -> Path:
-        """Where TorchServe writes its tokens: in its working folder."""
-        return self.folder / "key_file.json"
 
 
 def properties(settings: Settings, archives: Sequence[Archive], store: Path) -> str:

@@ -14,11 +14,11 @@ import httpx
 from deploypipe.contract.archive import Archive
 from deploypipe.contract.protocol import disagreement, from_protocol, to_protocol
 from deploypipe.contract.rejection import Rejection
+from deploypipe.contract.server import Server, authorization, default_folder, recorded
 from deploypipe.errors import first_line
 from deploypipe.serve import processes
 from deploypipe.serve.defaults import PORT
-from deploypipe.serve.management import Management
-from deploypipe.serve.record import Server, authorization, default_folder, recorded
+from deploypipe.serve.torchserve.management import Management
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,18 @@ from typing import Any
 import httpx
 
 from deploypipe.contract.archive import Archive
+from deploypipe.contract.server import Server, default_folder, recorded
 from deploypipe.errors import ServingError
-from deploypipe.serve import configuration, diagnosis, draining, log4j, processes, record
-from deploypipe.serve.capacity import queue_for
-from deploypipe.serve.configuration import Layout, Settings
+from deploypipe.serve import processes
 from deploypipe.serve.defaults import ANSWER_WITHIN, BATCH, DRAIN, PORT
-from deploypipe.serve.java import Java, find_java
 from deploypipe.serve.network import check_free, connects, free_ports, is_loopback
-from deploypipe.serve.readiness import check
-from deploypipe.serve.record import Server, clean, default_folder, locked, recorded
 from deploypipe.serve.store import archives_in
+from deploypipe.serve.torchserve import configuration, diagnosis, draining, log4j
+from deploypipe.serve.torchserve.capacity import queue_for
+from deploypipe.serve.torchserve.configuration import Settings
+from deploypipe.serve.torchserve.folder import Layout, clean, locked
+from deploypipe.serve.torchserve.java import Java, find_java
+from deploypipe.serve.torchserve.readiness import check
 
 _SOCKET_PATH = 100
 """Bytes; the operating systems' limit for a socket's path is 104 to 108."""
@@ -153,7 +155,7 @@ def _start(
             layout.folder, pid, created, settings.host, settings.port, settings.management_port,
             settings.metrics_port, store, scratch, settings.tokens, tuple(archives),
         )  # fmt: skip
-        record.put(server)
+        server.write()
         _wait_until_ready(server, layout, noted, deadline, timeout)
     except BaseException:
         if server is not None:

@@ -14,16 +14,16 @@ from pathlib import Path
 import httpx
 import psutil
 
-from deploypipe.contract.archive import Archive
+from deploypipe.contract.archive import Archive, read_archive
+from deploypipe.contract.server import Server, default_folder, recorded
 from deploypipe.errors import ServingError
-from deploypipe.serve import diagnosis, draining, processes
-from deploypipe.serve.archive import read_archive
-from deploypipe.serve.configuration import Layout
+from deploypipe.serve import processes
 from deploypipe.serve.defaults import PORT
-from deploypipe.serve.management import Loaded, Management
-from deploypipe.serve.readiness import check
-from deploypipe.serve.record import Server, default_folder, locked, recorded, rewrite
 from deploypipe.serve.store import placed
+from deploypipe.serve.torchserve import diagnosis, draining
+from deploypipe.serve.torchserve.folder import Layout, locked, rewrite
+from deploypipe.serve.torchserve.management import Loaded, Management
+from deploypipe.serve.torchserve.readiness import check
 
 _ANSWER = 10.0
 """Seconds for an answer to a packaged sample."""

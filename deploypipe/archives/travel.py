@@ -1,23 +1,22 @@
 """Which files of deploypipe travel inside an archive, and how they are laid out there.
 
-Inside, the package is called `archived`, so that no installed deploypipe, of whatever version, ever mixes in. The set
-is what the handler and the format's reader import at module level, followed file by file; such imports are relative.
+The set is what the handler and the format's reader import at module level, followed file by file; such imports are
+relative.
 """
 
 import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from deploypipe.contract.archive import CODE, ENTRY_FILE
 from deploypipe.errors import PackageError
 from deploypipe.formats import FORMATS
 
-PACKAGE = "archived"
-ENTRY_FILE = "handler.py"
 _ROOT = Path(__file__).parent.parent
 _ENTRY = '''"""What TorchServe loads."""
 
 from {package}.{reader} import read
-from {package}.serve.handler import Handler
+from {package}.serve.torchserve.handler import Handler
 
 
 class Entry(Handler):
@@ -34,12 +33,12 @@ def travelling_files(format_name: str) -> dict[str, bytes]:
     if not reader.startswith("deploypipe."):
         raise PackageError(f"the reader of {format_name} lies in {reader}, not in deploypipe")
     reader = reader.removeprefix("deploypipe.")
-    entry = _ENTRY.format(package=PACKAGE, reader=reader)
+    entry = _ENTRY.format(package=CODE, reader=reader)
     files = {ENTRY_FILE: entry.encode()}
-    for parts in sorted(_closure([("serve", "handler"), tuple(reader.split("."))])):
-        files[f"{PACKAGE}/{'/'.join(parts)}.py"] = _source(parts).read_bytes()
+    for parts in sorted(_closure([("serve", "torchserve", "handler"), tuple(reader.split("."))])):
+        files[f"{CODE}/{'/'.join(parts)}.py"] = _source(parts).read_bytes()
         for depth in range(len(parts)):
-            files["/".join((PACKAGE, *parts[:depth], "__init__.py"))] = b""
+            files["/".join((CODE, *parts[:depth], "__init__.py"))] = b""
     return files
 
 

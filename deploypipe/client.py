@@ -20,11 +20,10 @@ from numpy.typing import ArrayLike
 
 from deploypipe.contract.protocol import from_protocol, to_protocol
 from deploypipe.contract.rejection import Rejection
+from deploypipe.contract.server import authorization, started_here, tokens_of
 from deploypipe.contract.signature import TensorSpec
 from deploypipe.contract.tensors import Array
 from deploypipe.errors import DataError, DeploypipeError, ServingError, UsageError, first_line
-from deploypipe.serve.management import Management
-from deploypipe.serve.record import started_here, tokens_of
 
 PATIENCE = 10.0
 """Seconds that a request spends waiting between attempts, at most; a worker that died is back within five."""
@@ -79,7 +78,6 @@ class Client:
         self.name = name
         self.timeout = timeout
         self.patience = patience
-        self._version = version
         self._path = f"{self.url}/predictions/{name}" + (f"/{version}" if version else "")
         headers = {"authorization": f"Bearer {token}"} if token else {}
         try:
@@ -201,20 +199,25 @@ class Client:
     def _turned_away(self) -> tuple[str, str]:
         """What is wrong and what to do. TorchServe says "no worker" when its queue is full, too; of a server that was
         started here it is known which."""
-        loaded = None
-        with contextlib.suppress(httpx.HTTPError, DeploypipeError):
+        wanted, up = 0, None
+        with contextlib.suppress(httpx.HTTPError, DeploypipeError, ValueError, LookupError, TypeError):
             if here := started_here(self.url):
-                with Management(here, timeout=2) as management:
-                    version = self._version or management.default(self.name) or ""
-                    loaded = management.loaded(self.name, version)
-        if loaded is None:
+                model = self._path.partition("/predictions/")[2]
+                described = httpx.get(
+                    f"{here.management_url}/models/{model}",
+                    headers=authorization(here, "management"),
+                    timeout=2,
+                    trust_env=False,
+                ).json()[0]
+                wanted, up = described["minWorkers"], [worker["status"] for worker in described["workers"]]
+        if up is None:
             return f"{self.url} is overloaded, or has no worker for {self.name!r}", "Try again later."
-        if loaded.workers:
+        if "READY" in up:
             return (
                 f"{self.url} is overloaded: the queue of {self.name!r} is full",
                 "Ask less at once, or serve with more --workers.",
             )
-        if loaded.workers_wanted:
+        if wanted:
             return f"{self.url} has no worker up for {self.name!r}", "`deploypipe status` says more."
         return f"{self.url} takes no new requests: it is being stopped", "Ask another server."
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 
 import psutil
 
+from deploypipe.contract.server import Server
 from deploypipe.serve import processes
-from deploypipe.serve.management import Loaded, Management
-from deploypipe.serve.record import Server
+from deploypipe.serve.torchserve.management import Loaded, Management
 
 _PAUSE = 0.05
 _QUIET = 0.5

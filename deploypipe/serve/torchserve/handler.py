@@ -18,17 +18,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from ..contract.protocol import disagreement, to_lists, to_protocol
-from ..contract.records import from_document
-from ..contract.rejection import PHRASES, UNPROCESSABLE, Rejection
-from ..contract.seal import broken_link
-from ..contract.signature import Signature, mismatches
-from ..contract.tensors import Array, Sample
-from ..formats.session import Session
+from ...contract.protocol import disagreement, to_lists, to_protocol
+from ...contract.records import from_document
+from ...contract.rejection import PHRASES, UNPROCESSABLE, Rejection
+from ...contract.seal import broken_link
+from ...contract.signature import Signature, mismatches
+from ...contract.tasks import IMAGE_CLASSIFICATION, image_shape
+from ...contract.tensors import Array, Sample
+from ...formats.session import Session
+from ..service.requests import Form, PixelBatch, Request, body_of, read_image_request, read_tensor_request
 from . import wire
 from .exposition import expose
 from .metrics import Metrics, Outcome, ages
-from .service.requests import Form, PixelBatch, Request, body_of, image_shape, read_image_request, read_tensor_request
 from .worker_log import one_line_an_event
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ class Handler:
             raise ArchiveInvalid(f"{facts['artifact']} is not the file that its sidecar describes: its sha256 differs")
         self.signature = from_document(sidecar, Signature)
         self.batch: PixelBatch | None = None
-        if sidecar["task"] == "image-classification":
+        if sidecar["task"] == IMAGE_CLASSIFICATION:
             self.batch = PixelBatch(image_shape(self.signature), int(properties.get("batch_size") or 1))
         gpu = properties.get("gpu_id")
         wire.install()

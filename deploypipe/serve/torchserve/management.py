@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
+from deploypipe.contract.server import Server, authorization
 from deploypipe.errors import ServingError
-from deploypipe.serve.record import Server, authorization
 
 
 @dataclass(frozen=True)
