@@ -7,7 +7,7 @@ trained.
     report = deploypipe.verify(module, "model.onnx", probes=[inputs])
 
 Importing this package imports none of its rooms: each public name is loaded when it is first used, so that the command
-line and a client of a server start without torch. The rooms are listed in README.md, under "The rooms".
+line and a client of a server start without torch. README.md lists the rooms under "Layout".
 """
 
 import sys

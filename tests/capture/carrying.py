@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from deploypipe.formats.onnx import OPSET
+from deploypipe.formats.onnx.write import OPSET
 
 FORMATS = ("torchscript", "onnx", "pt2")
 GENERATED = "torchscript, generated"
