@@ -121,7 +121,7 @@ def repeat(
     group: Group = ALONE,
 ) -> tuple[Run, bool]:
     """The run of this run.json (or its folder) again, into `out` (`<its folder>-again` unless given); and whether the
-    weights are the same to the bit. `warn` is told what may be the reason for others.
+    weights are the same to the bit. Where they are others, `warn` gets what may be the reason.
 
     UsageError where that is no run of this version or `out` is its folder, DataError where the data are others.
     """
@@ -159,7 +159,7 @@ def _goes_on(folder: Path, config: TrainConfig, dataset: Dataset, group: Group, 
     if saved["step"] and not fresh and not run_folder.completed(folder, saved):
         raise TrainingError(
             f"{folder} holds a training that is not finished: {saved['step']:,} steps are done",
-            "Go on with it by --resume, start over with --fresh, or give another --out.",
+            f"Go on with `deploypipe train --resume --out {folder}`, start over with --fresh, or give another --out.",
         )
     return False
 

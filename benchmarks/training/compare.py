@@ -4,7 +4,7 @@
     python benchmarks/training/compare.py --data-dir DIR --seeds 10 --baseline-seeds 3 --accurate-seeds 5
 
 Each training is a process of its own, one after the other, `deploypipe train` with its defaults and a baseline in
-turn, so that what the machine does meanwhile falls on all of them. Three times are told of each:
+turn, so that what the machine does meanwhile falls on all of them. Three times are shown of each:
 
 - training: the program's own clock. Of a baseline, until the first epoch that reaches 99.0 %, evaluations not counted;
   of `deploypipe`, the whole training, which counts only where the final test accuracy is at least 99.0 %.

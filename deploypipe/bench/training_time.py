@@ -79,32 +79,32 @@ def time_training(
         raise UsageError(f"an accuracy of {target} is none to reach", "It is a fraction of 1: 0.99.")
     timed, runs = [], []
     for seed in range(config.seed, config.seed + seeds):
-        watch = _Watch(target)
+        first = _FirstTime(target)
         with tempfile.TemporaryDirectory(prefix="deploypipe-bench-") as scratch:
-            run = train(dataclasses.replace(config, seed=seed), Path(scratch) / "run", warn=warn, on_evaluation=watch)
+            run = train(dataclasses.replace(config, seed=seed), Path(scratch) / "run", warn=warn, on_evaluation=first)
         if not run.document["dataset"]:
             raise UsageError(f"{config.model} is not trained: there is nothing to time")
         if "accuracy" not in run.document["metrics"]:
             raise UsageError(f"{config.model} has no accuracy to reach", "Time a classifier.")
         runs.append(run)
-        timed.append(SeedTime(seed, run.document["metrics"]["accuracy"], run.document["seconds"], watch.reached))
+        timed.append(SeedTime(seed, run.document["metrics"]["accuracy"], run.document["seconds"], first.reached))
         on_seed(timed[-1])
-    first = runs[0].document
+    document = runs[0].document
     return TrainingTimes(
         model=runs[0].model,
-        data=first["dataset"]["name"],
-        device=first["device"],
-        threads=first["threads"],
+        data=document["dataset"]["name"],
+        device=document["device"],
+        threads=document["threads"],
         target=target,
         seeds=tuple(timed),
         images_per_second=statistics.median(run.document["images_per_second"] for run in runs),
         phases=_shares(runs),
-        peak_memory=_peak_memory(first["device"]),
+        peak_memory=_peak_memory(document["device"]),
     )
 
 
 @dataclass
-class _Watch:
+class _FirstTime:
     """Finds the first time at which a training is as good as asked."""
 
     target: float
@@ -117,7 +117,7 @@ class _Watch:
 
 def _shares(runs: list[Run]) -> dict[str, float]:
     phases = [run.document["phases"] for run in runs]
-    seconds = {name: sum(found[name] for found in phases) for name in phases[0] if name != "watch"}
+    seconds = {name: sum(found[name] for found in phases) for name in phases[0] if name != "evaluations"}
     return {name: value / sum(seconds.values()) for name, value in seconds.items()}
 
 

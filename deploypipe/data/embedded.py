@@ -1,4 +1,4 @@
-"""Datasets that need no files. Each function takes the data folder, as every reader does, and does not look at it."""
+"""Datasets that need no files. Each function takes the data folder, as every reader does, and does not use it."""
 
 from pathlib import Path
 

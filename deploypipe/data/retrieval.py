@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def load_dataset(name: str, folder: Path | None = None, warn: Callable[[str], None] = lambda message: None) -> Dataset:
     """The dataset `name`, read from `folder` or downloaded into it.
 
-    "auto" is MNIST when it is there or can be downloaded, else the embedded digits, which `warn` is told.
+    "auto" is MNIST when it is there or can be downloaded, else the embedded digits; then `warn` gets a message.
     DataError when files are missing, damaged or mislabelled; UsageError for an unknown name.
     """
     folder = data_folder(folder)

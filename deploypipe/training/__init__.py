@@ -8,7 +8,7 @@ prepare.py      the data, the device and the configuration, on which the process
 seeds.py        every random number as a function of the seed and the step
 optim.py        optimizers, by name
 muon.py         the Muon optimizer
-average.py      the mean of the weights on their way
+average.py      a mean of the weights over the steps
 augment.py      images moved, turned and scaled as tensors
 loop.py         the state of a training and one step of it
 leader.py       what the leading process does: the steps, and what they leave in the run directory

@@ -63,7 +63,7 @@ def save(folder: Path, document: dict[str, Any]) -> None:
     with atomic_path(path) as temporary:
         with temporary.open("wb") as file:
             file.write(content.getbuffer())
-            os.fsync(file.fileno())  # on the disk before the last one gives way
+            os.fsync(file.fileno())  # it must be on the disk before the last one is renamed
         if path.exists():
             path.replace(folder / PREVIOUS)
 

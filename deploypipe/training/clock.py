@@ -1,4 +1,4 @@
-"""Seconds by phase."""
+"""How many seconds each phase of a training took."""
 
 import time
 from collections.abc import Iterator
@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 
 class Clock:
-    """A phase within another stops the other's seconds, so that all of them add up to what has passed."""
+    """While a phase runs inside another one, the outer one's seconds stand still: together they are the time that has
+    passed."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -35,7 +35,7 @@ PROGRESS_EVERY = 0.25
 
 
 class Leader:
-    """A loop, and what it leaves in the run directory on its way."""
+    """A loop, and the files that it writes into the run directory while it runs and when it is done."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class Leader:
     def _evaluate(self, on_evaluation: OnEvaluation) -> None:
         with self.clock.phase("train"):
             self.loop.standing()  # waits for the device
-        with self.clock.phase("watch"):
+        with self.clock.phase("evaluations"):
             module, weights = self.loop.module.eval(), self.loop.weights()
             found = evaluate(lambda batch: functional_call(module, weights, batch), self.dataset.test, self.device)
             module.train()

@@ -23,21 +23,21 @@ from deploypipe.training.config import TrainConfig
 from deploypipe.training.distributed import ALONE, Group
 
 EXPLODED = 1e6
-"""A loss above this is no training any more."""
+"""A training whose loss is above this has failed."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training is, told a few times a second."""
+    """How far a training is. A listener hears of it a few times a second."""
 
     epoch: int
     epochs: int
     step: int
     steps: int
-    """Of this epoch."""
+    """How many steps this epoch has."""
     loss: float
     accuracy: float | None
-    """Both the mean over this epoch's examples so far, as each was trained on."""
+    """Loss and accuracy are means over this epoch's examples so far, each as it was when it was trained on."""
     images_per_second: float
 
 
@@ -48,7 +48,7 @@ class Exploded(Exception):
     loss: float
     epoch: int
     step: int
-    """Of the epoch; both from 1."""
+    """Within the epoch. Epoch and step are counted from 1."""
 
 
 class Loop:
@@ -77,16 +77,16 @@ class Loop:
         self.generators = seeds.generators_of(device)
         whole, rest = divmod(len(self.training), config.batch_size)
         self.steps = whole + (2 * rest >= config.batch_size) or 1
-        """An epoch's. What is left of its examples, less than half a batch, has its turn in another epoch."""
+        """How many steps an epoch has. What is left over, less than half a batch, is used in other epochs."""
         self.all_steps = round(config.epochs * self.steps) or 1
         self.epochs = math.ceil(self.all_steps / self.steps)
-        """Of which the last may end early."""
+        """How many epochs there are; the last one may end early."""
         self.step = 0
-        """Done, of all."""
+        """How many steps are done, in all epochs."""
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Tensor] | None = None
         self.best_loss, self.epochs_without_gain = math.inf, 0
-        # One place a step: which one went wrong can be told afterwards, without waiting for any of them.
+        # A place for each step: which one went wrong can be found later, without waiting for the device at each step.
         self.losses = torch.zeros(self.all_steps, device=device)
         self.hits = torch.zeros(self.all_steps, device=device)
         sizes = [len(batch) for batch in torch.split(self.targets, config.batch_size)][: self.steps]
@@ -95,12 +95,12 @@ class Loop:
 
     @property
     def epoch(self) -> int:
-        """Epochs that are finished."""
+        """How many epochs are finished."""
         return len(self.history)
 
     @property
     def place(self) -> int:
-        """Steps done of the epoch that is not finished."""
+        """How many steps are done of the epoch that is not finished."""
         return max(self.step - self.epoch * self.steps, 0)
 
     @property
@@ -109,12 +109,12 @@ class Loop:
 
     @property
     def steps_now(self) -> int:
-        """Of the epoch that is not finished."""
+        """How many steps the epoch has that is not finished."""
         return min(self.steps, self.all_steps - self.epoch * self.steps)
 
     @property
     def examples(self) -> int:
-        """Trained on so far, in all."""
+        """How many examples were trained on so far, in all epochs."""
         epochs, place = divmod(self.step, self.steps)
         return int(epochs * self.sizes.sum() + self.sizes[:place].sum())
 
@@ -191,11 +191,11 @@ class Loop:
         return row
 
     def weights(self) -> dict[str, Tensor]:
-        """What this training has come to: the module's state, or its mean over the steps."""
+        """What would be kept if the training ended now: the module's state, or its mean over the steps."""
         return self.module.state_dict() | (self.average.weights if self.average else {})
 
     def is_sound(self) -> bool:
-        """Whether every weight is a number: the last loss was computed before the last step changed them."""
+        """Whether every weight is finite. The losses do not say: the last one was computed before the last step."""
         return all(bool(tensor.isfinite().all()) for tensor in self.module.state_dict().values())
 
     def state(self) -> dict[str, Any]:

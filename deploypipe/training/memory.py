@@ -4,18 +4,20 @@ import torch
 
 from deploypipe.training.loop import Loop
 
-SAID = ("can't allocate memory", "not enough memory", "bad_alloc", "could not create a memory")
-"""By PyTorch's CPU allocator on Linux and on Windows, by the C++ library, by oneDNN."""
+MESSAGES = ("can't allocate memory", "not enough memory", "bad_alloc", "could not create a memory")
+"""What PyTorch's CPU allocator says on Linux and on Windows, the C++ library, and oneDNN."""
 
 
 def is_out_of_memory(cause: BaseException) -> bool:
     known = isinstance(cause, torch.OutOfMemoryError | MemoryError)
-    return known or any(words in str(cause) for words in SAID)
+    return known or any(words in str(cause) for words in MESSAGES)
 
 
 def batch_that_fits(loop: Loop) -> int | None:
-    """The largest half of a half of the batch that a step was really done with, which spoils the loop; None where one
-    example is too much. Not to be called while the error that led here is handled: that holds what it failed on."""
+    """The batch size is halved until a step is really done with it; None where even one example is too much.
+
+    These steps spoil the loop. Do not call this inside the handler of the error: its traceback keeps alive the tensors
+    that did not fit."""
     size = min(loop.config.batch_size, len(loop.training)) // 2
     while size:
         if loop.device.type == "cuda":

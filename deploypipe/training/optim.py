@@ -13,7 +13,7 @@ FUSED = {"cpu": ("sgd", "adam", "adamw", "adagrad"), "cuda": ("sgd", "adam", "ad
 
 
 class Together:
-    """Optimizers of disjoint weights, as one."""
+    """Several optimizers, each of other weights, used as one."""
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
         self.parts = parts
@@ -25,7 +25,7 @@ class Together:
         return [group for part in self.parts for group in part.param_groups]
 
     def set_rate(self, share: float) -> None:
-        """Each group's learning rate to this share of its peak."""
+        """Set each group's learning rate to this share of its peak."""
         for group in self.param_groups:
             group["lr"] = group["peak"] * share
 
@@ -52,7 +52,7 @@ def build(config: OptimizerConfig, module: nn.Module) -> Together:
     rate = config.lr or RATES[config.name]
     if config.name != "muon":
         return Together(_one(config.name, rate, config, weights))
-    # The last layer's rows are classes, not directions.
+    # The rows of the last layer belong to single classes: making their steps orthogonal would mix them.
     matrices = [weight for weight in weights if weight.ndim > 1][:-1]
     rest = [weight for weight in weights if not any(weight is matrix for matrix in matrices)]
     adam = _one("adam", config.adam_lr or RATES["adam"], config, rest)

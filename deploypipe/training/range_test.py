@@ -15,18 +15,18 @@ from deploypipe.training.loop import Loop
 LOWEST, HIGHEST = 1e-6, 10.0
 STEPS = 100
 MEMORY = 0.9
-"""How much of the mean loss so far stays in it at each step."""
+"""Decay of the running mean of the loss."""
 DIVERGED = 3.0
-"""Times the smallest mean loss: nothing is to be learned from higher rates."""
+"""The test ends when the loss is this many times its smallest value: higher rates are of no use."""
 
 
 @dataclass(frozen=True)
 class RangeTest:
     rates: tuple[float, ...]
     losses: tuple[float, ...]
-    """Smoothed; one for each rate."""
+    """The smoothed loss at each rate."""
     suggestion: float
-    """A peak for the schedule."""
+    """The learning rate to use as the peak of the schedule."""
 
     def to_json(self) -> dict[str, Any]:
         return {"suggestion": self.suggestion, "learning_rates": list(self.rates), "losses": list(self.losses)}

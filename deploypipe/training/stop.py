@@ -19,8 +19,8 @@ class Stop:
 
 @contextmanager
 def stop_requests() -> Iterator[Stop]:
-    """Within the block the first signal sets `asked`; a second one ends it at once. Python delivers signals to its main
-    thread only: elsewhere nothing changes."""
+    """Within the block the first signal sets `asked`, and a second one ends the block at once. In another thread than
+    the main one nothing changes, because Python delivers signals to the main thread only."""
     stop = Stop()
 
     def asked(number: int, frame: FrameType | None) -> None:

@@ -23,7 +23,7 @@ def test_the_time_to_an_accuracy_and_where_it_goes() -> None:
         assert 0.6 < row.accuracy < 1
     assert found.to_json()["seconds_to_target"]["min"] == min(row.seconds_to_target for row in found.seeds)
     # Measuring is no part of it.
-    assert {"load", "setup", "train", "evaluate", "write"} <= set(found.phases) and "watch" not in found.phases
+    assert {"load", "setup", "train", "evaluate", "write"} <= set(found.phases) and "evaluations" not in found.phases
     assert sum(found.phases.values()) == pytest.approx(1) and 0 < found.phases["train"] < 1
     assert found.images_per_second > 0 and 2**26 < found.peak_memory < 2**36
 

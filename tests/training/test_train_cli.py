@@ -99,7 +99,10 @@ def test_a_training_is_resumed_with_its_data_elsewhere_and_on_a_named_device(fol
         stop_at(5, patch)
         train(small(), folder / "runs" / "half")
     code, out, err = invoke("--config", "small.toml", "--out", "runs/half")
-    assert (code, out) == (4, "") and "not finished: 5 steps are done. Go on with it by --resume" in err
+    assert (code, out) == (
+        4,
+        "",
+    ) and "not finished: 5 steps are done" in err
     code, out, err = invoke("--resume", "--data-dir", "moved", "--device", "cpu", "--json", "--no-pictures")
     assert code == 0, err
     document = json.loads(out)
