@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: install demo test lint types pytest soak nightly clean
+.PHONY: install demo test lint types pytest soak nightly gpu clean
 
 install: $(READY)
 	@echo "Ready. Next: make demo, make test, or $(BIN)/deploypipe --help"
@@ -47,6 +47,12 @@ soak: $(READY_TO_TEST)
 # The long forms of the property tests.
 nightly: $(READY_TO_TEST)
 	$(BIN)/python -m pytest -m nightly
+
+# What a GPU matters for. It installs nothing, for a GPU's torch is the machine's own: .venv where it is ready, else
+# $(PYTHON) as it is, and always the interpreter that is named, as in make gpu PYTHON=python3.12 ARGS='--only time-99'.
+GPU_PYTHON = $(if $(filter file,$(origin PYTHON)),$(if $(wildcard $(READY)),$(BIN)/python,$(PYTHON)),$(PYTHON))
+gpu:
+	$(GPU_PYTHON) benchmarks/gpu $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

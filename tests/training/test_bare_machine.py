@@ -1,4 +1,7 @@
-"""The training loop needs torch and numpy alone: a machine with a GPU often has nothing else."""
+"""The training loop needs torch and numpy alone: a machine with a GPU often has nothing else.
+
+filelock comes with torch.
+"""
 
 import subprocess
 import sys
@@ -12,8 +15,9 @@ import sys
 import torch, numpy
 before = {{name.partition(".")[0] for name in sys.modules}}
 import {", ".join(f"deploypipe.training.{room}" for room in ROOMS)}, deploypipe.evaluate
+from deploypipe.data import idx, load_dataset
 after = {{name.partition(".")[0] for name in sys.modules}}
-print(*sorted(after - before - set(sys.stdlib_module_names) - {{"deploypipe"}}))
+print(*sorted(after - before - set(sys.stdlib_module_names) - {{"deploypipe", "filelock"}}))
 """
 
 
