@@ -24,7 +24,7 @@ from deploypipe.models.trained import load_trained
 from deploypipe.package import package
 from deploypipe.parity import Report
 from deploypipe.png import png
-from deploypipe.serve.torchserve import lifecycle
+from deploypipe.serve.torchserve import lifecycle, stopping
 from deploypipe.train import TrainConfig
 from deploypipe.verification import Subjects, verify_run
 
@@ -116,7 +116,7 @@ def run(
             say("6/6 predict")
             http = compare_over_http(done, started.url, archive.name, _data_dir(config))
         finally:
-            lifecycle.stop(folder=Path(folder) / "server")
+            stopping.stop(folder=Path(folder) / "server")
     if not http.passed:
         raise ParityError(
             f"{http.requests - http.agreeing} of {http.requests} HTTP answers differ from eager "

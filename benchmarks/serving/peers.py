@@ -24,7 +24,8 @@ from deploypipe.serve import processes
 from deploypipe.serve.defaults import BATCH
 from deploypipe.serve.network import free_ports
 from deploypipe.serve.torchserve.java import find_java
-from deploypipe.serve.torchserve.lifecycle import start, stop
+from deploypipe.serve.torchserve.lifecycle import start
+from deploypipe.serve.torchserve.stopping import stop
 
 HERE = Path(__file__).resolve().parent
 NAME = "digits"

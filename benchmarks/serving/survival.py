@@ -38,8 +38,9 @@ from deploypipe.client import Client
 from deploypipe.contract.server import Server
 from deploypipe.errors import ServingError
 from deploypipe.serve import processes
-from deploypipe.serve.torchserve.lifecycle import start, stop
+from deploypipe.serve.torchserve.lifecycle import start
 from deploypipe.serve.torchserve.readiness import status
+from deploypipe.serve.torchserve.stopping import stop
 
 Figures = dict[str, Any]
 CONNECTIONS = 16

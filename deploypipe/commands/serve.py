@@ -111,9 +111,9 @@ def deploy(
 
 def stop(port: options.Port = PORT, drain: options.Drain = DRAIN) -> Document:
     """End the server that `serve` started, and everything it started, once what it accepted is answered."""
-    from deploypipe.serve.torchserve import lifecycle
+    from deploypipe.serve.torchserve import stopping
 
-    done = lifecycle.stop(port, drain=drain)
+    done = stopping.stop(port, drain=drain)
     out.print(f"stopped {done.server.url} (process {done.server.pid})")
     if not done.drained:
         warn("requests that were under way may have been cut off")

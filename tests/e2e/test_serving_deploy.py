@@ -29,9 +29,10 @@ from deploypipe.parity import image_probes
 from deploypipe.serve.store import placed
 from deploypipe.serve.torchserve.deployment import deploy
 from deploypipe.serve.torchserve.folder import locked, rewrite
-from deploypipe.serve.torchserve.lifecycle import start, stop
+from deploypipe.serve.torchserve.lifecycle import start
 from deploypipe.serve.torchserve.management import Management
 from deploypipe.serve.torchserve.readiness import status
+from deploypipe.serve.torchserve.stopping import stop
 
 
 @pytest.fixture(scope="module")

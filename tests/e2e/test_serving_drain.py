@@ -20,9 +20,10 @@ from deploypipe.archives.pack import build_archive
 from deploypipe.contract.server import Server, recorded
 from deploypipe.errors import ServingError
 from deploypipe.serve import processes
-from deploypipe.serve.torchserve.lifecycle import start, stop
+from deploypipe.serve.torchserve.lifecycle import start
 from deploypipe.serve.torchserve.management import Management
 from deploypipe.serve.torchserve.readiness import status
+from deploypipe.serve.torchserve.stopping import stop
 
 MANY = 5000
 """Images in one request that keeps a worker busy for a while, and makes others wait."""

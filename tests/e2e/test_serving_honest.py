@@ -18,7 +18,8 @@ from served_models import TIMEOUT, Models, npy, png
 from deploypipe.contract.server import Server
 from deploypipe.serve.torchserve.configuration import MAX_BODY
 from deploypipe.serve.torchserve.handler import MAX_ANSWER
-from deploypipe.serve.torchserve.lifecycle import start, stop
+from deploypipe.serve.torchserve.lifecycle import start
+from deploypipe.serve.torchserve.stopping import stop
 
 ATOL = 1e-4
 PATIENCE_MS = 4000

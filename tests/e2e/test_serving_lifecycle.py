@@ -23,8 +23,9 @@ from deploypipe.client import Client
 from deploypipe.contract.server import Server
 from deploypipe.errors import ServingError
 from deploypipe.serve.torchserve.deployment import deploy
-from deploypipe.serve.torchserve.lifecycle import Stopped, start, stop
+from deploypipe.serve.torchserve.lifecycle import start
 from deploypipe.serve.torchserve.readiness import status
+from deploypipe.serve.torchserve.stopping import Stopped, stop
 
 
 @pytest.fixture

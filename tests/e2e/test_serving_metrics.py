@@ -22,7 +22,8 @@ from deploypipe.contract.archive import ENTRY_FILE
 from deploypipe.contract.server import Server
 from deploypipe.serve import processes
 from deploypipe.serve.torchserve import log4j
-from deploypipe.serve.torchserve.lifecycle import start, stop
+from deploypipe.serve.torchserve.lifecycle import start
+from deploypipe.serve.torchserve.stopping import stop
 
 DASHBOARD = Path(__file__).parents[2] / "docs" / "grafana-dashboard.json"
 MODEL = {"model": "metered", "version": "2.1"}

@@ -27,9 +27,10 @@ from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.errors import ServingError
 from deploypipe.export import plan, write_proven
 from deploypipe.parity import Probe
-from deploypipe.serve.torchserve.lifecycle import start, stop
+from deploypipe.serve.torchserve.lifecycle import start
 from deploypipe.serve.torchserve.management import Loaded, Management
 from deploypipe.serve.torchserve.readiness import status
+from deploypipe.serve.torchserve.stopping import stop
 
 
 @pytest.fixture(scope="module")

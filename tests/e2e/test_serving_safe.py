@@ -24,8 +24,9 @@ from deploypipe.contract.server import Server, tokens_of
 from deploypipe.errors import ServingError
 from deploypipe.serve import processes
 from deploypipe.serve.network import connects, free_ports, is_loopback
-from deploypipe.serve.torchserve.lifecycle import start, stop
+from deploypipe.serve.torchserve.lifecycle import start
 from deploypipe.serve.torchserve.readiness import status
+from deploypipe.serve.torchserve.stopping import stop
 
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "hush", "DEPLOYPIPE_SECRET": "hush", "HF_TOKEN": "hush", "PYTHONPATH": "hush"}
 

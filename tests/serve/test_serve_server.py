@@ -23,8 +23,9 @@ from deploypipe.serve.torchserve.diagnosis import server_error, worker_error
 from deploypipe.serve.torchserve.folder import Layout
 from deploypipe.serve.torchserve.handler import FAILED_REQUEST
 from deploypipe.serve.torchserve.java import find_java
-from deploypipe.serve.torchserve.lifecycle import start, stop
+from deploypipe.serve.torchserve.lifecycle import start
 from deploypipe.serve.torchserve.readiness import status
+from deploypipe.serve.torchserve.stopping import stop
 
 
 @pytest.fixture

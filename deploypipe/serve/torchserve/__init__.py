@@ -2,7 +2,8 @@
 
 The server, from outside:
 
-lifecycle.py      start, stop, and serve until a signal comes
+lifecycle.py      start, and serve until a signal comes
+stopping.py       drain and end
 configuration.py  its properties, its command line and its environment
 folder.py         the folder of one server: its files, its lock, and who owns its record
 java.py           which Java runs the front end

@@ -1,4 +1,4 @@
-"""Start, stop and look at TorchServe: each server in a folder of its own, ready only once it has proven itself."""
+"""Start TorchServe, and serve until Ctrl-C: each server in its own folder, ready only once it has proven itself."""
 
 import contextlib
 import os
@@ -6,11 +6,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 from deploypipe.contract.archive import Archive
 from deploypipe.contract.server import Server, default_folder, recorded
@@ -19,24 +16,17 @@ from deploypipe.serve import processes
 from deploypipe.serve.defaults import ANSWER_WITHIN, BATCH, DRAIN, PORT
 from deploypipe.serve.network import check_free, connects, free_ports, is_loopback
 from deploypipe.serve.store import archives_in
-from deploypipe.serve.torchserve import configuration, diagnosis, draining, log4j
+from deploypipe.serve.torchserve import configuration, diagnosis, log4j
 from deploypipe.serve.torchserve.capacity import queue_for
 from deploypipe.serve.torchserve.configuration import Settings
 from deploypipe.serve.torchserve.folder import Layout, clean, locked
 from deploypipe.serve.torchserve.java import Java, find_java
 from deploypipe.serve.torchserve.readiness import check
+from deploypipe.serve.torchserve.stopping import end
 
 _SOCKET_PATH = 100
 """Bytes; the operating systems' limit for a socket's path is 104 to 108."""
 _PAUSE = 0.2
-_STOP_GRACE = 20.0
-
-
-@dataclass(frozen=True)
-class Stopped:
-    server: Server
-    drained: bool
-    """Whether all that was accepted was answered, as far as can be told."""
 
 
 def start(
@@ -192,30 +182,6 @@ def _wait_until_ready(
                 waiting.pop(0)
 
 
-def stop(port: int = PORT, *, folder: Path | None = None, drain: float = DRAIN, grace: float = _STOP_GRACE) -> Stopped:
-    """End what `start` started, all of it, and return once it is gone. ServingError when there is no such server.
-
-    For up to `drain` seconds new requests get 503 and those that were accepted are answered. Then TorchServe is asked
-    to end and has `grace` seconds; whatever is left of its processes then is killed.
-    """
-    place = (folder or default_folder(port)).resolve()
-    server = recorded(place)
-    if server is None:
-        raise ServingError(f"no server was started with port {port}" if folder is None else f"no server in {place}")
-    return _stop(server, drain, grace)
-
-
-def _stop(server: Server, drain: float, grace: float = _STOP_GRACE) -> Stopped:
-    drained = False
-    if drain > 0 and processes.alive(server.pid, server.created):
-        # A server that hangs cannot be asked, and is ended all the same.
-        with contextlib.suppress(httpx.HTTPError, ServingError):
-            drained = draining.drain(server, drain)
-    processes.end(server.pid, server.created, grace)
-    clean(server)
-    return Stopped(server, drained)
-
-
 def serve_foreground(
     store: Path, on_ready: Callable[[Server], None] = lambda server: None, *, drain: float = DRAIN, **options: Any
 ) -> None:
@@ -232,7 +198,7 @@ def serve_foreground(
             log = f"Its logs are in {Layout(server.folder).logs}."
             raise ServingError(f"the server ended by itself (exit {code})", log)
         finally:
-            _stop(server, drain)
+            end(server, drain)
 
 
 def _default_workers(models: int) -> int:
