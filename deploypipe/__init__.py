@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from deploypipe.export import export
     from deploypipe.formats.reading import load
     from deploypipe.formats.runner import Runner
-    from deploypipe.parity import Probe, Report, Tolerance, verify
+    from deploypipe.parity.probes import Probe
+    from deploypipe.parity.tolerances import Tolerance
+    from deploypipe.parity.verdict import Report
+    from deploypipe.verify import verify
 
 _HOMES = {
     "Artifact": "deploypipe.contract.sidecar",
@@ -40,18 +43,18 @@ _HOMES = {
     "ExportError": "deploypipe.errors",
     "PackageError": "deploypipe.errors",
     "ParityError": "deploypipe.errors",
-    "Probe": "deploypipe.parity",
-    "Report": "deploypipe.parity",
+    "Probe": "deploypipe.parity.probes",
+    "Report": "deploypipe.parity.verdict",
     "Runner": "deploypipe.formats.runner",
     "ServingError": "deploypipe.errors",
     "Signature": "deploypipe.contract.signature",
     "TensorSpec": "deploypipe.contract.signature",
-    "Tolerance": "deploypipe.parity",
+    "Tolerance": "deploypipe.parity.tolerances",
     "TrainingError": "deploypipe.errors",
     "UsageError": "deploypipe.errors",
     "export": "deploypipe.export",
     "load": "deploypipe.formats.reading",
-    "verify": "deploypipe.parity",
+    "verify": "deploypipe.verify",
 }
 """Each public name, and the module that defines it."""
 

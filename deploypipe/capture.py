@@ -10,7 +10,7 @@ from torch.export import ExportedProgram
 
 from deploypipe.contract.signature import Axes, Signature, TensorSpec, dtype_name
 from deploypipe.contract.structure import Structure, leaf_names
-from deploypipe.eager import argument_names, check_inputs, eager_outputs, reference_copy
+from deploypipe.eager import argument_names, check_axes, check_inputs, eager_outputs, reference_copy
 from deploypipe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def capture(
     example_inputs = check_inputs(example_inputs, "the example")
     dynamic = dynamic or {}
     names = argument_names(reference, example_inputs)
-    _check_axes(dynamic, dict(zip(names, example_inputs, strict=True)), type(module).__name__)
+    check_axes(dynamic, dict(zip(names, example_inputs, strict=True)), type(module).__name__)
     leaves, structure = eager_outputs(reference, example_inputs)
     output_names = _output_names(output_names, leaf_names(structure), names)
     if len(output_names) != len(leaves):
@@ -57,22 +57,6 @@ def capture(
     symbols = _symbols(static.program, names, dynamic)
     signature = _signature(static.program, names, output_names, structure, symbols)
     return Capture(reference, example_inputs, static, signature, module.training, symbols)
-
-
-def _check_axes(dynamic: Axes, inputs: Mapping[str, Tensor], title: str) -> None:
-    sizes: dict[str, int] = {}
-    for name, axes in dynamic.items():
-        if name not in inputs:
-            raise UsageError(f"{name!r} is no argument of {title}.forward", f"Its arguments: {', '.join(inputs)}.")
-        if not isinstance(axes, Mapping):
-            raise UsageError(f"the dynamic axes of {name!r} must be axis → symbol", 'Example: {"x": {0: "batch"}}.')
-        for axis, symbol in axes.items():
-            if not 0 <= axis < inputs[name].dim():
-                raise UsageError(f"{name!r} has no axis {axis}: it has {inputs[name].dim()}")
-            size = inputs[name].shape[axis]
-            if sizes.setdefault(symbol, size) != size:
-                raise UsageError(f"axes of sizes {sizes[symbol]} and {size} cannot both be {symbol!r}",
-                                 "Give axes of different sizes symbols of their own.")  # fmt: skip
 
 
 def _output_names(given: Sequence[str] | None, own: Sequence[str], inputs: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deploypipe.contract.signature import dtype_name
+from deploypipe.contract.signature import Axes, dtype_name
 from deploypipe.contract.structure import Structure, flatten
 from deploypipe.errors import ExportError, UsageError, first_line
 from deploypipe.torch_compat.dispatch import TorchDispatchMode
@@ -100,3 +100,21 @@ def argument_names(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[str]:
         many = parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
         names += [f"{name}_{i}" for i in range(len(value))] if many else [name]
     return names
+
+
+def check_axes(dynamic: Axes, inputs: Mapping[str, Tensor], title: str) -> None:
+    """UsageError for dynamic axes that `inputs`, by their names in `forward`, do not have, or that contradict their
+    sizes."""
+    sizes: dict[str, int] = {}
+    for name, axes in dynamic.items():
+        if name not in inputs:
+            raise UsageError(f"{name!r} is no argument of {title}.forward", f"Its arguments: {', '.join(inputs)}.")
+        if not isinstance(axes, Mapping):
+            raise UsageError(f"the dynamic axes of {name!r} must be axis → symbol", 'Example: {"x": {0: "batch"}}.')
+        for axis, symbol in axes.items():
+            if not 0 <= axis < inputs[name].dim():
+                raise UsageError(f"{name!r} has no axis {axis}: it has {inputs[name].dim()}")
+            size = inputs[name].shape[axis]
+            if sizes.setdefault(symbol, size) != size:
+                raise UsageError(f"axes of sizes {sizes[symbol]} and {size} cannot both be {symbol!r}",
+                                 "Give axes of different sizes symbols of their own.")  # fmt: skip

@@ -1,11 +1,13 @@
-"""Export: capture once, write each format, prove each one equal to eager, put it in place."""
+"""Export: capture, choose probes, cover branch outcomes, write, prove, seal, put in place."""
 
 import copy
 import hashlib
 import json
+import mmap
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,10 @@ from deploypipe.contract.environment import git_commit, versions
 from deploypipe.contract.records import to_document
 from deploypipe.contract.run import Run
 from deploypipe.contract.seal import digest_of
-from deploypipe.contract.sidecar import Artifact, ControlFlow, sidecar_of
+from deploypipe.contract.sidecar import Artifact, ControlFlow, is_sidecar, sidecar_of
 from deploypipe.contract.signature import Axes
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION, TENSORS
-from deploypipe.contract.tensors import Sample
+from deploypipe.contract.tensors import Array, Sample
 from deploypipe.coverage import cover
 from deploypipe.data import Split, dataset_of
 from deploypipe.eager import flat_tensors
@@ -29,25 +31,20 @@ from deploypipe.files import scratch_folder, sha256_file
 from deploypipe.formats import format_named
 from deploypipe.formats.format import Format, Write
 from deploypipe.formats.reading import read_runner
+from deploypipe.formats.session import METADATA
 from deploypipe.formats.torch_session import to_array
 from deploypipe.models import entry_of
 from deploypipe.models.trained import load_trained
-from deploypipe.parity import (
-    NO_OVERRIDES,
-    Gate,
-    Overrides,
-    Probe,
-    Reference,
-    Report,
-    drawn_probes,
-    image_probes,
-    usable,
-)
-from deploypipe.parity.probes import row_probes
+from deploypipe.parity.gate import Gate, usable
+from deploypipe.parity.probes import FOUND, Probe, drawn_probes, found_probe, image_probes, row_probes
+from deploypipe.parity.reference import Reference, exact
 from deploypipe.parity.standards import EQUAL_TO_EAGER, Standard
+from deploypipe.parity.verdict import Report
 
 SMALL_SAMPLE, LARGE_SAMPLE = 8 * 1024, 2 * 1024 * 1024
 """Bytes of inputs that a sidecar carries gladly, and at most: as JSON numbers they must still fit into one request."""
+FOUND_INPUTS = 256 * 1024
+"""Bytes of found inputs that a sidecar keeps."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +70,15 @@ class Plan:
 
     @property
     def unproven(self) -> tuple[str, ...]:
-        """A line for each place with a way that no probe went."""
+        """A line for each place with a branch outcome that no probe takes."""
         return tuple(
-            f"{site.where}: no probe takes this {site.kind} the way {', '.join(site.unproven)}"
+            f"{site.where}: no probe takes the outcome {', '.join(site.unproven)} of this {site.kind}"
             for site in self.control_flow
             if site.unproven
         )
 
     def require_coverage(self) -> None:
-        """ParityError unless the probes go every way."""
+        """ParityError unless the probes take every branch outcome."""
         if self.unproven:
             raise ParityError("; ".join(self.unproven), "Give probes that do, or export without requiring coverage.")
 
@@ -93,44 +90,36 @@ def plan(
     task: str = TENSORS,
     *,
     test: Split | None = None,
-    overrides: Overrides = NO_OVERRIDES,
 ) -> Plan:
     """Decide on what the artifacts of `captured` are compared: `probes`, else the example and values like it; the rows
-    of a batch, each alone; more inputs where those leave a way through the model's control flow untaken and search
-    finds any; and every image of `test`."""
+    of a batch, each alone; more inputs where those leave a branch outcome of the model untaken and search finds any;
+    and every image of `test`."""
     reference = Reference(captured.module)
     if probes is None:
-        probes = drawn_probes(captured.signature, captured.example_inputs)
+        probes = drawn_probes(captured.signature.inputs, captured.example_inputs)
     given, untried = usable(reference, probes)
     given += usable(reference, row_probes(given, captured.signature))[0]
-    for probe in given[:3]:
-        _refuse_randomness(reference, probe)
-    covering, control_flow = cover(captured, given)
+    if not all(reference.repeats(probe) for probe in given[:3]):
+        raise ExportError(
+            f"{type(captured.module).__name__}.forward draws random numbers: eager itself differs between two calls",
+            "Draw them outside and pass them in, or switch the randomness off in eval mode.",
+        )
+    found, control_flow = cover(captured, [probe.inputs for probe in given])
+    gate = Gate(reference, (*given, *map(found_probe, found)), test)
     if provenance is None:
         provenance = own_provenance(captured.module)
-    gate = Gate(reference, tuple(covering), test, overrides)
     return Plan(captured, gate, control_flow, dict(provenance), task, tuple(untried))
 
 
-def plan_run(run: Run, data_dir: Path | None = None, overrides: Overrides = NO_OVERRIDES) -> Plan:
+def plan_run(run: Run, data_dir: Path | None = None) -> Plan:
     """What the artifacts of a run's model must prove: an image classifier on test images and random pixels, any other
-    on its example, values like it, and inputs that take its other ways."""
+    on its example, values like it, and inputs that take its other branch outcomes."""
     entry = entry_of(run.model)
     captured = capture(load_trained(run), entry.example(), entry.dynamic, entry.outputs)
     dataset = dataset_of(run, data_dir)
     test = dataset.test if dataset and entry.task == IMAGE_CLASSIFICATION else None
     probes = image_probes(test.inputs) if test else None
-    return plan(captured, probes, run.provenance(), entry.task, test=test, overrides=overrides)
-
-
-def _refuse_randomness(reference: Reference, probe: Probe) -> None:
-    title = type(reference.module).__name__
-    for a, b in zip(reference.answer(probe).leaves, reference.outputs(probe.inputs), strict=True):
-        if not torch.allclose(_wide(a), _wide(b), rtol=1e-6, atol=1e-6, equal_nan=True):
-            raise ExportError(
-                f"{title}.forward draws random numbers: eager itself differs between two calls",
-                "Draw them outside and pass them in, or switch the randomness off in eval mode.",
-            )
+    return plan(captured, probes, run.provenance(), entry.task, test=test)
 
 
 def own_provenance(module: nn.Module) -> dict[str, Any]:
@@ -164,8 +153,8 @@ def export(
     `example_inputs`: a tuple of tensors to capture with. `dynamic`: argument name → axis → symbol name, the axes whose
     size may differ from the example's. `probes`: input tuples on which the artifact must return what eager returns;
     without them the example and values like it, at several batch sizes. Python control flow that depends on tensor
-    values or dynamic sizes is carried into the graph; a way through it that no probe goes is warned of (UserWarning),
-    and with `require_coverage` refused. A module in train mode is exported in eval mode, with a warning too.
+    values or dynamic sizes is carried into the graph; a branch outcome that no probe takes is warned of
+    (UserWarning), and with `require_coverage` refused. A module in train mode is exported in eval mode, with a warning.
 
     The module stays as it was (mode, weights, class). Nothing is left at `path` unless it was proven: ExportError when
     the model cannot be captured or the format cannot carry it, ParityError when the artifact differs from eager.
@@ -182,51 +171,68 @@ def export(
 
 def write_proven(prepared: Plan, format: str, path: Path, *, write: Write | None = None) -> tuple[Artifact, Report]:
     """One artifact of a plan, written by `write` if given, else as its format does. It is put at `path`, with its
-    sidecar, only when the report says "passed"."""
-    entry, captured, standard = format_named(format), prepared.captured, prepared.standard
-    if path.suffix != entry.suffix:
-        raise UsageError(f"a {format} artifact ends in {entry.suffix}, not in {path.name!r}")
-    facts = {"signature": to_document(captured.signature), "provenance": dict(prepared.provenance)}
-    metadata = json.dumps({**facts, "precision": standard.precision} if standard.precision else facts)
+    sidecar, only when the report says "passed". UsageError where something lies there that deploypipe cannot show to
+    be its own."""
+    entry = format_named(format)
+    _check_place(entry, path)
     with scratch_folder(path) as folder:
         written = folder / path.name
-        try:
-            how = (write or entry.write)(captured, written, metadata, [probe.inputs for probe in prepared.gate.probes])
-        except DeploypipeError:
-            raise
-        except Exception as cause:
-            raise ExportError(
-                f"{type(captured.module).__name__} cannot be written as {format}: {first_line(_root(cause))}",
-                "Another format may carry it: `deploypipe formats` lists them.",
-            ) from cause
-        try:
-            report = prepared.gate.examine(written, title=str(path), fresh=False)
-        except ParityError as cause:
-            reason = first_line(_root(cause)).replace(str(written), path.name)
-            raise ExportError(f"{type(captured.module).__name__} cannot be run as {format}: {reason}",
-                              "Another format may carry it: `deploypipe formats` lists them.") from cause  # fmt: skip
-        answers: Callable[..., Any] = captured.module
+        how = _write(prepared, entry, written, write or entry.write)
+        report = _prove(prepared, entry, written, path)
         if report.passed:
             _seal(entry, written, report, prepared.gate.probes[0])
-            answers = standard.sample_from(captured.module, read_runner(written))
-        artifact = Artifact(
-            path=path,
-            format=format,
-            signature=captured.signature,
-            sha256=sha256_file(written),
-            provenance={**prepared.provenance, **({"how": how} if how else {})},
-            parity=report.summary(),
-            samples=_sample(answers, prepared.gate.probes),
-            control_flow=prepared.control_flow,
-            task=prepared.task,
-            precision=standard.precision,
-        )
+        artifact = _described(prepared, entry, written, path, report, how)
         if report.passed:
-            # A crash between the two renames leaves an artifact without a sidecar, which nothing serves.
-            sidecar_of(path).unlink(missing_ok=True)
-            written.replace(path)
-            artifact.write_sidecar()
+            _put_in_place(written, artifact)
     return artifact, report
+
+
+def _check_place(entry: Format, path: Path) -> None:
+    if path.suffix != entry.suffix:
+        raise UsageError(f"a {entry.name} artifact ends in {entry.suffix}, not in {path.name!r}")
+    sidecar = sidecar_of(path)
+    for foreign in (
+        path if path.exists() and not (is_sidecar(sidecar) or _describes_itself(path)) else None,
+        sidecar if sidecar.exists() and not is_sidecar(sidecar) else None,
+    ):
+        if foreign is not None:
+            raise UsageError(f"{foreign} was not written by deploypipe: it is left as it is",
+                             "Choose another place, or move it away.")  # fmt: skip
+
+
+def _describes_itself(path: Path) -> bool:
+    """Whether the file holds the description that each artifact carries. To load it would be to trust it."""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(METADATA.encode()) >= 0
+
+
+def _write(prepared: Plan, entry: Format, path: Path, write: Write) -> str:
+    """What is worth saying about how it was written."""
+    standard = prepared.standard
+    facts = {"signature": to_document(prepared.captured.signature), "provenance": dict(prepared.provenance)}
+    metadata = json.dumps({**facts, "precision": standard.precision} if standard.precision else facts)
+    try:
+        return write(prepared.captured, path, metadata, [probe.inputs for probe in prepared.gate.probes])
+    except DeploypipeError:
+        raise
+    except Exception as cause:
+        raise _cannot_be(prepared, "written", entry, first_line(_root(cause))) from cause
+
+
+def _prove(prepared: Plan, entry: Format, written: Path, path: Path) -> Report:
+    try:
+        return prepared.gate.examine(written, title=str(path), fresh=False)
+    except ParityError as cause:
+        reason = first_line(_root(cause)).replace(str(written), path.name)
+        raise _cannot_be(prepared, "run", entry, reason) from cause
+
+
+def _cannot_be(prepared: Plan, what: str, entry: Format, reason: str) -> ExportError:
+    title = type(prepared.captured.module).__name__
+    return ExportError(f"{title} cannot be {what} as {entry.name}: {reason}",
+                       "Another format may carry it: `deploypipe formats` lists them.")  # fmt: skip
 
 
 def _seal(entry: Format, path: Path, report: Report, probe: Probe) -> None:
@@ -235,18 +241,36 @@ def _seal(entry: Format, path: Path, report: Report, probe: Probe) -> None:
     seal = {"verdict": report.verdict, "sha256": digest_of(report.summary())}
     entry.seal(path, json.dumps(seal))
     sealed = read_runner(path)
-    same = _equal(flat_tensors(before)[0], flat_tensors(sealed(*probe.inputs))[0])
+    pairs = zip(flat_tensors(before)[0], flat_tensors(sealed(*probe.inputs))[0], strict=True)
+    same = all(torch.allclose(exact(a), exact(b), rtol=0, atol=0, equal_nan=True) for a, b in pairs)
     if sealed.seal != seal or not same:
         raise ExportError(f"{path.name} is no longer what was proven once its verdict is in it", "This is a bug.")
 
 
-def _equal(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
-    pairs = zip(first, second, strict=True)
-    return all(torch.allclose(_wide(a), _wide(b), rtol=0, atol=0, equal_nan=True) for a, b in pairs)
+def _described(prepared: Plan, entry: Format, written: Path, path: Path, report: Report, how: str) -> Artifact:
+    """The facts of the sidecar. A sample is what the artifact must answer later; without a proof there is none."""
+    probes, standard = prepared.gate.probes, prepared.standard
+    answers = standard.sample_from(prepared.captured.module, partial(read_runner, written)) if report.passed else None
+    return Artifact(
+        path=path,
+        format=entry.name,
+        signature=prepared.captured.signature,
+        sha256=sha256_file(written),
+        provenance={**prepared.provenance, **({"how": how} if how else {})},
+        parity=report.summary(),
+        samples=_sample(answers, probes) if answers else None,
+        control_flow=prepared.control_flow,
+        task=prepared.task,
+        precision=standard.precision,
+        found_inputs=_found_inputs(probes),
+    )
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+def _put_in_place(written: Path, artifact: Artifact) -> None:
+    # A crash between the two renames leaves an artifact without a sidecar, which nothing serves.
+    artifact.sidecar.unlink(missing_ok=True)
+    written.replace(artifact.path)
+    artifact.write_sidecar()
 
 
 @dataclass(frozen=True)
@@ -295,14 +319,24 @@ def _root(cause: BaseException) -> BaseException:
 
 def _sample(answers: Callable[..., Any], probes: Sequence[Probe]) -> Sample | None:
     """The largest probe of the first family that is still small; the smallest of all where none is."""
-
-    def bytes_of(probe: Probe) -> int:
-        return sum(tensor.nbytes for tensor in probe.inputs)
-
-    small = [probe for probe in probes if probe.family == probes[0].family and bytes_of(probe) <= SMALL_SAMPLE]
-    chosen = max(small, key=bytes_of) if small else min(probes, key=bytes_of, default=None)
-    if chosen is None or bytes_of(chosen) > LARGE_SAMPLE:
+    small = [probe for probe in probes if probe.family == probes[0].family and _bytes(probe) <= SMALL_SAMPLE]
+    chosen = max(small, key=_bytes) if small else min(probes, key=_bytes, default=None)
+    if chosen is None or _bytes(chosen) > LARGE_SAMPLE:
         return None
     with torch.no_grad():
         outputs = flat_tensors(answers(*copy.deepcopy(chosen.inputs)))[0]
         return Sample(tuple(map(to_array, chosen.inputs)), tuple(map(to_array, outputs)))
+
+
+def _found_inputs(probes: Sequence[Probe]) -> tuple[tuple[Array, ...], ...]:
+    """The inputs that were found for a branch outcome, as many as are small."""
+    kept, total = [], 0
+    for probe in sorted((probe for probe in probes if probe.family == FOUND), key=_bytes):
+        total += _bytes(probe)
+        if total <= FOUND_INPUTS:
+            kept.append(tuple(map(to_array, probe.inputs)))
+    return tuple(kept)
+
+
+def _bytes(probe: Probe) -> int:
+    return sum(tensor.nbytes for tensor in probe.inputs)

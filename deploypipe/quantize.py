@@ -24,9 +24,9 @@ from deploypipe.export import plan_run, write_proven
 from deploypipe.formats.reading import read_artifact, read_runner
 from deploypipe.formats.session import METADATA, SEAL, errors_only
 from deploypipe.models import entry_of
-from deploypipe.parity import Report
 from deploypipe.parity.standards import INT8 as PRECISION
 from deploypipe.parity.standards import HeldToTask
+from deploypipe.parity.verdict import Report
 
 if TYPE_CHECKING:
     import onnx

@@ -22,11 +22,11 @@ from deploypipe.formats import FORMATS
 from deploypipe.models import entry_of
 from deploypipe.models.trained import load_trained
 from deploypipe.package import package
-from deploypipe.parity import Report
+from deploypipe.parity.verdict import Report
 from deploypipe.png import png
 from deploypipe.serve.torchserve import lifecycle, stopping
 from deploypipe.train import TrainConfig
-from deploypipe.verification import Subjects, verify_run
+from deploypipe.verify import Subjects, verify_run
 
 HTTP_IMAGES = 100
 HTTP_TOLERANCE = 1e-4

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import deploypipe
 from deploypipe.contract.run import Run
-from deploypipe.contract.signature import Signature, TensorSpec
+from deploypipe.contract.signature import TensorSpec
 from deploypipe.data import dataset_of
 from deploypipe.errors import ExportError, ParityError, UsageError
 from deploypipe.export import export_run, plan_run
@@ -23,7 +23,7 @@ from deploypipe.formats import FORMATS
 from deploypipe.formats.reading import read_artifact
 from deploypipe.models import MODELS, entry_of
 from deploypipe.models.trained import load_trained
-from deploypipe.parity import drawn_probes
+from deploypipe.parity.probes import drawn_probes
 from deploypipe.train import TrainConfig, train
 
 SUFFIXES = [(entry.name, entry.suffix) for entry in FORMATS.values()]
@@ -252,7 +252,7 @@ def test_every_dynamic_network_of_the_zoo_in_every_format(tmp_path: Path, name: 
 
 
 class Rare(nn.Module):
-    """Its second way is taken by no input that a search would try."""
+    """Its second outcome is taken by no input that a search would try."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.sum() == 12345.0:
@@ -262,10 +262,10 @@ class Rare(nn.Module):
 
 def test_a_way_that_no_probe_goes_is_warned_of_or_refused(tmp_path: Path) -> None:
     path, example, rare = tmp_path / "m.onnx", (torch.ones(2, 3),), Rare().eval()
-    with pytest.warns(UserWarning, match=r"test_export.py:\d+: no probe takes this if the way true"):
+    with pytest.warns(UserWarning, match=r"test_export.py:\d+: no probe takes the outcome true of this if"):
         artifact = deploypipe.export(rare, example, format="onnx", path=path)
     assert artifact.control_flow[0].unproven == ("true",)
-    with pytest.raises(ParityError, match="no probe takes this if the way true"):
+    with pytest.raises(ParityError, match="no probe takes the outcome true of this if"):
         deploypipe.export(rare, example, format="onnx", path=tmp_path / "n.onnx", require_coverage=True)
     assert not (tmp_path / "n.onnx").exists()
     probe = torch.zeros(2, 3)
@@ -301,7 +301,7 @@ def test_randomness_is_refused_even_where_the_example_hides_it(tmp_path: Path, e
 @pytest.mark.parametrize("example", [torch.zeros(2, 3), torch.tensor([[1.0, torch.nan, 2.0]])], ids=["constant", "NaN"])
 def test_drawn_probes_vary_whatever_the_example(example: Tensor) -> None:
     spec = TensorSpec("x", "float32", tuple(example.shape))
-    drawn = [probe for probe in drawn_probes(Signature((spec,), ()), (example,)) if probe.family == "drawn"]
+    drawn = [probe for probe in drawn_probes((spec,), (example,)) if probe.family == "drawn"]
     assert len(drawn) == 6 and all(probe.inputs[0].isfinite().all() for probe in drawn)
     assert all(probe.inputs[0].std() > 0 for probe in drawn)
 

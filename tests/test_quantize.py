@@ -30,10 +30,11 @@ from deploypipe.formats.session import METADATA
 from deploypipe.models import entry_of
 from deploypipe.models.trained import load_trained
 from deploypipe.package import package as package_run
-from deploypipe.parity import Reference, parse_overrides, verify
+from deploypipe.parity.reference import Reference
+from deploypipe.parity.tolerances import parse_overrides
 from deploypipe.quantize import TARGET, quantize
 from deploypipe.train import TrainConfig, train
-from deploypipe.verification import Subjects, verify_run
+from deploypipe.verify import Subjects, verify, verify_run
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from deploypipe.capture import capture
 from deploypipe.export import plan, write_proven
 from deploypipe.formats import FORMATS
 from deploypipe.models import MODELS
-from deploypipe.parity import image_probes
+from deploypipe.parity.probes import image_probes
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ def export(
         bool, typer.Option("--explain", help="Show what became of each place where Python decides by data.")
     ] = False,
     require_coverage: Annotated[
-        bool, typer.Option("--require-coverage", help="Exit 6 unless every way through the model was proven.")
+        bool, typer.Option("--require-coverage", help="Exit 6 unless every branch outcome was proven.")
     ] = False,
 ) -> Document:
     """Write a run's model, or your own, as artifacts that are proven equal to eager."""

@@ -14,7 +14,7 @@ from deploypipe.commands.output import Document, next_commands, note, out, table
 from deploypipe.errors import UsageError
 
 if TYPE_CHECKING:
-    from deploypipe.parity import Distance, Report
+    from deploypipe.parity.verdict import Distance, Report
 
 
 def verify(
@@ -32,28 +32,28 @@ def verify(
     rtol: Annotated[list[str] | None, typer.Option(help="Relative tolerance, likewise.")] = None,
 ) -> Document:
     """Compare artifacts, an archive or a server with the eager model; exit 6 on a difference."""
-    from deploypipe import verification
     from deploypipe.contract.run import run_of
-    from deploypipe.parity import parse_overrides
+    from deploypipe.parity.tolerances import parse_overrides
     from deploypipe.usercode import load_example, load_module, parse_dynamic
+    from deploypipe.verify import Subjects, verify_module, verify_run
 
     overrides = parse_overrides(atol or [], rtol or [])
     if url is None:
         options.refuse("a server's --url", {"--name": name})
-    subjects = verification.Subjects((artifact,) if artifact else (), mar, url, name, device)
+    subjects = Subjects((artifact,) if artifact else (), mar, url, name, device)
     if model is None:
         options.refuse("an own --model", {"--example": example, "--dynamic": dynamic})
         opened = run_of(run, artifact)
         if not subjects:
             subjects = dataclasses.replace(subjects, artifacts=tuple(opened.artifacts()))
-        verified = verification.verify_run(opened, subjects, data_dir, overrides)
+        verified = verify_run(opened, subjects, data_dir, overrides)
         then = ["package", *options.naming(opened)]
     else:
         options.refuse("a run, not with --model", {"--run": run, "--data-dir": data_dir})
         if example is None or not subjects:
             raise UsageError("--model needs --example file.py:name, and --artifact FILE, --mar FILE or --url URL")
         axes = parse_dynamic(dynamic) if dynamic else None
-        verified = verification.verify_module(load_module(model), load_example(example), subjects, axes, overrides)
+        verified = verify_module(load_module(model), load_example(example), subjects, axes, overrides)
         then = ["package", "--artifact", str(artifact)]
     show_reports(verified.reports)
     note(f"Report: {verified.document}")

@@ -1,15 +1,16 @@
 """The document beside each artifact: what it takes, returns, comes from and proved."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from deploypipe.contract.records import from_document, to_document
-from deploypipe.contract.signature import Signature, described
+from deploypipe.contract.signature import Signature, TensorSpec, described
 from deploypipe.contract.structure import leaf_names
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION, TENSORS
-from deploypipe.contract.tensors import Sample
+from deploypipe.contract.tensors import Array, Sample
 from deploypipe.errors import DeploypipeError, ParityError, UsageError, first_line
 from deploypipe.files import read_json, sha256_file, write_json
 
@@ -58,6 +59,9 @@ class Artifact:
     """What a server makes of it: "image-classification" (pixels to classes) or "tensors" (as the signature says)."""
     precision: str = ""
     """ "int8" where it is rounded to that, and held to the task instead of to eager's values."""
+    found_inputs: tuple[tuple[Array, ...], ...] = field(default=(), compare=False)  # arrays do not compare to one bool
+    """Inputs that were searched for at export because they take branch outcomes that no other probe takes; whoever
+    verifies the artifact later compares on them too."""
 
     @property
     def sidecar(self) -> Path:
@@ -66,8 +70,9 @@ class Artifact:
     def to_json(self) -> dict[str, Any]:
         document = to_document(self)
         del document["path"]
-        if not self.precision:
-            document.pop("precision", None)
+        for optional in ("precision", "found_inputs"):
+            if not document.get(optional):
+                document.pop(optional, None)
         return {"schema": SCHEMA, "file": self.path.name, **document.pop("signature"), **document}
 
     def write_sidecar(self) -> None:
@@ -76,6 +81,15 @@ class Artifact:
 
 def sidecar_of(path: Path) -> Path:
     return path.with_name(path.name + ".json")
+
+
+def is_sidecar(path: Path) -> bool:
+    """Whether the file at `path` is a sidecar, of whichever version of deploypipe."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and str(document.get("schema", "")).startswith(SCHEMA.partition("/")[0] + "/")
 
 
 def read_sidecar(path: Path, error: type[DeploypipeError] = UsageError) -> Artifact:
@@ -110,15 +124,17 @@ def from_sidecar(path: Path, document: Mapping[str, Any]) -> Artifact:
     if len(names) != len(artifact.signature.outputs):
         raise ValueError("its structure does not nest its outputs")
     if artifact.samples:
-        _check_samples(artifact.samples, artifact.signature)
+        _check_tensors(artifact.signature.inputs, artifact.samples.inputs)
+        _check_tensors(artifact.signature.outputs, artifact.samples.outputs)
+    for inputs in artifact.found_inputs:
+        _check_tensors(artifact.signature.inputs, inputs)
     return artifact
 
 
-def _check_samples(samples: Sample, signature: Signature) -> None:
-    """ValueError for samples that are not what the signature says."""
-    for specs, tensors in ((signature.inputs, samples.inputs), (signature.outputs, samples.outputs)):
-        if len(specs) != len(tensors):
-            raise ValueError(f"{len(tensors)} sample tensors for {len(specs)} of its signature")
-        for spec, tensor in zip(specs, tensors, strict=True):
-            if not spec.accepts(tensor):
-                raise ValueError(f"its sample of {spec} is {described(tensor)}")
+def _check_tensors(specs: Sequence[TensorSpec], tensors: Sequence[Array]) -> None:
+    """ValueError for arrays that are not what the signature says."""
+    if len(specs) != len(tensors):
+        raise ValueError(f"{len(tensors)} sample tensors for {len(specs)} of its signature")
+    for spec, tensor in zip(specs, tensors, strict=True):
+        if not spec.accepts(tensor):
+            raise ValueError(f"its sample of {spec} is {described(tensor)}")

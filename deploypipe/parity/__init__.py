@@ -7,6 +7,7 @@ a float64 run of the module than rounding explains.
 
 gate.py              all checks, in order
 probes.py            the inputs to compare on, by families
+eager_signature.py   what an artifact of a module must take and return, by running the module
 reference.py         what eager returns for them, in its own dtype and in float64
 comparison.py        one artifact's outputs beside eager's
 tolerances.py        how far an artifact may be from eager
@@ -22,38 +23,6 @@ localisation.py      the first operator of an artifact that departs from eager
 recording.py         what each operator of eager computes
 matching.py          which of eager's results a tensor is
 reproduction.py      a failure as a script of its own
+own_files.py         the files that a verification leaves, and how they are recognised
 verdict.py           outcomes, findings, and the report that they make
 """
-
-from collections.abc import Iterable
-from pathlib import Path
-
-from torch import Tensor, nn
-
-from deploypipe.parity.gate import Gate, usable
-from deploypipe.parity.probes import Probe, drawn_probes, image_probes
-from deploypipe.parity.reference import Reference
-from deploypipe.parity.tolerances import EXACT, NO_OVERRIDES, TOLERANCES, Overrides, Tolerance, parse_overrides
-from deploypipe.parity.verdict import Culprit, Distance, Evidence, Finding, Outcome, Report
-
-__all__ = [
-    "EXACT",
-    "NO_OVERRIDES", "TOLERANCES", "Culprit", "Distance", "Evidence", "Finding", "Gate", "Outcome", "Overrides", "Probe",
-    "Reference", "Report", "Tolerance", "drawn_probes", "image_probes", "parse_overrides", "usable", "verify",
-]  # fmt: skip
-
-
-def verify(
-    module: nn.Module,
-    artifact: str | Path,
-    probes: Iterable[Probe | tuple[Tensor, ...]],
-    *,
-    device: str = "cpu",
-    overrides: Overrides = NO_OVERRIDES,
-) -> Report:
-    """Compare the artifact with the eager `module` on every probe, and check what is in its file; the verdict is in
-    the Report, nothing is raised for a difference. ParityError for a file that cannot be loaded, UsageError for probes
-    that the eager module itself does not take."""
-    reference = Reference(module)
-    usable_probes, _ = usable(reference, probes)
-    return Gate(reference, tuple(usable_probes), overrides=overrides).examine(Path(artifact), device)

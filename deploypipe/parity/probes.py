@@ -1,5 +1,6 @@
 """Probes: the inputs on which an artifact must return what eager returns, by families."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -7,12 +8,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from deploypipe.contract.signature import Signature
+from deploypipe.contract.signature import Signature, TensorSpec
 from deploypipe.eager import check_inputs
 
 SIZES = (1, 2, 3, 7, 32, 257)
 """Of a batch, or of any symbolic axis, which has no largest size: the last stands for that. It is no power of two, and
 none that an example would have."""
+FOUND = "found for a branch"
+"""The family of the inputs that were searched for."""
 EXTREMES = (1e-4, 1e4)
 """Factors on an example's values. Larger ones overflow float32 in models that square them twice."""
 
@@ -45,6 +48,13 @@ def as_probe(item: Probe | tuple[Tensor, ...]) -> Probe:
     return item if isinstance(item, Probe) else Probe("given", check_inputs(item, "a probe"))
 
 
+def found_probe(inputs: tuple[Tensor, ...]) -> Probe:
+    """Inputs that were searched for, because they take a branch outcome that no other probe takes. The search tries
+    extreme inputs, whose rounding errors are as much larger."""
+    largest = [tensor.abs().max().item() for tensor in inputs if tensor.is_floating_point() and tensor.numel()]
+    return Probe(FOUND, inputs, max([1.0, *(value for value in largest if math.isfinite(value))]))
+
+
 def image_probes(images: Tensor, sizes: Sequence[int] = SIZES, seed: int = 0) -> list[Probe]:
     """Real test images (`uint8 [n, 1, 28, 28]`) and random pixels, a batch of each size; and what no dataset has:
     black, white, and every single pixel lit alone."""
@@ -65,19 +75,19 @@ def image_probes(images: Tensor, sizes: Sequence[int] = SIZES, seed: int = 0) ->
     ]
 
 
-def drawn_probes(signature: Signature, example: Sequence[Tensor], seed: int = 0) -> list[Probe]:
-    """Probes for a model known only by its example: the example itself; values of its kind and range drawn anew, with
-    every symbolic axis at every size; all zero, all one; floating-point values of both signs, far smaller and larger;
-    and larger whole numbers."""
+def drawn_probes(specs: Sequence[TensorSpec], example: Sequence[Tensor], seed: int = 0) -> list[Probe]:
+    """Probes for a model of which only the inputs and an example are known: the example itself; values of its kind and
+    range drawn anew, with every symbolic axis at every size; all zero, all one; floating-point values of both signs,
+    far smaller and larger; and larger whole numbers."""
     generator = torch.Generator().manual_seed(seed)
-    symbols = sorted({axis for spec in signature.inputs for axis in spec.shape if isinstance(axis, str)})
+    symbols = sorted({axis for spec in specs for axis in spec.shape if isinstance(axis, str)})
 
     def draw(turn: int) -> tuple[Tensor, ...]:
         # Each symbol goes through all sizes, and no two have the same one at a time.
         chosen = {symbol: SIZES[(turn + offset) % len(SIZES)] for offset, symbol in enumerate(symbols)}
         return tuple(
             _like(tensor, [chosen[axis] if isinstance(axis, str) else axis for axis in spec.shape], generator)
-            for spec, tensor in zip(signature.inputs, example, strict=True)
+            for spec, tensor in zip(specs, example, strict=True)
         )
 
     def made(family: str, change: Callable[[Tensor], Tensor], turn: int, magnitude: float = 1.0) -> Probe:

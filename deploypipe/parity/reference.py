@@ -45,8 +45,11 @@ class Reference:
             self._answers[id(probe)] = probe, self._ask(probe)
         return self._answers[id(probe)][1]
 
-    def outputs(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-        return _sorted_outputs(self.module, inputs)[0]
+    def repeats(self, probe: Probe) -> bool:
+        """Whether eager returns the same when it is asked again; it does not where it draws random numbers."""
+        again, _ = _sorted_outputs(self.module, probe.inputs)
+        pairs = zip(self.answer(probe).leaves, again, strict=True)
+        return all(torch.allclose(exact(a), exact(b), rtol=1e-6, atol=1e-6, equal_nan=True) for a, b in pairs)
 
     def _ask(self, probe: Probe) -> Answer:
         try:
@@ -68,6 +71,11 @@ class Reference:
         # A decision may have the other outcome in float64 and lead to other shapes: those cannot be compared.
         same = len(exact) == len(leaves) and all(a.shape == b.shape for a, b in zip(exact, leaves, strict=True))
         return tuple(exact) if same else None
+
+
+def exact(tensor: Tensor) -> Tensor:
+    """The same values in the widest dtype of their kind."""
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
 def widened(tensor: Tensor) -> Tensor:

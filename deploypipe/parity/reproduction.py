@@ -19,6 +19,7 @@ from deploypipe.eager import flat_tensors
 from deploypipe.files import atomic_path
 from deploypipe.formats import format_of
 from deploypipe.formats.reading import read_runner
+from deploypipe.parity.own_files import DATA_MARK, MARK, data_for
 from deploypipe.parity.verdict import Culprit
 
 LARGEST_INSIDE = 1_000_000
@@ -63,7 +64,8 @@ OTHERWISE = """
     return flat(deploypipe.load(artifact)(*inputs))
 """
 
-SCRIPT = '''"""@title
+SCRIPT = '''@mark
+"""@title
 
 Run me: python @script [ARTIFACT]
 I run the artifact on the inputs below, compare with what the eager model returned for them, and exit with 1 where they
@@ -164,15 +166,16 @@ def write_reproduction(
     tensors = {f"input_{i}": tensor for i, tensor in enumerate(inputs)}
     tensors |= {f"expected_{i}": tensor for i, tensor in enumerate(expected)}
     data = {name: _encode(_array(tensor)) for name, tensor in tensors.items()}
-    beside = path.with_suffix(".npz")
+    beside = data_for(path)
     decode = INSIDE
     if sum(map(len, data.values())) > LARGEST_INSIDE:
         with atomic_path(beside) as temporary:
-            np.savez_compressed(temporary, allow_pickle=False, **{name: _array(t) for name, t in tensors.items()})
+            arrays = {name: _array(tensor) for name, tensor in tensors.items()}
+            np.savez_compressed(temporary, allow_pickle=False, **arrays, **{DATA_MARK: np.array(True)})
         data = {name: name for name in tensors}
         decode = BESIDE.format(data=repr(beside.name))
-    else:
-        beside.unlink(missing_ok=True)
+    elif beside.exists():  # of an earlier script, which was larger
+        beside.unlink()
     rows = [f"    tensor({dtype_name(t.dtype)!r}, {data[name]!r}),\n" for name, t in tensors.items()]
     order = _order(artifact, len(expected))
     outputs = [(name, *tolerance) for name, tolerance in zip(names, tolerances, strict=True)]
@@ -180,6 +183,7 @@ def write_reproduction(
     if culprit is not None:
         title += f"\n\n{str(culprit)[:1].upper()}{str(culprit)[1:]}."
     fields = {
+        "mark": MARK,
         "title": title.replace("\\", "\\\\").replace('"""', "'''"),
         "script": path.name,
         "needs": " and onnxruntime" if kind == "onnx" else "" if kind in RUN else " and deploypipe",

@@ -5,7 +5,7 @@ asks for it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,8 +80,9 @@ class Standard(ABC):
         """What must hold of the logits `[n, classes]` for the test set, beside the tolerance."""
 
     @abstractmethod
-    def sample_from(self, eager: nn.Module, runner: Runner) -> "nn.Module | Runner":
-        """Whose answers the sidecar carries as a sample, for whoever loads the artifact later."""
+    def sample_from(self, eager: nn.Module, load: Callable[[], Runner]) -> nn.Module | Runner:
+        """Whose answers the sidecar carries as a sample, for whoever loads the artifact later: eager's, or those of the
+        artifact that `load` gives."""
 
     @abstractmethod
     def claims(self, findings: Sequence[Finding]) -> Mapping[str, str]:
@@ -108,7 +109,7 @@ class EqualToEager(Standard):
     def check_logits(self, eager: Tensor, artifact: Tensor, targets: Tensor) -> list[Finding]:
         return []
 
-    def sample_from(self, eager: nn.Module, runner: Runner) -> nn.Module | Runner:
+    def sample_from(self, eager: nn.Module, load: Callable[[], Runner]) -> nn.Module | Runner:
         return eager
 
     def claims(self, findings: Sequence[Finding]) -> Mapping[str, str]:
@@ -149,8 +150,8 @@ class HeldToTask(Standard):
     def check_logits(self, eager: Tensor, artifact: Tensor, targets: Tensor) -> list[Finding]:
         return [check_accuracy(eager, artifact, targets, self.precision)]
 
-    def sample_from(self, eager: nn.Module, runner: Runner) -> nn.Module | Runner:
-        return runner
+    def sample_from(self, eager: nn.Module, load: Callable[[], Runner]) -> nn.Module | Runner:
+        return load()
 
     def claims(self, findings: Sequence[Finding]) -> Mapping[str, str]:
         said = {finding.check: finding.detail for finding in findings}

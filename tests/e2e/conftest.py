@@ -14,7 +14,7 @@ from deploypipe.contract.server import Server
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.export import plan, write_proven
 from deploypipe.formats import FORMATS
-from deploypipe.parity import image_probes
+from deploypipe.parity.probes import image_probes
 from deploypipe.serve.torchserve.lifecycle import start
 from deploypipe.serve.torchserve.stopping import stop
 

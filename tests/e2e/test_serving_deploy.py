@@ -25,7 +25,7 @@ from deploypipe.contract.server import Server, authorization, recorded, tokens_o
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.errors import PackageError, ServingError
 from deploypipe.export import plan, write_proven
-from deploypipe.parity import image_probes
+from deploypipe.parity.probes import image_probes
 from deploypipe.serve.store import placed
 from deploypipe.serve.torchserve.deployment import deploy
 from deploypipe.serve.torchserve.folder import locked, rewrite

@@ -26,7 +26,7 @@ from deploypipe.contract.server import Server
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.errors import ServingError
 from deploypipe.export import plan, write_proven
-from deploypipe.parity import Probe
+from deploypipe.parity.probes import Probe
 from deploypipe.serve.torchserve.lifecycle import start
 from deploypipe.serve.torchserve.management import Loaded, Management
 from deploypipe.serve.torchserve.readiness import status

@@ -14,7 +14,11 @@ from deploypipe.contract.signature import Signature, TensorSpec
 from deploypipe.eager import flat_tensors
 from deploypipe.errors import ParityError, UsageError
 from deploypipe.models.trained import load_trained
-from deploypipe.parity import NO_OVERRIDES, Gate, Overrides, Probe, Reference, Report
+from deploypipe.parity.gate import Gate
+from deploypipe.parity.probes import Probe
+from deploypipe.parity.reference import Reference
+from deploypipe.parity.tolerances import NO_OVERRIDES, Overrides
+from deploypipe.parity.verdict import Report
 
 INPUT = torch.tensor([[1.0, -2.0], [3.0, 0.5]])
 

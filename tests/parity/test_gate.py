@@ -21,12 +21,13 @@ from deploypipe.export import plan, write_proven
 from deploypipe.formats import FORMATS
 from deploypipe.formats.reading import read_session
 from deploypipe.formats.session import SEAL, Session
-from deploypipe.parity import NO_OVERRIDES, TOLERANCES, Gate, Overrides, Probe, Reference, parse_overrides
 from deploypipe.parity.classification import compare_classes
 from deploypipe.parity.fresh import FreshProcess
-from deploypipe.parity.reference import float64
-from deploypipe.parity.tolerances import tolerance_of
-from deploypipe.verification import Subjects, gate_for, inputs_of, verify_module
+from deploypipe.parity.gate import Gate
+from deploypipe.parity.probes import Probe
+from deploypipe.parity.reference import Reference, float64
+from deploypipe.parity.tolerances import NO_OVERRIDES, TOLERANCES, Overrides, parse_overrides, tolerance_of
+from deploypipe.verify import Subjects, gate_for, inputs_of, verify_module
 
 X = torch.linspace(-1, 1, 12).reshape(4, 3)
 

@@ -4,8 +4,9 @@ from torch import nn
 
 from deploypipe.contract.signature import Signature, TensorSpec
 from deploypipe.errors import UsageError
-from deploypipe.parity import Probe, Reference, drawn_probes, image_probes, usable
-from deploypipe.parity.probes import SIZES, row_probes
+from deploypipe.parity.gate import usable
+from deploypipe.parity.probes import SIZES, Probe, drawn_probes, image_probes, row_probes
+from deploypipe.parity.reference import Reference
 
 X = TensorSpec("x", "float32", ("batch", 3))
 Y = TensorSpec("y", "float32", ("batch",))
@@ -25,7 +26,7 @@ def test_image_probes_cover_sizes_and_what_no_dataset_has() -> None:
 def test_drawn_probes_keep_dtype_range_and_fixed_axes() -> None:
     signature = Signature((TensorSpec("t", "int64", ("batch", 3)), TensorSpec("m", "bool", (2,))), ())
     example = (torch.tensor([[4, 5, 9]]), torch.tensor([True, False]))
-    drawn = [probe for probe in drawn_probes(signature, example) if probe.family == "drawn"]
+    drawn = [probe for probe in drawn_probes(signature.inputs, example) if probe.family == "drawn"]
     assert [probe.rows for probe in drawn] == [max(size, 2) for size in SIZES]
     for probe in drawn:
         tokens, mask = probe.inputs
@@ -34,7 +35,7 @@ def test_drawn_probes_keep_dtype_range_and_fixed_axes() -> None:
 
 
 def test_floats_are_drawn_far_smaller_and_larger_too() -> None:
-    probes = drawn_probes(Signature((X,), (Y,)), (torch.ones(2, 3),))
+    probes = drawn_probes((X,), (torch.ones(2, 3),))
     largest = {probe.family: probe.inputs[0].abs().max().item() for probe in probes}
     signs = [probe.inputs[0].sum(1) > 0 for probe in probes if probe.family == "both signs"]
     assert all(positive.any() and not positive.all() for positive in signs)
@@ -53,7 +54,7 @@ def test_floats_are_drawn_far_smaller_and_larger_too() -> None:
 )
 def test_rows_are_asked_alone_where_the_model_works_row_by_row(outputs: tuple[TensorSpec, ...], count: int) -> None:
     signature = Signature((X,), outputs)
-    rows = row_probes(drawn_probes(signature, (torch.ones(2, 3),)), signature)
+    rows = row_probes(drawn_probes(signature.inputs, (torch.ones(2, 3),)), signature)
     assert [probe.rows for probe in rows] == [1] * count
 
 
@@ -84,5 +85,5 @@ def test_a_given_probe_that_eager_refuses_is_the_callers_mistake() -> None:
 )
 def test_counts_go_beyond_the_example(example: torch.Tensor, tried: int) -> None:
     signature = Signature((TensorSpec("n", "int64", (2,)),), ())
-    beyond = [probe for probe in drawn_probes(signature, (example,)) if probe.family == "larger counts"]
+    beyond = [probe for probe in drawn_probes(signature.inputs, (example,)) if probe.family == "larger counts"]
     assert len(beyond) == tried and all(probe.inputs[0].max() > 3 for probe in beyond)

@@ -11,7 +11,7 @@ from deploypipe.capture import capture
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.export import plan, write_proven
 from deploypipe.formats import FORMATS
-from deploypipe.parity import image_probes
+from deploypipe.parity.probes import image_probes
 
 
 @pytest.fixture(scope="session")

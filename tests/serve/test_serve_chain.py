@@ -23,7 +23,7 @@ from deploypipe.export import plan, write_proven
 from deploypipe.files import sha256_file
 from deploypipe.formats.session import METADATA, SEAL
 from deploypipe.package import package as package_run
-from deploypipe.parity import image_probes
+from deploypipe.parity.probes import image_probes
 from deploypipe.serve.torchserve.handler import ArchiveInvalid
 
 

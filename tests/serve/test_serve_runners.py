@@ -21,10 +21,13 @@ from deploypipe.errors import PackageError, ServingError, UsageError
 from deploypipe.formats import FORMATS
 from deploypipe.formats.runner import Runner
 from deploypipe.formats.session import Session
-from deploypipe.parity import Gate, Probe, Reference, Report, image_probes, usable
+from deploypipe.parity.gate import Gate, usable
+from deploypipe.parity.probes import Probe, image_probes
+from deploypipe.parity.reference import Reference
+from deploypipe.parity.verdict import Report
 from deploypipe.serve.sessions import archive_session, server_session
 from deploypipe.serve.torchserve.configuration import MAX_BODY
-from deploypipe.verification import examine_served
+from deploypipe.verify import examine_served
 
 
 class Two(nn.Module):

@@ -1,0 +1,295 @@
+"""Verify: files, an archive and a server against the eager model.
+
+The archive carries an artifact of an export, and the endpoint serves the archive: all are compared on the same probes,
+and none of it needs the compiler. Inputs that take further branch outcomes were searched for at export; the sidecar
+keeps those that are small, and they are compared on here too. A file without a sidecar is compared on drawn probes
+alone.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from torch import Tensor, nn
+
+from deploypipe.client import client_for
+from deploypipe.contract.run import Run
+from deploypipe.contract.sidecar import Artifact, sidecar_of
+from deploypipe.contract.signature import Axes, TensorSpec
+from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
+from deploypipe.data import dataset_of
+from deploypipe.eager import argument_names, check_inputs
+from deploypipe.errors import DeploypipeError, UsageError
+from deploypipe.files import write_json
+from deploypipe.formats.reading import inspect_artifact, read_artifact, read_runner
+from deploypipe.formats.runner import Runner
+from deploypipe.formats.torch_session import to_array, to_tensor
+from deploypipe.models import entry_of
+from deploypipe.models.trained import load_trained
+from deploypipe.parity.eager_signature import input_specs, signature_of
+from deploypipe.parity.gate import Gate, usable
+from deploypipe.parity.own_files import SCHEMA, document_for, free_path, is_own_document, remove_own, script_for
+from deploypipe.parity.probes import FOUND, Probe, drawn_probes, found_probe, image_probes, row_probes
+from deploypipe.parity.reference import Reference
+from deploypipe.parity.reproduction import write_reproduction
+from deploypipe.parity.tolerances import NO_OVERRIDES, Overrides
+from deploypipe.parity.verdict import Finding, Report
+from deploypipe.serve.sessions import ServingSession, archive_session, server_session
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """What is verified."""
+
+    artifacts: tuple[Path, ...] = ()
+    archive: Path | None = None
+    """Through the handler inside it."""
+    url: str | None = None
+    """A server, over HTTP."""
+    name: str | None = None
+    """Its model; None is the one that `serve` serves there."""
+    device: str = "cpu"
+
+    def __bool__(self) -> bool:
+        return bool(self.artifacts or self.archive or self.url)
+
+
+@dataclass(frozen=True)
+class Verified:
+    reports: tuple[Report, ...]
+    document: Path
+    """The verdict over all, and every comparison: `parity.json` of a run, `<artifact>.parity.json` otherwise."""
+    script: Path | None
+    """`<artifact>.reproduce.py`, for the first file that differs."""
+
+
+@overload
+def verify(
+    module: nn.Module,
+    artifact: str | Path,
+    probes: Iterable[Probe | tuple[Tensor, ...]] | None = None,
+    *,
+    example: tuple[Tensor, ...] | None = None,
+    dynamic: Axes | None = None,
+    device: str = "cpu",
+    overrides: Overrides = NO_OVERRIDES,
+) -> Report: ...
+
+
+@overload
+def verify(
+    module: nn.Module,
+    artifact: Subjects,
+    probes: Iterable[Probe | tuple[Tensor, ...]] | None = None,
+    *,
+    example: tuple[Tensor, ...] | None = None,
+    dynamic: Axes | None = None,
+    overrides: Overrides = NO_OVERRIDES,
+) -> tuple[Report, ...]: ...
+
+
+def verify(
+    module: nn.Module,
+    artifact: str | Path | Subjects,
+    probes: Iterable[Probe | tuple[Tensor, ...]] | None = None,
+    *,
+    example: tuple[Tensor, ...] | None = None,
+    dynamic: Axes | None = None,
+    device: str = "cpu",
+    overrides: Overrides = NO_OVERRIDES,
+) -> Report | tuple[Report, ...]:
+    """Compare an artifact, whoever wrote it, with the eager `module`, and check what is in its file; the verdict is in
+    the Report, nothing is raised for a difference. For `Subjects` there is a Report for each of them.
+
+    `probes`: the inputs to compare on. Without them it is the `example` (without one, the sample of the artifact's
+    sidecar), values like it at other sizes, and the inputs that were found at export. `dynamic`: the axes that must be
+    free, by argument and axis; without it those that the artifact declares. `overrides`: other tolerances.
+
+    ParityError for a file that cannot be loaded; UsageError for inputs that the eager module itself does not take, and
+    where there is nothing to compare on.
+    """
+    subjects = artifact if isinstance(artifact, Subjects) else Subjects((Path(artifact),), device=device)
+    first = next(iter(subjects.artifacts), None)
+    with _serving(subjects, first) as served:
+        if probes is not None:
+            reference = Reference(module)
+            gate = Gate(reference, tuple(usable(reference, probes)[0]), overrides=overrides)
+        else:
+            declared = inputs_of(first) if first else next(iter(served.values())).inputs
+            sidecars = _sidecars(subjects.artifacts)
+            gate = gate_for(module, example or _sample_of(sidecars), declared, dynamic, overrides, _found(sidecars))
+        reports = _examine(gate, subjects, served)
+    return reports if isinstance(artifact, Subjects) else reports[0]
+
+
+def verify_module(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    subjects: Subjects,
+    dynamic: Axes | None = None,
+    overrides: Overrides = NO_OVERRIDES,
+) -> Verified:
+    """Compare the subjects with the user's own `module`; the report lies beside the first of them."""
+    reports = verify(module, subjects, example=example, dynamic=dynamic, overrides=overrides)
+    beside = next(iter(subjects.artifacts), None) or subjects.archive or Path(type(module).__name__)
+    return _written(document_for(beside), reports)
+
+
+def verify_run(
+    run: Run, subjects: Subjects, data_dir: Path | None = None, overrides: Overrides = NO_OVERRIDES
+) -> Verified:
+    """Compare the subjects with the run's eager model; the run's `parity.json` says what came of it."""
+    if not subjects:
+        raise UsageError(f"{run.folder} has no artifact to verify", "Write one: `deploypipe export --format onnx`.")
+    entry, weights = entry_of(run.model), str(run.document["weights_sha256"])
+    dataset = dataset_of(run, data_dir)
+    test = dataset.test if dataset and entry.task == IMAGE_CLASSIFICATION else None
+    known = (*subjects.artifacts, *run.artifacts())
+    reference, example = Reference(load_trained(run)), check_inputs(entry.example(), "the example")
+    specs = input_specs(reference.module, example, entry.dynamic or {})
+    probes = image_probes(test.inputs) if test else drawn_probes(specs, example)
+    gate = _gate(reference, specs, [*probes, *_found(_sidecars(known))], overrides)
+    gate = replace(gate, test=test, weights_sha256=weights)
+    # What a server takes is what the run's own artifacts take.
+    with _serving(subjects, next(iter(known), None)) as served:
+        reports = _examine(gate, subjects, served)
+    document = free_path(run.parity, is_own_document)
+    return _written(document, reports, weights_sha256=weights, dataset=run.document["dataset"])
+
+
+def inputs_of(artifact: Path) -> Sequence[TensorSpec]:
+    """What an artifact declares to take, whoever wrote it."""
+    known = read_runner(artifact).signature
+    return known.inputs if known else inspect_artifact(artifact).inputs
+
+
+def gate_for(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    declared: Sequence[TensorSpec],
+    dynamic: Axes | None = None,
+    overrides: Overrides = NO_OVERRIDES,
+    found: Sequence[Probe] = (),
+) -> Gate:
+    """What an artifact of the user's own module is held to, whoever wrote it: the example, values like it at other
+    sizes, and what was `found` at export. `dynamic` says which axes must be free; else those are that the artifact
+    declared."""
+    reference, example = Reference(module), check_inputs(example, "the example")
+    if dynamic is None:
+        named = zip(argument_names(reference.module, example), declared, strict=False)
+        dynamic = {name: axes for name, spec in named if (axes := _symbols_of(spec))}
+    specs = input_specs(reference.module, example, dynamic)
+    return _gate(reference, specs, [*drawn_probes(specs, example), *found], overrides)
+
+
+def _gate(
+    reference: Reference, specs: tuple[TensorSpec, ...], candidates: Sequence[Probe], overrides: Overrides
+) -> Gate:
+    """The gate of the probes that eager takes, and of the rows of one of them."""
+    probes, _ = usable(reference, candidates)
+    if not all(reference.repeats(probe) for probe in probes[:3]):
+        raise UsageError(
+            f"{type(reference.module).__name__}.forward draws random numbers: eager itself differs between two calls",
+            "Draw them outside and pass them in, or switch the randomness off in eval mode.",
+        )
+    signature = signature_of(reference.module, specs, [probe for probe in probes if probe.family != FOUND])
+    rows, _ = usable(reference, row_probes(probes, signature))
+    return Gate(reference, (*probes, *rows), overrides=overrides, signature=signature)
+
+
+def _symbols_of(spec: TensorSpec) -> dict[int, str]:
+    return {i: axis for i, axis in enumerate(spec.shape) if isinstance(axis, str)}
+
+
+def _sidecars(artifacts: Iterable[Path]) -> list[Artifact]:
+    """Those that can be read; of one that cannot, the gate says why."""
+    known = []
+    for path in artifacts:
+        if sidecar_of(path).exists():
+            try:
+                known.append(read_artifact(path))
+            except DeploypipeError:
+                continue
+    return known
+
+
+def _sample_of(sidecars: Sequence[Artifact]) -> tuple[Tensor, ...]:
+    for artifact in sidecars:
+        if artifact.samples:
+            return tuple(map(to_tensor, artifact.samples.inputs))
+    raise UsageError("there is nothing to compare on", "Give probes=[(x,), …], or an example of the inputs.")
+
+
+def _found(sidecars: Sequence[Artifact]) -> list[Probe]:
+    """The inputs that were found at export, each once. Eager takes them, or the module is another one by now."""
+    distinct = {}
+    for artifact in sidecars:
+        for arrays in artifact.found_inputs:
+            key = tuple((str(array.dtype), array.shape, np.ascontiguousarray(array).tobytes()) for array in arrays)
+            distinct[key] = replace(found_probe(tuple(map(to_tensor, arrays))), optional=True)
+    return list(distinct.values())
+
+
+@contextmanager
+def _serving(subjects: Subjects, like: Path | None) -> Iterator[dict[str, ServingSession]]:
+    """By title, what answers requests as an artifact would. `like` says what the model of a server takes and returns
+    that was not started here."""
+    found: dict[str, ServingSession] = {}
+    with ExitStack() as stack:
+        if subjects.archive is not None:
+            archive = archive_session(subjects.archive, subjects.device)
+            found[str(subjects.archive)] = stack.enter_context(archive)
+        if subjects.url is not None:
+            client = client_for(subjects.url, subjects.name)
+            known = read_runner(like) if like else None
+            runner = server_session(client, known.signature, known.precision) if known else server_session(client)
+            found[f"{client.name} at {client.url}"] = stack.enter_context(runner)
+        yield found
+
+
+def _examine(gate: Gate, subjects: Subjects, served: dict[str, ServingSession]) -> tuple[Report, ...]:
+    """ServingError when a server does not answer."""
+    return (
+        *(gate.examine(path, subjects.device) for path in subjects.artifacts),
+        *(examine_served(gate, title, runner) for title, runner in served.items()),
+    )
+
+
+def examine_served(gate: Gate, title: str, session: ServingSession) -> Report:
+    """The probes that one request can carry each; how many are not sent is a finding. ServingError when nobody
+    answers."""
+    reasons = [session.too_large(list(map(to_array, probe.inputs))) for probe in gate.probes]
+    sent = tuple(probe for probe, reason in zip(gate.probes, reasons, strict=True) if not reason)
+    report = replace(gate, probes=sent).examine_runner(Runner(session), title)
+    report = replace(report, evidence=None)  # which is for a script about a file
+    unsent = list(filter(None, reasons))
+    if not unsent:
+        return report
+    detail = f"{len(unsent)} of {len(reasons)} probes are not sent; of the first, {unsent[0]}"
+    return replace(report, findings=(*report.findings, Finding("request size", True, detail)))
+
+
+def _written(path: Path, reports: Sequence[Report], **facts: Any) -> Verified:
+    """The report at `path`, and a script for the first file that differs; scripts of before are removed."""
+    verdict = "passed" if all(report.passed for report in reports) else "failed"
+    artifacts = [report.to_json() for report in reports]
+    write_json(path, {"schema": SCHEMA, "verdict": verdict, **facts, "artifacts": artifacts})
+    first = None
+    for report in reports:
+        artifact = Path(report.artifact)
+        if not artifact.is_file():  # a server
+            continue
+        script = script_for(artifact)
+        evidence = report.evidence
+        if first is None and evidence is not None:
+            first = script
+            write_reproduction(
+                script, artifact, evidence.probe.inputs, evidence.expected, evidence.names, evidence.tolerances,
+                report.culprit,
+            )  # fmt: skip
+        else:
+            remove_own(script)
+    return Verified(tuple(reports), path, first)
