@@ -251,6 +251,26 @@ def test_every_dynamic_network_of_the_zoo_in_every_format(tmp_path: Path, name: 
     assert site.proven == (("false", "true") if name == "dynamic-branch" else ("0", "1", "many"))
 
 
+@pytest.mark.parametrize("name", ["m.onnx", "m.onnx.json"])
+def test_what_deploypipe_did_not_write_is_not_overwritten(tmp_path: Path, name: str) -> None:
+    users = tmp_path / name
+    users.write_text('{"mine": true}')
+    with pytest.raises(UsageError, match=rf"{name} was not written by deploypipe: it is left as it is"):
+        deploypipe.export(nn.Linear(3, 3).eval(), (torch.ones(2, 3),), format="onnx", path=tmp_path / "m.onnx")
+    assert users.read_text() == '{"mine": true}' and list(tmp_path.iterdir()) == [users]
+
+
+@pytest.mark.parametrize(("format", "suffix"), SUFFIXES)
+def test_an_artifact_of_before_is_overwritten_also_without_its_sidecar(
+    tmp_path: Path, format: str, suffix: str
+) -> None:
+    path, module, example = tmp_path / f"m{suffix}", nn.Linear(3, 3).eval(), (torch.ones(2, 3),)
+    first = deploypipe.export(module, example, format=format, path=path)
+    first.sidecar.unlink()
+    deploypipe.export(module, example, format=format, path=path)
+    assert read_artifact(path).parity["verdict"] == "passed"
+
+
 class Rare(nn.Module):
     """Its second outcome is taken by no input that a search would try."""
 
@@ -260,7 +280,7 @@ class Rare(nn.Module):
         return x + 1
 
 
-def test_a_way_that_no_probe_goes_is_warned_of_or_refused(tmp_path: Path) -> None:
+def test_an_outcome_that_no_probe_takes_is_warned_of_or_refused(tmp_path: Path) -> None:
     path, example, rare = tmp_path / "m.onnx", (torch.ones(2, 3),), Rare().eval()
     with pytest.warns(UserWarning, match=r"test_export.py:\d+: no probe takes the outcome true of this if"):
         artifact = deploypipe.export(rare, example, format="onnx", path=path)
