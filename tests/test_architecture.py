@@ -49,12 +49,9 @@ INCOMPLETE_DOCSTRINGS = {
     "dynamic_to_static", "staging",
 }  # fmt: skip
 PRIVATE_TORCH = {"staging", "dynamic_to_static", "training"}
-MODULES_TWICE = {
-    "requests",
-}  # fmt: skip
 NAMES_TWICE = {
     "Answer", "Context", "Loop", "Metrics", "Request", "as_tensor", "call",
-    "check", "compare", "package", "read", "rewrite", "redirect",
+    "check", "compare", "read", "rewrite", "redirect",
     "no_overlap_question", "number_of",
 }  # fmt: skip
 
@@ -231,7 +228,7 @@ def test_no_two_rooms_have_a_module_of_one_name() -> None:
         name = module.rpartition(".")[2]
         if name not in ROLES and room_of(module) != "commands" and module != f"{PACKAGE}.contract.run":
             places[name].add(module)
-    twice = {name: sorted(found) for name, found in places.items() if len(found) > 1 and name not in MODULES_TWICE}
+    twice = {name: sorted(found) for name, found in places.items() if len(found) > 1}
     assert not twice
 
 

@@ -16,7 +16,7 @@ import torch
 
 from deploypipe.bench import Load, Measurement, ServingTimes, measure, parse_loads, write_serving
 from deploypipe.bench.generator import Request, _percentiles
-from deploypipe.bench.requests import requests_for
+from deploypipe.bench.payloads import requests_for
 from deploypipe.errors import ServingError, UsageError
 
 Answer = bytes | None

@@ -49,7 +49,7 @@ from peers import (  # noqa: E402
 )  # fmt: skip
 
 from deploypipe.bench import Load, measure  # noqa: E402
-from deploypipe.bench.requests import requests_for  # noqa: E402
+from deploypipe.bench.payloads import requests_for  # noqa: E402
 from deploypipe.contract.run import Run, open_run  # noqa: E402
 from deploypipe.data import dataset_of  # noqa: E402
 from deploypipe.errors import ServingError  # noqa: E402

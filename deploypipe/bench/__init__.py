@@ -1,8 +1,8 @@
 """What is fast, and how fast.
 
 generator.py      the process that puts load on a server
+payloads.py       what is sent
 report.py         figures and a picture of a server under load
-requests.py       what is sent
 serving.py        latencies, throughput and errors of a server under load
 training_time.py  the time that trainings take to an accuracy
 usage.py          what a server's processes take of the machine

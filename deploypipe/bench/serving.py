@@ -12,7 +12,7 @@ import httpx
 
 from deploypipe.bench import generator
 from deploypipe.bench.generator import Job, Request
-from deploypipe.bench.requests import requests_for
+from deploypipe.bench.payloads import requests_for
 from deploypipe.bench.usage import Usage, UsageMeter
 from deploypipe.client import client_for
 from deploypipe.contract.archive import Archive

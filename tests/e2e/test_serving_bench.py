@@ -8,7 +8,7 @@ from served_models import Models
 from typer.testing import CliRunner
 
 from deploypipe.bench import Load, measure, time_serving
-from deploypipe.bench.requests import requests_for
+from deploypipe.bench.payloads import requests_for
 from deploypipe.cli import app
 from deploypipe.contract.archive import read_archive
 from deploypipe.contract.server import Server
