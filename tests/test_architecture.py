@@ -48,7 +48,7 @@ LONG = {
 INCOMPLETE_DOCSTRINGS = {
     "dynamic_to_static", "staging",
 }  # fmt: skip
-PRIVATE_TORCH = {"staging", "dynamic_to_static", "training"}
+PRIVATE_TORCH = {"staging", "dynamic_to_static"}
 NAMES_TWICE = {
     "Answer", "Context", "Loop", "Metrics", "Request", "as_tensor", "call",
     "check", "compare", "read", "rewrite", "redirect",

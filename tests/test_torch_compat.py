@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deploypipe.torch_compat import dispatch, onnx_exporter, script_graphs, symbols, tracing
+from deploypipe.torch_compat import dispatch, kernels, onnx_exporter, script_graphs, symbols, tracing
 
 
 def traced(forward: Callable[..., Any], *inputs: Tensor) -> torch.export.ExportedProgram:
@@ -361,3 +361,26 @@ def test_no_overlap_question_is_asked_of_copies() -> None:
 
     traced(forward, X)
     assert torch._debug_has_internal_overlap(X[:1].expand(3, 4)) != 0
+
+
+# kernels
+
+
+def test_move_towards_changes_the_tensors_in_place() -> None:
+    tensors = [torch.zeros(2), torch.ones(3)]
+    kernels.move_towards(tensors, [torch.full((2,), 4.0), torch.zeros(3)], 0.25)
+    assert tensors[0].tolist() == [1.0, 1.0] and tensors[1].tolist() == [0.75] * 3
+
+
+def test_batch_norm_is_the_base_of_every_one() -> None:
+    for layer in (nn.BatchNorm1d(2), nn.BatchNorm2d(2), nn.BatchNorm3d(2)):
+        assert isinstance(layer, kernels.BatchNorm)
+
+
+def test_cpu_computes_bfloat16_is_known() -> None:
+    assert kernels.cpu_computes_bfloat16() in (True, False)
+
+
+def test_mps_generator_is_where_torch_has_it() -> None:
+    """It can be called on Apple's machines only."""
+    assert callable(torch.mps._get_default_mps_generator)

@@ -1,7 +1,8 @@
 """A mean of the weights over the steps of a training. A step counts less the longer ago it is."""
 
-import torch
 from torch import Tensor, nn
+
+from deploypipe.torch_compat.kernels import move_towards
 
 
 class Average:
@@ -18,7 +19,7 @@ class Average:
         """Take in the weights after `step` steps (from 1). At the start the mean forgets faster, or it would keep the
         first weights for long."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.weights.values()), list(self._live.values()), 1 - decay)
+        move_towards(self.weights.values(), self._live.values(), 1 - decay)
 
     def restore(self, weights: dict[str, Tensor]) -> None:
         for name, tensor in weights.items():

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 
 from deploypipe.errors import UsageError
+from deploypipe.torch_compat.kernels import cpu_computes_bfloat16
 
 
 def resolve_device(name: str) -> torch.device:
@@ -35,7 +36,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if device.type == "cuda":
         there = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        there = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        there = device.type == "cpu" and cpu_computes_bfloat16()
     return "bfloat16" if there else "float32"
 
 

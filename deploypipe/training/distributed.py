@@ -17,6 +17,7 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from deploypipe.errors import DeploypipeError, TrainingError, UsageError, first_line
+from deploypipe.torch_compat.kernels import BatchNorm
 from deploypipe.training.launch import launched
 
 T = TypeVar("T")
@@ -65,7 +66,7 @@ class Group:
         if self.size == 1:
             return module
         for layer in module.modules():
-            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            if isinstance(layer, BatchNorm):
                 layer.__class__ = _SyncedBatchNorm
         # Every process has the same buffers anyway: none is drawn, and those of batch normalisation are the batch's.
         return DistributedDataParallel(module, forward_sync_buffers=False)
@@ -180,7 +181,7 @@ class _Sum(torch.autograd.Function):
         return total
 
 
-class _SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
+class _SyncedBatchNorm(BatchNorm):
     """Batch normalisation by the whole batch's mean and variance, not by those of this process's part. PyTorch's own
     SyncBatchNorm does so on GPUs only."""
 

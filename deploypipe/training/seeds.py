@@ -9,6 +9,8 @@ import hashlib
 import torch
 from torch import Tensor
 
+from deploypipe.torch_compat.kernels import mps_generator
+
 
 def derived(seed: int, purpose: str, number: int = 0) -> int:
     """A seed for one purpose. Mixed by a hash, because generators take near seeds for near states (and PyTorch's on
@@ -29,5 +31,5 @@ def generators_of(device: torch.device) -> list[torch.Generator]:
         torch.cuda.init()  # type: ignore[no-untyped-call]
         found.append(torch.cuda.default_generators[device.index or torch.cuda.current_device()])
     if device.type == "mps":
-        found.append(torch.mps._get_default_mps_generator())
+        found.append(mps_generator())
     return found
