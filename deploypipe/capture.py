@@ -1,20 +1,22 @@
 """Capture: the dynamic eager module becomes one static program, once, from which every format is written."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from deploypipe.contract.sidecar import ControlFlow
 from deploypipe.contract.signature import Axes, Signature, TensorSpec, dtype_name
 from deploypipe.contract.structure import Structure, leaf_names
 from deploypipe.eager import argument_names, check_axes, check_inputs, eager_outputs, reference_copy
 from deploypipe.errors import UsageError
-
-if TYPE_CHECKING:
-    from deploypipe.staging.trace import StaticProgram
+from deploypipe.staging.outcomes import find_inputs, missing_outcomes, record_outcomes
+from deploypipe.staging.trace import StaticProgram, trace
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Capture:
     module: nn.Module
     """The author's module: a copy of its own, in eval mode, on the CPU. The reference for parity."""
     example_inputs: tuple[Tensor, ...]
-    static: "StaticProgram"
+    static: StaticProgram
     """The program, and what became of Python's control flow."""
     signature: Signature
     was_training: bool
@@ -42,8 +44,6 @@ def capture(
     output_names: Sequence[str] | None = None,
 ) -> Capture:
     """Capture `module`, which stays as it was. ExportError where it cannot; UsageError for bad arguments."""
-    from deploypipe.staging.trace import trace  # brings SymPy, which takes longer to import than all else here
-
     reference = reference_copy(module)
     example_inputs = check_inputs(example_inputs, "the example")
     dynamic = dynamic or {}
@@ -57,6 +57,49 @@ def capture(
     symbols = _symbols(static.program, names, dynamic)
     signature = _signature(static.program, names, output_names, structure, symbols)
     return Capture(reference, example_inputs, static, signature, module.training, symbols)
+
+
+def cover_outcomes(
+    captured: Capture, given: Sequence[tuple[Tensor, ...]]
+) -> tuple[list[tuple[Tensor, ...]], tuple[ControlFlow, ...]]:
+    """More inputs, searched for where the given ones leave a branch outcome untaken; and for every place where the
+    model's Python code decides, which outcomes all of them take."""
+    static, module = captured.static, captured.module
+    if not static.sites:
+        return [], ()
+    taken = record_outcomes(module, static, given)
+    searched = find_inputs(module, static, captured.example_inputs, taken)
+    found = [inputs for inputs in searched if _returns_the_same_kind(captured, inputs)]
+    if found:
+        taken = record_outcomes(module, static, [*given, *found])
+    missing = missing_outcomes(taken)
+    return found, tuple(
+        ControlFlow(
+            _shown(site.file),
+            site.line,
+            site.function,
+            site.kind,
+            site.became,
+            tuple(sorted(taken[site])),
+            tuple(sorted(missing.get(site, ()))),
+        )
+        for site in static.sites
+    )
+
+
+def _returns_the_same_kind(captured: Capture, inputs: tuple[Tensor, ...]) -> bool:
+    """Whether eager returns the kind of thing that it returns for the example. Some models return another for inputs
+    that nobody gives them (0 instead of a tensor for an empty sum): no artifact can, so that outcome stays unproven."""
+    leaves, structure = eager_outputs(captured.module, inputs)
+    kinds = [(dtype_name(leaf.dtype), leaf.dim()) for leaf in leaves]
+    expected = [(spec.dtype, len(spec.shape)) for spec in captured.signature.outputs]
+    return structure == captured.signature.structure and kinds == expected
+
+
+def _shown(file: str) -> str:
+    """Relative to where we are; of a file elsewhere the name, since its folder is this machine's business."""
+    path = Path(file)
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else path.name
 
 
 def _output_names(given: Sequence[str] | None, own: Sequence[str], inputs: Sequence[str]) -> list[str]:

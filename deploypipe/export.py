@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deploypipe.capture import Capture, capture
+from deploypipe.capture import Capture, capture, cover_outcomes
 from deploypipe.contract.environment import git_commit, versions
 from deploypipe.contract.records import to_document
 from deploypipe.contract.run import Run
@@ -23,7 +23,6 @@ from deploypipe.contract.sidecar import Artifact, ControlFlow, is_sidecar, sidec
 from deploypipe.contract.signature import Axes
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION, TENSORS
 from deploypipe.contract.tensors import Array, Sample
-from deploypipe.coverage import cover
 from deploypipe.data import Split, dataset_of
 from deploypipe.eager import flat_tensors
 from deploypipe.errors import DeploypipeError, ExportError, ParityError, UsageError, first_line
@@ -104,7 +103,7 @@ def plan(
             f"{type(captured.module).__name__}.forward draws random numbers: eager itself differs between two calls",
             "Draw them outside and pass them in, or switch the randomness off in eval mode.",
         )
-    found, control_flow = cover(captured, [probe.inputs for probe in given])
+    found, control_flow = cover_outcomes(captured, [probe.inputs for probe in given])
     gate = Gate(reference, (*given, *map(found_probe, found)), test)
     if provenance is None:
         provenance = own_provenance(captured.module)

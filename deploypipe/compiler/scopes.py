@@ -1,10 +1,9 @@
-"""Analysis: which names a piece of code reads, writes, and which are live (may still be read) after it."""
+"""The one analysis: which names a piece of code reads and binds, and which are live (may still be read) after it."""
 
 import ast
 from collections.abc import Iterable, Iterator
 
-FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-LOOPS = (ast.While, ast.For)
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def walk_scope(nodes: ast.AST | Iterable[ast.AST]) -> Iterator[ast.AST]:
@@ -13,49 +12,62 @@ def walk_scope(nodes: ast.AST | Iterable[ast.AST]) -> Iterator[ast.AST]:
     while todo:
         node = todo.pop()
         yield node
-        if not isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+        if not isinstance(node, (*DEFINITIONS, ast.Lambda)):
             todo.extend(ast.iter_child_nodes(node))
 
 
-def written(nodes: ast.AST | Iterable[ast.AST]) -> set[str]:
-    """Names bound in this scope: assignments, loop targets, `with … as`, imports, local definitions, walrus."""
+def names_bound(nodes: ast.AST | Iterable[ast.AST]) -> set[str]:
+    """Names bound in this scope: assignments, loop targets, `with … as`, imports, local definitions, captures."""
     names: set[str] = set()
     for node in walk_scope(nodes):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Store, ast.Del)):
-            names.add(node.id)
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names.add(node.name)
-        elif isinstance(node, ast.alias):
-            names.add((node.asname or node.name).split(".")[0])
-        elif (isinstance(node, ast.ExceptHandler) and node.name) or (
-            isinstance(node, (ast.MatchAs, ast.MatchStar)) and node.name
-        ):
-            names.add(node.name)
-        elif isinstance(node, ast.Lambda):
-            # A walrus inside a deferred operand binds in the function around it.
-            names |= {n.target.id for n in ast.walk(node) if isinstance(n, ast.NamedExpr)}
+        match node:
+            case ast.Name(ctx=ast.Store() | ast.Del()):
+                names.add(node.id)
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                names.add(node.name)
+            case ast.alias():
+                names.add((node.asname or node.name).split(".")[0])
+            case ast.ExceptHandler() | ast.MatchAs() | ast.MatchStar():
+                names |= {node.name} if node.name else set()
+            case ast.MatchMapping():
+                names |= {node.rest} if node.rest else set()
     return names
 
 
-def read(nodes: ast.AST | Iterable[ast.AST]) -> set[str]:
+def names_read(nodes: ast.AST | Iterable[ast.AST]) -> set[str]:
     """Names that may be read, by this scope or by a function defined in it."""
-    todo = [nodes] if isinstance(nodes, ast.AST) else list(nodes)
-    names = {n.id for top in todo for n in ast.walk(top) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-    for top in todo:
+    names: set[str] = set()
+    for top in [nodes] if isinstance(nodes, ast.AST) else nodes:
         for node in ast.walk(top):
-            if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                names.add(node.id)
+            elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
                 names.add(node.target.id)
     return names
 
 
-def captured(function: ast.FunctionDef) -> set[str]:
-    """Names that a nested function or lambda of the user reads: they may be read at any later time."""
-    return {
-        name
-        for node in walk_scope(function.body)
-        if isinstance(node, (ast.FunctionDef, ast.Lambda)) and not getattr(node, "deferred_operand", False)
-        for name in read(node)
-    }
+def parameters(function: ast.FunctionDef) -> list[str]:
+    return [node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)]
+
+
+def locals_of(function: ast.FunctionDef) -> set[str]:
+    """Names that are local to a function: what it binds, and its parameters."""
+    return names_bound(function.body) | set(parameters(function))
+
+
+def own_nonlocals(function: ast.FunctionDef) -> set[str]:
+    """Names that a function declares to be those of a function around it."""
+    return {name for node in walk_scope(function.body) if isinstance(node, ast.Nonlocal) for name in node.names}
+
+
+def names_captured(function: ast.FunctionDef) -> set[str]:
+    """Names that a function or class inside this one reads or binds: both may happen at any later time."""
+    captured: set[str] = set()
+    for node in walk_scope(function.body):
+        if isinstance(node, (*DEFINITIONS, ast.Lambda)) and not getattr(node, "deferred_operand", False):
+            captured |= names_read(node)
+            captured |= {n for part in ast.walk(node) if isinstance(part, ast.Nonlocal) for n in part.names}
+    return captured
 
 
 class Liveness:
@@ -79,36 +91,41 @@ class Liveness:
     def statement(self, node: ast.stmt, live: set[str]) -> set[str]:
         match node:
             case ast.If():
-                return read(node.test) | self.block(node.body, live) | self.block(node.orelse, live)
+                return names_read(node.test) | self.block(node.body, live) | self.block(node.orelse, live)
             case ast.While() | ast.For():
-                own = read(node.test) if isinstance(node, ast.While) else read(node.iter) | jump_names(node)
-                targets = written(node.target) if isinstance(node, ast.For) else set()
-                head = live | own
-                while True:
-                    grown = head | (self.block(node.body, head) - targets)
-                    if grown == head:
-                        break
-                    head = grown
-                self.head[node] = head
-                return head | own
+                return self.loop(node, live)
             case ast.With():
                 inner = self.block(node.body, live)
-                return (inner - written(node.items)) | read([item.context_expr for item in node.items])
+                return (inner - names_bound(node.items)) | names_read([item.context_expr for item in node.items])
             case ast.Try():
-                inner = self.block(node.body, self.block(node.orelse, live | read(node.finalbody)))
-                for handler in node.handlers:
-                    inner = inner | self.block(handler.body, live)
-                return inner | live | read(node.finalbody)
-            case ast.Assign() | ast.AnnAssign():
-                assigned = node.targets if isinstance(node, ast.Assign) else [node.target]
-                stored = {n for t in assigned if isinstance(t, (ast.Name, ast.Tuple, ast.List)) for n in written(t)}
-                return (live - stored) | read(node)
+                at_finally = self.block(node.finalbody, live)
+                # The body may stop anywhere, so what a handler or `finally` reads is live in all of it.
+                elsewhere = at_finally.union(*(self.block(h.body, at_finally) for h in node.handlers))
+                elsewhere |= names_read([h.type for h in node.handlers if h.type is not None])
+                return self.block(node.body, self.block(node.orelse, at_finally) | elsewhere) | elsewhere
+            case ast.Assign():
+                plain = [t for t in node.targets if isinstance(t, (ast.Name, ast.Tuple, ast.List))]
+                return (live - names_bound(plain)) | names_read(node)
             case ast.FunctionDef():
-                return (live - {node.name}) | read(node)
+                return (live - {node.name}) | names_read(node)
             case _:
-                return live | read(node)
+                return live | names_read(node)
+
+    def loop(self, node: ast.While | ast.For, live: set[str]) -> set[str]:
+        if isinstance(node, ast.While):
+            own, targets = names_read(node.test), set[str]()
+        else:
+            own, targets = names_read(node.iter) | stop_flags(node), names_bound(node.target)
+        head = live | own
+        while True:
+            grown = head | (self.block(node.body, head) - targets)
+            if grown == head:
+                break
+            head = grown
+        self.head[node] = head
+        return head
 
 
-def jump_names(node: ast.For) -> set[str]:
+def stop_flags(node: ast.AST) -> set[str]:
     """The flags that end this `for` loop early, which its (implicit) test reads."""
     return set(getattr(node, "stop_flags", ()))

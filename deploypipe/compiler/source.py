@@ -1,4 +1,4 @@
-"""From a function to the tree of its source, and from a rewritten tree back to a function.
+"""From a function to the tree of its source, and from a rewritten tree back to code.
 
 The rewritten code keeps the author's file name and line numbers, so a traceback through it shows the author's lines.
 """
@@ -7,10 +7,6 @@ import ast
 import inspect
 import textwrap
 import types
-from collections.abc import Callable
-from typing import Any
-
-HELPERS = "ag__"
 
 
 class SourceUnavailable(Exception):
@@ -33,15 +29,18 @@ def function_tree(fn: types.FunctionType) -> tuple[ast.FunctionDef, str]:
     except SyntaxError as error:
         raise SourceUnavailable(f"its source does not parse alone: {error.msg}") from error
     node = tree.body[0].body[0] if indented else tree.body[0]  # type: ignore[attr-defined]
-    if not isinstance(node, ast.FunctionDef) or node.name != code.co_name:
+    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or node.name != code.co_name:
         raise SourceUnavailable("the source found is another definition (was the file edited since it was imported?)")
     ast.increment_lineno(node, first - 1 - int(indented))
+    if isinstance(node, ast.AsyncFunctionDef):
+        raise SourceUnavailable("it is a coroutine, and the artifact runs in one go")
     _mangle_private_names(node, fn)
     return node, text
 
 
 def _lambda_tree(fn: types.FunctionType, text: str, first: int) -> ast.FunctionDef:
     """A lambda as a definition with one `return`; found by its position, since a line may hold several."""
+    cut = len(text) - len(text.lstrip())
     try:
         tree = ast.parse(textwrap.dedent(text).strip().rstrip(","))
     except SyntaxError as error:
@@ -59,6 +58,10 @@ def _lambda_tree(fn: types.FunctionType, text: str, first: int) -> ast.FunctionD
     ast.copy_location(definition, node)
     ast.copy_location(definition.body[0], node.body)
     ast.increment_lineno(definition, first - 1)
+    for part in ast.walk(definition):
+        if hasattr(part, "col_offset"):
+            part.col_offset += cut
+            part.end_col_offset += cut  # type: ignore[attr-defined]
     return ast.fix_missing_locations(definition)
 
 
@@ -77,8 +80,12 @@ def _mangle_private_names(node: ast.FunctionDef, fn: types.FunctionType) -> None
             part.attr = f"_{owner}{part.attr}"
 
 
-def compile_function(node: ast.FunctionDef, fn: types.FunctionType, helpers: object) -> types.FunctionType:
-    """A function with the rewritten body, and everything else (globals, defaults, closure cells) of `fn` itself."""
+def compile_inside(node: ast.FunctionDef, around: list[str], file: str) -> types.CodeType:
+    """The code of a definition as it is inside a function that has the names `around`: those become its free variables.
+
+    `node` must have a name that it does not use itself: a function that calls itself by name means what its own module,
+    or the function around it, calls so.
+    """
     node.decorator_list = []
     node.returns = None
     node.args.defaults = []
@@ -86,24 +93,15 @@ def compile_function(node: ast.FunctionDef, fn: types.FunctionType, helpers: obj
     for argument in ast.walk(node.args):
         if isinstance(argument, ast.arg):
             argument.annotation = None
-    free = [HELPERS, *fn.__code__.co_freevars]
-    factory = ast.parse(f"def factory_({', '.join(free)}):\n    return None").body[0]
-    assert isinstance(factory, ast.FunctionDef)
-    factory.body = [node]
-    module = ast.fix_missing_locations(ast.Module([factory], []))
-    code = compile(module, fn.__code__.co_filename, "exec", dont_inherit=True)
-    made = _find_code(_find_code(code, "factory_"), node.name)
-    cells = dict(zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True))
-    cells[HELPERS] = types.CellType(helpers)
-    closure = tuple(cells[name] for name in made.co_freevars)
-    new = types.FunctionType(made, fn.__globals__, fn.__name__, fn.__defaults__, closure)
-    new.__kwdefaults__ = fn.__kwdefaults__
-    new.__qualname__ = fn.__qualname__
-    new.__module__ = fn.__module__
-    return new
+    outer = ast.parse(f"def factory({', '.join(around)}):\n    return None").body[0]
+    assert isinstance(outer, ast.FunctionDef)
+    outer.body = [node]
+    module = ast.fix_missing_locations(ast.Module([outer], []))
+    code = compile(module, file, "exec", dont_inherit=True)
+    return _inner_code(_inner_code(code, "factory"), node.name)
 
 
-def _find_code(code: types.CodeType, name: str) -> types.CodeType:
+def _inner_code(code: types.CodeType, name: str) -> types.CodeType:
     return next(c for c in code.co_consts if isinstance(c, types.CodeType) and c.co_name == name)
 
 
@@ -111,10 +109,3 @@ def all_codes(code: types.CodeType) -> list[types.CodeType]:
     """A code object and every one nested in it."""
     inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
     return [code, *(each for c in inner for each in all_codes(c))]
-
-
-def plain_function(value: Callable[..., Any]) -> types.FunctionType | None:
-    """The Python function behind a function, method or partial-free callable, if there is one."""
-    if isinstance(value, types.MethodType):
-        value = value.__func__
-    return value if isinstance(value, types.FunctionType) else None

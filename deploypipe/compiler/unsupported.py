@@ -4,9 +4,10 @@
 class Unsupported(Exception):
     """A construct of the author's, why it cannot be carried, and what to write instead.
 
-    `where` is `file:line`, where it is known; whoever turns this into an error for the author finds it otherwise.
+    `where` is `file:line` and `excerpt` the source line with a caret under the construct, where they are known; whoever
+    turns this into an error for the author finds the line otherwise.
     """
 
-    def __init__(self, construct: str, why: str, remedy: str = "", where: str = "") -> None:
+    def __init__(self, construct: str, why: str, remedy: str = "", where: str = "", excerpt: str = "") -> None:
         super().__init__(f"{construct}: {why}")
-        self.construct, self.why, self.remedy, self.where = construct, why, remedy, where
+        self.construct, self.why, self.remedy, self.where, self.excerpt = construct, why, remedy, where, excerpt

@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from deploypipe.staging.context import current
 from deploypipe.staging.packing import number_tensor
+from deploypipe.torch_compat.symbols import SYMBOLIC, statically_known_true
 
-SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 PLAIN: dict[str, Callable[[Any, Any], Any]] = {
     "//": operator.floordiv, "%": operator.mod, "**": operator.pow,
     "i//": operator.ifloordiv, "i%": operator.imod, "i**": operator.ipow,

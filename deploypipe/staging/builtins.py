@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from deploypipe.compiler.unsupported import Unsupported
-from deploypipe.staging import truth
 from deploypipe.staging.arithmetic import divmod_, pow_
+from deploypipe.staging.branches import ifexp
 from deploypipe.staging.lists import CountingList, GrowingList
+from deploypipe.staging.logic import and_, or_
 from deploypipe.staging.packing import number_of, number_tensor
 from deploypipe.staging.sequences import (
     Sequence,
@@ -26,8 +26,8 @@ from deploypipe.staging.sequences import (
     sequence_of,
     zip_,
 )
-
-SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
+from deploypipe.staging.truth import truth
+from deploypipe.torch_compat.symbols import SYMBOLIC, statically_known_true
 
 
 def len_(value: Any) -> Any:
@@ -60,7 +60,7 @@ def float_(value: Any = 0.0) -> Any:
 
 
 def bool_(value: Any = False) -> Any:
-    return truth.truth(value)
+    return truth(value)
 
 
 def abs_(value: Any) -> Any:
@@ -106,10 +106,8 @@ def _pick_float(a: Any, b: Any, name: str) -> Any:
 
 def _pick_tensor(a: Any, b: Any, name: str) -> Any:
     """Python keeps the first operand unless the second compares strictly better; both must have one type to carry."""
-    from deploypipe.staging.helpers import HELPERS
-
     better = b < a if name == "min" else b > a
-    return HELPERS.ifexp(-1, better, lambda: b, lambda: a)
+    return ifexp(None, better, lambda: b, lambda: a)
 
 
 def sum_(values: Any, start: Any = 0) -> Any:
@@ -133,8 +131,8 @@ def any_(values: Any) -> Any:
         return values.rows().any()
     result: Any = False
     for value in values:
-        result = truth.or_(partial(_itself, result), partial(_itself, value))
-    return truth.truth(result)
+        result = or_(partial(_itself, result), partial(_itself, value))
+    return truth(result)
 
 
 def all_(values: Any) -> Any:
@@ -144,8 +142,8 @@ def all_(values: Any) -> Any:
         return values.rows().all()
     result: Any = True
     for value in values:
-        result = truth.and_(partial(_itself, result), partial(_itself, value))
-    return truth.truth(result)
+        result = and_(partial(_itself, result), partial(_itself, value))
+    return truth(result)
 
 
 def isinstance_(value: Any, kinds: Any) -> bool:
@@ -204,7 +202,7 @@ def unbind(value: Tensor, dim: int = 0) -> Any:
 
 
 METHODS: dict[str, Callable[..., Any]] = {
-    "equal": equal, "allclose": allclose, "unbind": unbind, "is_nonzero": lambda value: truth.truth(value),
+    "equal": equal, "allclose": allclose, "unbind": unbind, "is_nonzero": lambda value: truth(value),
 }  # fmt: skip
 
 
@@ -315,7 +313,7 @@ REPLACED: dict[Any, Callable[..., Any]] = {
     builtins.round: round_, builtins.divmod: divmod_, builtins.pow: pow_,
     builtins.list: list_, builtins.sorted: sorted_,
 }  # fmt: skip
-REPLACED |= {torch.equal: equal, torch.allclose: allclose, torch.unbind: unbind, torch.is_nonzero: truth.truth}
+REPLACED |= {torch.equal: equal, torch.allclose: allclose, torch.unbind: unbind, torch.is_nonzero: truth}
 for _function in (torch.stack, torch.cat, torch.concat, torch.concatenate, torch.hstack, torch.vstack, torch.dstack,
                   torch.column_stack, torch.tensor, torch.as_tensor):  # fmt: skip
     REPLACED[_function] = stack_like(_function)

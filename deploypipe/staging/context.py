@@ -1,14 +1,19 @@
-"""The state of one run of rewritten code: capturing a graph, or running in eager and recording paths."""
+"""The state of one run of rewritten code: capturing a program, or running in eager and noting branch outcomes."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any
 
-from deploypipe.compiler.sites import KNOWN
+from deploypipe.compiler.sites import Site
+
+Resolver = Callable[[FunctionType], FunctionType]
+"""Gives what to run in place of a function that the author's code calls: its rewritten form, or the function itself."""
 
 
 class DeliberateRaise(Exception):
@@ -20,28 +25,44 @@ class DeliberateRaise(Exception):
 
 
 @dataclass
-class Context:
+class StagingContext:
     capturing: bool
-    became: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
-    taken: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+    resolver: Resolver | None = None
+    """Without one, functions run as their authors wrote them."""
+    became: dict[Site, list[str]] = field(default_factory=lambda: defaultdict(list))
+    outcomes: dict[Site, set[str]] = field(default_factory=lambda: defaultdict(set))
     rewritten: dict[str, str] = field(default_factory=dict)
-    created: dict[int, object] = field(default_factory=dict)  # objects made during this call, kept alive
-    dry: int = 0
-    staged: int = 0  # how many branches or loops are being staged around the current point
-    symbols_outside: frozenset[Any] = frozenset()  # those that existed before the branch or loop being staged
-    aliases: dict[int, tuple[Any, list[Any]]] = field(default_factory=dict)  # by storage, kept alive: `aliases.py`
+    """The functions that were rewritten, each with what was changed in it."""
+    created: dict[int, object] = field(default_factory=dict)
+    """Objects made during this call, by their ids, kept alive."""
+    owned: dict[int, object] = field(default_factory=dict)
+    """Containers that outlive the call, by their ids, kept alive."""
+    aliases: dict[int, tuple[Any, list[Any]]] = field(default_factory=dict)
+    """By storage: a tensor, and the tensors that are one with it in eager."""
     stale: dict[int, Any] = field(default_factory=dict)
+    """By storage: tensors that eager has changed through another name, and the program could not."""
     tracer: Any = None
-    owned: dict[int, object] = field(default_factory=dict)  # containers that outlive the call, kept alive
-    open_sites: list[int] = field(default_factory=list)  # the sites being staged, the innermost last
+    dry: int = 0
+    """How many dry runs are going on around the current point."""
+    staged: int = 0
+    """How many branches or loops are being staged around the current point."""
+    symbols_outside: frozenset[Any] = frozenset()
+    """The symbols that existed before the branch or loop that is being staged."""
+    open_sites: list[Site | None] = field(default_factory=list)
+    """The sites that are being staged, the innermost last."""
 
-    def note(self, site: int, form: str) -> None:
+    def note(self, site: Site | None, form: str) -> None:
         """Remember what a site became."""
-        if site >= 0 and form not in self.became[site]:
+        if site is not None and form not in self.became[site]:
             self.became[site].append(form)
 
+    def note_outcome(self, site: Site | None, outcome: str) -> None:
+        """Remember how a site decided in eager."""
+        if site is not None:
+            self.outcomes[site].add(outcome)
+
     @contextlib.contextmanager
-    def at(self, site: int) -> Iterator[None]:
+    def at(self, site: Site | None) -> Iterator[None]:
         """While a site is staged: what cannot be carried through it is reported there."""
         self.open_sites.append(site)
         try:
@@ -51,46 +72,25 @@ class Context:
 
     @property
     def where(self) -> str:
-        known = [site for site in self.open_sites if site >= 0]
-        return KNOWN[known[-1]].where if known else ""
-
-    def take(self, site: int, path: str) -> None:
-        """Remember which way a site went in eager."""
-        if site >= 0:
-            self.taken[site].add(path)
+        known = [site for site in self.open_sites if site is not None]
+        return known[-1].where if known else ""
 
     def made(self, value: Any) -> Any:
         self.created[id(value)] = value
         return value
 
 
-@contextlib.contextmanager
-def module_stack_kept() -> Iterator[None]:
-    """The tracer notes which submodule it is in, and forgets to leave it when an exception passes."""
-    tracer = current().tracer
-    held = list(tracer.module_stack.items()) if tracer is not None else []
-    try:
-        yield
-    except BaseException:
-        if tracer is not None:
-            tracer.module_stack.clear()
-            tracer.module_stack.update(held)
-        raise
+_active: ContextVar[StagingContext | None] = ContextVar("_active", default=None)
 
 
-_stack: list[Context] = []
-
-
-def current() -> Context:
-    if not _stack:
-        return Context(capturing=False)
-    return _stack[-1]
+def current() -> StagingContext:
+    return _active.get() or StagingContext(capturing=False)
 
 
 @contextlib.contextmanager
-def active(context: Context) -> Iterator[Context]:
-    _stack.append(context)
+def active(context: StagingContext) -> Iterator[StagingContext]:
+    token = _active.set(context)
     try:
         yield context
     finally:
-        _stack.pop()
+        _active.reset(token)

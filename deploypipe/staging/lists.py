@@ -1,16 +1,30 @@
-"""A list whose length depends on data: buffers with room for `capacity` elements, and a count."""
+"""Lists whose length depends on data: buffers with room for `capacity` elements, and a count."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from deploypipe.compiler.unsupported import Unsupported
+from deploypipe.staging.same_tensor import put_into
+from deploypipe.torch_compat.symbols import statically_known_true
 
 Size = Any  # int or SymInt
+
+
+class ElementForm(Protocol):
+    """How one element of a list travels as tensors."""
+
+    @property
+    def skeleton(self) -> Any:
+        """One element, as an example of the structure of all."""
+
+    def to_tensors(self, value: Any) -> list[Tensor]:
+        """An element's tensors. Unsupported where it does not fit the others."""
+
+    def from_tensors(self, tensors: list[Tensor]) -> Any: ...
 
 
 class CountingList:
@@ -61,7 +75,7 @@ class GrowingList:
         buffers: list[Tensor],
         count: Size,
         capacity: Size,
-        skeleton: Any,
+        form: ElementForm,
         *,
         grown: Size = 0,
         exact: bool = True,
@@ -70,7 +84,7 @@ class GrowingList:
         self.buffers = buffers
         self.count = count
         self.capacity = capacity
-        self.skeleton = skeleton
+        self.form = form
         self.grown = grown  # appended since the innermost loop body began, at most
         self.exact = exact  # whether exactly `grown` were appended, on every path
         self.reserved = reserved  # whether a loop around has already made room for what this loop body appends
@@ -80,19 +94,20 @@ class GrowingList:
             list(self.buffers),
             self.count,
             self.capacity,
-            self.skeleton,
+            self.form,
             grown=self.grown,
             exact=self.exact,
             reserved=self.reserved,
         )
 
+    @property
+    def skeleton(self) -> Any:
+        return self.form.skeleton
+
     # Changing
 
     def append(self, value: Any) -> None:
-        from deploypipe.staging.aliases import put_into
-        from deploypipe.staging.packing import element_leaves
-
-        before, leaves = self.buffers, element_leaves(self, value)
+        before, leaves = self.buffers, self.form.to_tensors(value)
         if self.reserved:
             at = torch.scalar_tensor(self.count, dtype=torch.int64)
             self.buffers = [
@@ -147,11 +162,12 @@ class GrowingList:
         self.exact = False
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        from deploypipe.staging.packing import element_leaves
-
         at = torch.scalar_tensor(self._position(index), dtype=torch.int64)
-        leaves = element_leaves(self, value)
+        leaves = self.form.to_tensors(value)
         self.buffers = [torch.index_put(buffer, (at,), leaf) for buffer, leaf in zip(self.buffers, leaves, strict=True)]
+
+    def __delitem__(self, index: Any) -> None:
+        raise Unsupported("del items[i]", "the list's length depends on data", "pop from the end only")
 
     # Reading
 
@@ -167,17 +183,15 @@ class GrowingList:
                            torch.scalar_tensor(index, dtype=torch.int64)).item()  # fmt: skip
 
     def __getitem__(self, index: Any) -> Any:
-        from deploypipe.staging.packing import element_from
-
         if isinstance(index, slice):
             if index == slice(None, None, -1):
                 back = self.copy()
                 back.reverse()
                 return back
             parts = [b[index] for b in self.filled()]
-            return GrowingList(parts, parts[0].shape[0], parts[0].shape[0], self.skeleton, exact=False)
+            return GrowingList(parts, parts[0].shape[0], parts[0].shape[0], self.form, exact=False)
         at = torch.scalar_tensor(self._position(index), dtype=torch.int64)
-        return element_from(self, [torch.index_select(b, 0, at.reshape(1)).squeeze(0) for b in self.buffers])
+        return self.form.from_tensors([torch.index_select(b, 0, at.reshape(1)).squeeze(0) for b in self.buffers])
 
     def filled(self) -> list[Tensor]:
         """The buffers without the room that is not used."""

@@ -1,8 +1,8 @@
-"""Which paths inputs take: the rewritten code runs in eager, where its helpers execute plain Python, and is watched."""
+"""Which branch outcomes inputs take: the rewritten code runs in eager, where its helpers run plain Python, watched."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,15 +10,19 @@ from torch import Tensor, nn
 
 from deploypipe.compiler.sites import AT_LEAST_ONCE, Site
 from deploypipe.eager import deadline
-from deploypipe.staging.context import Context, active
+from deploypipe.staging.context import StagingContext, active
 from deploypipe.staging.copies import rewrite_forwards, working_copy
+from deploypipe.staging.rewriting import rewritten
 from deploypipe.staging.trace import StaticProgram
+from deploypipe.staging.variations import Inputs, variations
 
-Inputs = tuple[Any, ...]
-Outcomes = dict[Site, frozenset[str]]
+Outcomes = Mapping[Site, frozenset[str]]
+"""For each site how it decided: `true` or `false`, or for a loop `0`, `1` or `many` iterations."""
 
 PATIENCE = 5.0
 """Seconds for one input that the search makes up: a loop of the model may have no end on it."""
+ATTEMPTS = 60
+"""Variations that the search tries at most."""
 
 BRANCHES = frozenset({"true", "false"})
 LOOPS = frozenset({"0", "1", "many"})
@@ -26,12 +30,12 @@ DYNAMIC = ("cond", "while_loop", "check")
 
 
 def is_dynamic(site: Site) -> bool:
-    """Whether a site's path depends on the input, so that probes have something to prove."""
+    """Whether a site decides by the input, so that probes have something to prove."""
     return any(form in site.became for form in DYNAMIC)
 
 
 def possible_outcomes(site: Site) -> frozenset[str]:
-    """The paths of a site that probes should take. A failing assertion returns nothing, so only its passing counts."""
+    """The outcomes that probes should take. A failing assertion returns nothing, so only its passing counts."""
     if not is_dynamic(site):
         return frozenset()
     if site.kind == "assert":
@@ -41,132 +45,56 @@ def possible_outcomes(site: Site) -> frozenset[str]:
     return LOOPS - {"0"} if AT_LEAST_ONCE in site.became else LOOPS
 
 
-def record_outcomes(module: nn.Module, sites: StaticProgram | Sequence[Site], probes: Sequence[Inputs]) -> Outcomes:
-    """For each site, the paths that the probes take: `true`/`false`, or for a loop `0`, `1`, `many`.
+def record_outcomes(module: nn.Module, program: StaticProgram, probes: Sequence[Inputs]) -> Outcomes:
+    """The outcomes that the probes take at each site of the program.
 
     Runs a copy of the module in eval mode. A probe on which the module fails counts for what it reached.
     """
-    wanted = sites.sites if isinstance(sites, StaticProgram) else tuple(sites)
-    context = Context(capturing=False)
-    copy = working_copy(module)
-    rewrite_forwards(copy)
+    context = StagingContext(capturing=False, resolver=rewritten)
+    watched = _watched(module)
     for probe in probes:
-        with torch.no_grad(), active(context):
-            try:
-                copy(*(t.clone() if isinstance(t, Tensor) else t for t in probe))
-            except Exception:
-                continue
-    return {site: frozenset(context.taken.get(site.number, ())) for site in wanted}
+        _run(watched, probe, context)
+    return {site: frozenset(context.outcomes.get(site, ())) for site in program.sites}
 
 
-def missing_outcomes(coverage: Mapping[Site, frozenset[str]]) -> dict[Site, frozenset[str]]:
-    """The paths of dynamic sites that were not taken."""
-    lacking = {site: possible_outcomes(site) - taken for site, taken in coverage.items()}
-    return {site: paths for site, paths in lacking.items() if paths}
+def missing_outcomes(taken: Outcomes) -> dict[Site, frozenset[str]]:
+    """The outcomes of dynamic sites that were not taken."""
+    lacking = {site: possible_outcomes(site) - outcomes for site, outcomes in taken.items()}
+    return {site: outcomes for site, outcomes in lacking.items() if outcomes}
 
 
-def find_inputs(
-    module: nn.Module,
-    capture: StaticProgram,
-    example_inputs: Inputs,
-    coverage: Mapping[Site, frozenset[str]],
-    *,
-    dynamic: Mapping[str, Mapping[int, str]] | None = None,
-    attempts: int = 60,
-) -> list[Inputs]:
-    """Inputs that take paths which `coverage` lacks, among variations of the example.
-
-    Tries scaled, negated, shifted, zero and extreme values, and other sizes on the dynamic axes of the program. Only
-    variations on which the module returns are kept.
-    """
-    lacking = {site.number: set(paths) for site, paths in missing_outcomes(coverage).items()}
-    copy = working_copy(module)
-    rewrite_forwards(copy)
+def find_inputs(module: nn.Module, program: StaticProgram, example: Inputs, taken: Outcomes) -> list[Inputs]:
+    """Variations of the example that take outcomes which `taken` lacks, and on which the module returns."""
+    lacking = {site: set(outcomes) for site, outcomes in missing_outcomes(taken).items()}
+    watched = _watched(module)
     found: list[Inputs] = []
-    for number, candidate in enumerate(_variations(example_inputs, _axes(capture))):
-        if not any(lacking.values()) or number >= attempts:
+    for number, candidate in enumerate(variations(program.program, example)):
+        if not any(lacking.values()) or number >= ATTEMPTS:
             break
-        context = Context(capturing=False)
-        with torch.no_grad(), active(context), deadline(PATIENCE):
-            try:
-                copy(*(t.clone() if isinstance(t, Tensor) else t for t in candidate))
-            except Exception:
+        context = StagingContext(capturing=False, resolver=rewritten)
+        with deadline(PATIENCE):
+            if not _run(watched, candidate, context):
                 continue
-        news = [site for site, paths in context.taken.items() if lacking.get(site, set()) & paths]
+        news = [site for site, outcomes in context.outcomes.items() if lacking.get(site, set()) & outcomes]
         for site in news:
-            lacking[site] -= context.taken[site]
+            lacking[site] -= context.outcomes[site]
         if news:
             found.append(candidate)
     return found
 
 
-def _axes(capture: StaticProgram) -> list[dict[int, str]]:
-    """For each input of the program, its symbolic axes."""
-    placeholders = {n.name: n for n in capture.program.graph.nodes if n.op == "placeholder"}
-    axes: list[dict[int, str]] = []
-    for name in capture.program.graph_signature.user_inputs:
-        value = placeholders[str(name)].meta.get("val") if str(name) in placeholders else None
-        shape = value.shape if isinstance(value, Tensor) else ()
-        axes.append({axis: str(size) for axis, size in enumerate(shape) if isinstance(size, torch.SymInt)})
-    return axes
+def _watched(module: nn.Module) -> nn.Module:
+    copy = working_copy(module)
+    rewrite_forwards(copy)
+    return copy
 
 
-def _variations(example: Inputs, axes: list[dict[int, str]]) -> Iterator[Inputs]:
-    """The example with all inputs changed alike, then one input at a time, then at other sizes."""
-    yield example
-    for change in CHANGES:
-        yield tuple(change(t) if isinstance(t, Tensor) else t for t in example)
-    if len(example) > 1:
-        for position in range(len(example)):
-            for change in CHANGES:
-                yield tuple(change(t) if i == position and isinstance(t, Tensor) else t for i, t in enumerate(example))
-    symbols = sorted({symbol for part in axes for symbol in part.values()})
-    for symbol in symbols:  # a loop over an axis runs no time, or once
-        for size in (0, 1):
-            yield tuple(_resize(t, part, {symbol: size}) for t, part in zip(example, axes, strict=False))
-    for sizes in (dict.fromkeys(symbols, n) for n in (1, 2, 3, 9, 17)):
-        resized = tuple(
-            _resize(t, part, sizes) for t, part in zip(example, [*axes, *[{}] * len(example)], strict=False)
-        )
-        yield resized
-        for change in CHANGES[:4]:
-            yield tuple(change(t) if isinstance(t, Tensor) else t for t in resized)
-
-
-def _resize(value: Any, axes: Mapping[int, str], sizes: Mapping[str, int]) -> Any:
-    for axis, symbol in axes.items():
-        if symbol in sizes and value.shape[axis]:
-            value = value.index_select(axis, torch.arange(sizes[symbol]) % value.shape[axis])
-    return value
-
-
-def _scaled(factor: float) -> Any:
-    def change(value: Tensor) -> Tensor:
-        if value.dtype == torch.bool:
-            return value if factor > 0 else ~value
-        if not value.is_floating_point():
-            # Whole numbers are counts and indices: larger ones are likely out of range.
-            return value if factor < 0 else (value.double() * min(factor, 4)).to(value.dtype)
-        return value * factor
-
-    return change
-
-
-def _shifted(by: float) -> Any:
-    def change(value: Tensor) -> Tensor:
-        return value + by if value.is_floating_point() else value
-
-    return change
-
-
-def _filled(number: int) -> Any:
-    def change(value: Tensor) -> Tensor:
-        return torch.full_like(value, bool(number) if value.dtype == torch.bool else number)
-
-    return change
-
-
-CHANGES = [
-    _scaled(-1), _filled(0), _scaled(100), _scaled(0.01), _filled(1), _shifted(3), _shifted(-3), _filled(2),
-    _scaled(-100), _shifted(50), _shifted(-50), _filled(5), _scaled(1e4), _filled(-1),
-]  # fmt: skip
+def _run(module: nn.Module, inputs: Inputs, context: StagingContext) -> bool:
+    """Whether the module returns for these inputs; what it decides is noted in the context."""
+    own: list[Any] = [t.clone() if isinstance(t, Tensor) else t for t in inputs]
+    with torch.no_grad(), active(context):
+        try:
+            module(*own)
+        except Exception:
+            return False
+    return True

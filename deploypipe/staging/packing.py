@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from deploypipe.compiler.unsupported import Unsupported
 from deploypipe.staging.context import current
@@ -25,6 +25,8 @@ from deploypipe.staging.templates import (
     unify,
 )
 from deploypipe.staging.undefined import Undefined
+from deploypipe.torch_compat.symbols import statically_known_true, symbols_in
+from deploypipe.torch_compat.tracing import remember_number, remembered_number
 
 
 def pack(template: Template, value: Any) -> list[Tensor]:
@@ -76,13 +78,13 @@ def unpack(template: Template, tensors: list[Tensor], name: str) -> Any:
         case TreeT():
             return template.rebuild([unpack(c, tensors, name) for c in template.children])
         case GrowT():
-            buffers = [tensors.pop(0) for _ in flat(template.element)]
+            buffers = [tensors.pop(0) for _ in tensors_of(template.element)]
             count = number_of(tensors.pop(0))
             torch._check(count >= 0)
-            return GrowingList(buffers, count, buffers[0].shape[0], template.skeleton)
+            return GrowingList(buffers, count, buffers[0].shape[0], SkeletonForm(template.skeleton))
 
 
-def flat(template: Template) -> list[TensorT]:
+def tensors_of(template: Template) -> list[TensorT]:
     """The tensors of a template, in the order of `pack`."""
     match template:
         case TensorT():
@@ -90,9 +92,9 @@ def flat(template: Template) -> list[TensorT]:
         case NumberT():
             return [TensorT(NUMBER_DTYPES[template.kind], (), torch.device("cpu"))]
         case TreeT():
-            return [leaf for child in template.children for leaf in flat(child)]
+            return [leaf for child in template.children for leaf in tensors_of(child)]
         case GrowT():
-            inner = [TensorT(t.dtype, (template.capacity, *t.dims), t.device) for t in flat(template.element)]
+            inner = [TensorT(t.dtype, (template.capacity, *t.dims), t.device) for t in tensors_of(template.element)]
             return [*inner, TensorT(torch.int64, (), torch.device("cpu"))]
     return []
 
@@ -104,10 +106,10 @@ def number_of(tensor: Tensor) -> Any:
     known to its graph, so the number is read anew.
     """
     flat = tensor.reshape(()) if tensor.dim() else tensor
-    remembered = getattr(flat, "item_memo", None)
-    if isinstance(remembered, torch.SymInt) and remembered.node.expr.free_symbols & current().symbols_outside:
+    remembered = remembered_number(flat)
+    if isinstance(remembered, torch.SymInt) and symbols_in(remembered) & current().symbols_outside:
         anew = flat.clone().item()
-        flat.item_memo = anew  # type: ignore[attr-defined]
+        remember_number(flat, anew)
         return anew
     return (flat.clone() if isinstance(flat.storage_offset(), torch.SymInt) else flat).item()
 
@@ -123,7 +125,7 @@ def number_tensor(value: Any, dtype: torch.dtype) -> Tensor:
 
 def grow(template: GrowT, value: Any) -> GrowingList:
     """A list as buffers with the template's capacity."""
-    leaves = flat(template.element)
+    leaves = tensors_of(template.element)
     if isinstance(value, GrowingList):
         grown = value.copy()
         room = template.capacity - grown.capacity
@@ -138,18 +140,22 @@ def grow(template: GrowT, value: Any) -> GrowingList:
     for position, element in enumerate(value):
         at = torch.full((), position, dtype=torch.int64)
         buffers = [torch.index_put(b, (at,), p) for b, p in zip(buffers, pack(template.element, element), strict=True)]
-    return GrowingList(buffers, len(value), template.capacity, template.skeleton)
+    return GrowingList(buffers, len(value), template.capacity, SkeletonForm(template.skeleton))
 
 
-def element_leaves(target: GrowingList, value: Any) -> list[Tensor]:
-    """An element's tensors, which must fit the others of its list."""
-    template = unify(target.skeleton, value, "element")
-    if isinstance(template, Fixed):
-        template = template_of(value)
-    if isinstance(template, Poison):
-        raise Unsupported("list.append", f"the element {template.why}", "append tensors of one shape and dtype")
-    return pack(template, value)
+@dataclass(frozen=True)
+class SkeletonForm:
+    """How an element of a list travels, known by one of its elements."""
 
+    skeleton: Any
 
-def element_from(source: GrowingList, leaves: list[Tensor]) -> Any:
-    return unpack(template_of(source.skeleton), leaves, "element")
+    def to_tensors(self, value: Any) -> list[Tensor]:
+        template = unify(self.skeleton, value)
+        if isinstance(template, Fixed):
+            template = template_of(value)
+        if isinstance(template, Poison):
+            raise Unsupported("list.append", f"the element {template.why}", "append tensors of one shape and dtype")
+        return pack(template, value)
+
+    def from_tensors(self, tensors: list[Tensor]) -> Any:
+        return unpack(template_of(self.skeleton), tensors, "element")

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from deploypipe.compiler.unsupported import Unsupported
 from deploypipe.staging.lists import GrowingList
 from deploypipe.staging.packing import number_of
+from deploypipe.torch_compat.symbols import SYMBOLIC, statically_known_true
 
 Size = Any  # int or SymInt
 
@@ -32,7 +32,7 @@ class Sequence:
 
 
 def is_symbolic(*values: Any) -> bool:
-    return any(isinstance(v, (torch.SymInt, torch.SymFloat, torch.SymBool, Tensor)) for v in values)
+    return any(isinstance(v, (*SYMBOLIC, Tensor)) for v in values)
 
 
 def as_int(value: Any) -> Any:

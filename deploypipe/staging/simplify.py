@@ -10,7 +10,9 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputSpec
-from torch.utils import _pytree as pytree
+
+from deploypipe.torch_compat.dispatch import OpOverload, is_mutable, pytree, schema_of
+from deploypipe.torch_compat.symbols import symbols_in
 
 aten = torch.ops.aten
 ITEM = aten.item.default
@@ -18,7 +20,6 @@ NUMBERS = (operator.add, operator.sub, operator.mul, operator.neg, operator.lt, 
            operator.eq, operator.ne, torch.sym_max, torch.sym_min, torch.sym_not, torch.sym_ite)  # fmt: skip
 """Arithmetic of numbers that cannot fail, and so need not run where nobody asks for the result."""
 MAKERS = (ITEM, aten.sym_size.int, aten.scalar_tensor.default)
-SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 INDEXING = (ITEM, aten.index_select.default, aten.index.Tensor, aten.index_put.default)
 COMPARISONS = {
     operator.lt: (aten.lt.Scalar, aten.gt.Scalar),
@@ -32,7 +33,7 @@ COMPARISONS = {
 WHOLE = 2**63 - 1
 
 
-def tidy(program: ExportedProgram) -> None:
+def simplify_program(program: ExportedProgram) -> None:
     """Write `sym_sum` as additions (the pt2 format does not know it), and drop what the blocks of loops do in vain."""
     for graph_module in list(_graph_modules(program.graph_module)):
         graph = graph_module.graph
@@ -56,7 +57,7 @@ def tidy(program: ExportedProgram) -> None:
 
 
 def _writes(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+    return is_mutable(node.target)
 
 
 def _copies(node: fx.Node) -> bool:
@@ -66,9 +67,9 @@ def _copies(node: fx.Node) -> bool:
     if node.target is aten.reshape.default:
         return all(user.target in INDEXING for user in node.users)
     target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.pointwise not in target.tags:
+    if not isinstance(target, OpOverload) or torch.Tag.pointwise not in target.tags:
         return False
-    return not any(a.alias_info is not None for a in (*target._schema.arguments, *target._schema.returns))
+    return not any(a.alias_info is not None for a in (*schema_of(target).arguments, *schema_of(target).returns))
 
 
 def _without_round_trips(graph: fx.Graph) -> None:
@@ -77,7 +78,7 @@ def _without_round_trips(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
         if node.target is ITEM:
             first = known.setdefault(node.args[0], node)
-            if first is not node and not _sizes(graph) & _symbols(node.meta["val"]):
+            if first is not node and not _sizes(graph) & symbols_in(node.meta["val"]):
                 node.replace_all_uses_with(first)
                 graph.erase_node(node)
         elif node.target is aten.scalar_tensor.default and isinstance(node.args[0], fx.Node):
@@ -92,11 +93,7 @@ def _sizes(graph: fx.Graph) -> set[Any]:
         t for node in graph.nodes for t in pytree.tree_leaves(node.meta.get("val")) if isinstance(t, torch.Tensor)
     ]
     sizes = [s for t in tensors for s in (*t.shape, *t.stride()) if isinstance(s, torch.SymInt)]
-    return {symbol for size in sizes for symbol in _symbols(size)}
-
-
-def _symbols(number: Any) -> set[Any]:
-    return set(number.node.expr.free_symbols) if isinstance(number, SYMBOLIC) else set()
+    return {symbol for size in sizes for symbol in symbols_in(size)}
 
 
 def _alike(a: fx.Node, b: fx.Node) -> bool:
@@ -281,9 +278,9 @@ def changed_in_place(program: ExportedProgram) -> list[InputSpec]:
         if node.op == "placeholder":
             base[node] = node
         target = node.target
-        if not isinstance(target, torch._ops.OpOverload):
+        if not isinstance(target, OpOverload):
             continue
-        for argument, value in zip(target._schema.arguments, node.args, strict=False):
+        for argument, value in zip(schema_of(target).arguments, node.args, strict=False):
             info = argument.alias_info
             for part in value if isinstance(value, (list, tuple)) else [value]:
                 if info is None or not isinstance(part, fx.Node) or part not in base:

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from deploypipe.staging.lists import CountingList, GrowingList
 from deploypipe.staging.undefined import Undefined
+from deploypipe.torch_compat.symbols import SYMBOLIC, same_expression, statically_known_true
 
 Dim = Any  # int or SymInt
 NUMBER_DTYPES = {int: torch.int64, float: torch.float64, bool: torch.bool}
@@ -58,7 +58,8 @@ class TreeT:
 class GrowT:
     element: Template
     capacity: Dim
-    skeleton: Any  # one element, as an example of its structure
+    skeleton: Any
+    """One element, as an example of the structure of all."""
 
 
 Template = Fixed | Poison | TensorT | NumberT | TreeT | GrowT
@@ -129,8 +130,8 @@ def same_constant(a: Any, b: Any) -> bool:
         return True
     if type(a) is not type(b) or isinstance(a, Undefined):
         return False
-    if isinstance(a, (torch.SymInt, torch.SymBool, torch.SymFloat)):
-        return bool(a.node.expr == b.node.expr)
+    if isinstance(a, SYMBOLIC):
+        return same_expression(a, b)
     if isinstance(a, float):
         return a == b and math.copysign(1, a) == math.copysign(1, b)
     if isinstance(a, (int, bool, str, bytes, torch.dtype, torch.device, range, slice)):
@@ -153,16 +154,16 @@ def template_of(value: Any) -> Template:
     return Fixed(value)
 
 
-def unify(a: Any, b: Any, name: str, known: Template | None = None, *, loop: bool = False) -> Template:
+def unify(a: Any, b: Any, known: Template | None = None, *, loop: bool = False) -> Template:
     """The template that carries both `a` and `b`. `known` is what `a` was made from; in a loop `a` comes first."""
     if same_constant(a, b):
         return known if known is not None else Fixed(a)
     if isinstance(a, Undefined) or isinstance(b, Undefined):
-        return _with_undefined(a, b, name, loop)
+        return _with_undefined(a, b)
     if isinstance(a, GrowingList) or isinstance(b, GrowingList):
-        return _growing(a, b, name, known)
+        return _growing(a, b)
     if isinstance(a, Tensor) or isinstance(b, Tensor) or (number_kind(a) and number_kind(b)):
-        return _numeric(a, b, name, loop)
+        return _numeric(a, b, loop)
     first, second = children(a), children(b)
     if isinstance(a, dict) and isinstance(b, dict) and type(a) is type(b) and set(a) == set(b):
         b = type(b)((k, b[k]) for k in a)  # the order of keys says nothing
@@ -170,10 +171,10 @@ def unify(a: Any, b: Any, name: str, known: Template | None = None, *, loop: boo
     if first is not None and second is not None:
         if first[0] == second[0]:
             inner = known.children if isinstance(known, TreeT) else [None] * len(first[1])
-            parts = tuple(unify(x, y, name, k, loop=loop) for x, y, k in zip(first[1], second[1], inner, strict=True))
+            parts = tuple(unify(x, y, k, loop=loop) for x, y, k in zip(first[1], second[1], inner, strict=True))
             return TreeT(parts, first[2], first[0])
         if type(a) is list and type(b) is list:
-            return _growing(a, b, name, known)
+            return _growing(a, b)
         return Poison(
             f"holds containers of different structure on different paths ({_structure(a)} and {_structure(b)})",
             "give every path the same keys and lengths",
@@ -201,7 +202,7 @@ def _structure(value: Any) -> str:
     )
 
 
-def _with_undefined(a: Any, b: Any, name: str, loop: bool) -> Template:
+def _with_undefined(a: Any, b: Any) -> Template:
     undefined, value = (a, b) if isinstance(a, Undefined) else (b, a)
     if isinstance(value, Undefined):
         return Fixed(undefined if undefined.__dict__["why"] else value)
@@ -212,7 +213,7 @@ def _with_undefined(a: Any, b: Any, name: str, loop: bool) -> Template:
     return template_of(value)
 
 
-def _numeric(a: Any, b: Any, name: str, loop: bool) -> Template:
+def _numeric(a: Any, b: Any, loop: bool) -> Template:
     if not isinstance(a, Tensor) and not isinstance(b, Tensor):
         kinds = {number_kind(a), number_kind(b)}
         if len(kinds) == 1:
@@ -268,7 +269,7 @@ def _shapes_differ(a: Tensor, b: Tensor, loop: bool = False) -> Poison:
     )
 
 
-def _growing(a: Any, b: Any, name: str, known: Template | None) -> Template:
+def _growing(a: Any, b: Any) -> Template:
     """Lists of different lengths: one list with room for the longer."""
     if not (isinstance(a, (list, GrowingList)) and isinstance(b, (list, GrowingList))):
         return Poison("is a list on one path and something else on another", "use a list on every path")
@@ -277,7 +278,7 @@ def _growing(a: Any, b: Any, name: str, known: Template | None) -> Template:
         return Poison("is an empty list of unknown contents", "start the list with its first element")
     element = template_of(elements[0])
     for other in elements[1:]:
-        element = unify_templates(element, elements[0], other, name)
+        element = unify_templates(element, elements[0], other)
     if not carriable(element):
         why = element.why if isinstance(element, Poison) else "its elements are not tensors or numbers"
         return Poison(
@@ -293,8 +294,8 @@ def _larger(a: Dim, b: Dim) -> Dim:
     return b if statically_known_true(b >= a) else torch.sym_max(a, b)
 
 
-def unify_templates(known: Template, a: Any, b: Any, name: str) -> Template:
-    joined = unify(a, b, name, known)
+def unify_templates(known: Template, a: Any, b: Any) -> Template:
+    joined = unify(a, b, known)
     return joined if not isinstance(joined, Fixed) else known
 
 

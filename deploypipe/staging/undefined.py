@@ -15,7 +15,7 @@ class Undefined:
         name, why = self.__dict__["name"], self.__dict__["why"]
         if not why:
             raise UnboundLocalError(f"local variable {name!r} is read before it is assigned")
-        construct = "the returned value" if name == "result_" else f"variable `{name}`"
+        construct = f"variable `{name}`" if name.isidentifier() else name
         raise Unsupported(construct, why, self.__dict__["remedy"], self.__dict__["where"])
 
     def _use(self, *args: Any, **kwargs: Any) -> NoReturn:

@@ -36,7 +36,7 @@ class Carried:
         return {"torchscript": self.torchscript, "onnx": self.onnx, "pt2": self.pt2}[fmt]()
 
     def torchscript(self, script_first: bool = True) -> Callable[..., Any]:
-        from deploypipe.dynamic_to_static.torchscript import to_torchscript
+        from deploypipe.formats.torchscript.printer import to_torchscript
 
         scripted, _ = to_torchscript(self.module, self.capture, self.probes, script_first=script_first)
         buffer = io.BytesIO()
@@ -57,7 +57,7 @@ class Carried:
 
 
 def onnx_model(capture: Any) -> bytes:
-    from deploypipe.dynamic_to_static.onnx import to_onnx
+    from deploypipe.formats.onnx.exporter import to_onnx
 
     model: bytes = to_onnx(capture).model_proto.SerializeToString()
     return model

@@ -5,7 +5,7 @@ import torch
 from carrying import FORMATS, check
 from torch import nn
 
-from deploypipe.dynamic_to_static.torchscript import to_torchscript
+from deploypipe.formats.torchscript.printer import to_torchscript
 from deploypipe.staging.outcomes import find_inputs, missing_outcomes, record_outcomes
 from deploypipe.staging.trace import trace
 

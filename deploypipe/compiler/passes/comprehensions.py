@@ -1,25 +1,23 @@
-"""Pass 1. List comprehensions, and generators given to a function, become loops in a local function.
+"""Pass 3. List comprehensions, and generators given to a function, become loops in a local function.
 
 `[f(t) for t in items if c]` is a loop with a growing list, and from here on it is treated as one.
 """
 
 import ast
 
-from deploypipe.compiler.build import name, place
+from deploypipe.compiler.build import Emitter, arguments, assign, name, place
 
 
-def rewrite(function: ast.FunctionDef) -> None:
-    _Comprehensions().run(function)
+def apply(function: ast.FunctionDef, emit: Emitter) -> None:
+    pass_ = _Comprehensions(emit)
+    function.body = pass_.block(function.body)
 
 
 class _Comprehensions(ast.NodeTransformer):
-    def __init__(self) -> None:
+    def __init__(self, emit: Emitter) -> None:
+        self.namer = emit.namer
         self.count = 0
         self.pending: list[ast.stmt] = []
-        self.in_loop_test = False
-
-    def run(self, function: ast.FunctionDef) -> None:
-        function.body = self.block(function.body)
 
     def block(self, body: list[ast.stmt]) -> list[ast.stmt]:
         out: list[ast.stmt] = []
@@ -66,7 +64,8 @@ class _Comprehensions(ast.NodeTransformer):
         if any(g.is_async for g in node.generators):
             return node
         self.count += 1
-        items, made = "items_", f"comprehension_{node.lineno}_{self.count}"
+        made = self.namer.fresh(f"comprehension_{node.lineno}_{self.count}")
+        items, source = self.namer.fresh("items_"), self.namer.fresh("source_")
         body: list[ast.stmt] = [ast.Expr(ast.Call(ast.Attribute(name(items), "append", ast.Load()), [node.elt], []))]
         for generator in reversed(node.generators):
             for condition in reversed(generator.ifs):
@@ -74,13 +73,8 @@ class _Comprehensions(ast.NodeTransformer):
             body = [ast.For(generator.target, generator.iter, body, [])]
         # The first iterable is evaluated in the scope around, as Python does.
         first = node.generators[0].iter
-        body[0].iter = name("source_")  # type: ignore[attr-defined]
-        arguments = ast.arguments(posonlyargs=[], args=[ast.arg("source_")], kwonlyargs=[], kw_defaults=[], defaults=[])
-        definition = ast.FunctionDef(
-            made,
-            arguments,
-            [ast.Assign([ast.Name(items, ast.Store())], ast.List([], ast.Load())), *body, ast.Return(name(items))],
-            [],
-        )
+        body[0].iter = name(source)  # type: ignore[attr-defined]
+        start = assign(items, ast.List([], ast.Load()), node)
+        definition = ast.FunctionDef(made, arguments([source]), [start, *body, ast.Return(name(items))], [])
         self.pending.append(place(definition, node))
         return place(ast.Call(name(made), [self.visit(first)], []), node)

@@ -1,42 +1,36 @@
-"""Pass 5. Expressions that ask for a truth value, and calls, go through helpers.
+"""Pass 6. Expressions that ask for a truth value, and calls, go through helpers.
 
 `and`, `or`, `not`, chained comparisons, `in` and the ternary evaluate their operands lazily in Python; the helpers get
-them as lambdas and decide by the value. `f(x)` becomes `ag__.call(f)(x)`, which rewrites `f` when it is the user's.
+them as lambdas and decide by the value. `f(x)` becomes `helpers_.call(f)(x)`, which rewrites `f` when it is the user's.
 Functions of torch that take tensors only, named through the module, stay as they are. `//`, `%` and `**` go through a
 helper, for numbers that depend on data.
 """
 
 import ast
-import operator
 from collections.abc import Callable
-from typing import Any
 
-from deploypipe.compiler.build import deferred, helper, index_expression, is_helper_call, place
-from deploypipe.compiler.scopes import written
+from deploypipe.compiler.build import Emitter, at_first_line, deferred, place
+from deploypipe.compiler.helper_names import HelperName
 
 COMPARISONS: dict[type[ast.cmpop], str] = {
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
     ast.Is: "is", ast.IsNot: "is not", ast.In: "in", ast.NotIn: "not in",
 }  # fmt: skip
 ARITHMETIC: dict[type[ast.operator], str] = {ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**"}
-COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
-    "is": operator.is_, "is not": operator.is_not,
-}  # fmt: skip
 
 
-def rewrite(
-    function: ast.FunctionDef, site: Callable[[ast.AST, str], int], plain_call: Callable[[ast.expr], bool]
-) -> None:
-    """`site` numbers a control-flow site; `plain_call` tells the callees that need no helper."""
-    pass_ = _Expressions(site, plain_call)
+def apply(function: ast.FunctionDef, emit: Emitter, plain_call: Callable[[ast.expr], bool]) -> None:
+    """`plain_call` tells the callees that need no helper."""
+    pass_ = _Expressions(emit, plain_call, function)
     pass_.visit_body(function)
 
 
 class _Expressions(ast.NodeTransformer):
-    def __init__(self, site: Callable[[ast.AST, str], int], plain_call: Callable[[ast.expr], bool]) -> None:
-        self.site = site
+    def __init__(self, emit: Emitter, plain_call: Callable[[ast.expr], bool], function: ast.FunctionDef) -> None:
+        self.emit = emit
         self.plain_call = plain_call
+        positional = [*function.args.posonlyargs, *function.args.args]
+        self.first_parameter = positional[0].arg if positional else None
 
     def visit_body(self, function: ast.FunctionDef) -> None:
         done = [self.visit(statement) for statement in function.body]
@@ -51,19 +45,19 @@ class _Expressions(ast.NodeTransformer):
         return node
 
     def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
-        function = "and_" if isinstance(node.op, ast.And) else "or_"
+        function: HelperName = "and_" if isinstance(node.op, ast.And) else "or_"
         values = [self.visit(v) for v in node.values]
-        return place(helper(function, *[deferred(v) for v in values]), node)
+        return place(self.emit.helper(function, *[deferred(v) for v in values]), node)
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
         self.generic_visit(node)
-        return place(helper("not_", node.operand), node) if isinstance(node.op, ast.Not) else node
+        return place(self.emit.helper("not_", node.operand), node) if isinstance(node.op, ast.Not) else node
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
-        number = self.site(node, "ternary")
+        number = self.emit.site(node, "ternary")
         self.generic_visit(node)
-        parts = [ast.Constant(number), node.test, deferred(node.body), deferred(node.orelse)]
-        return place(helper("ifexp", *parts), node)
+        parts = [number, node.test, deferred(node.body), deferred(node.orelse)]
+        return place(self.emit.helper("ifexp", *parts), node)
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         self.generic_visit(node)
@@ -73,7 +67,7 @@ class _Expressions(ast.NodeTransformer):
         pairs: list[ast.expr] = []
         for symbol, right in zip(symbols, node.comparators, strict=True):
             pairs += [ast.Constant(symbol), deferred(right)]
-        return place(helper("compare", node.left, *pairs), node)
+        return place(self.emit.helper("compare", node.left, *pairs), node)
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
@@ -93,40 +87,40 @@ class _Expressions(ast.NodeTransformer):
         symbol = ARITHMETIC.get(type(kind))
         if symbol is None or (isinstance(left, ast.Constant) and isinstance(right, ast.Constant)):
             return None
-        return place(helper("arithmetic", ast.Constant(prefix + symbol), left, right), at)
+        return place(self.emit.helper("arithmetic", ast.Constant(prefix + symbol), left, right), at)
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
         self.generic_visit(node)
         if not isinstance(node.ctx, ast.Load) or _constant_index(node.slice):
             return node
-        return place(helper("getitem", node.value, index_expression(node.slice)), node)
+        return place(self.emit.helper("getitem", node.value, self.emit.index(node.slice)), node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        if is_helper_call(node):
+        if self.emit.is_helper_call(node):
             return self.generic_visit(node)
-        if isinstance(node.func, ast.Name) and node.func.id == "super" and not node.args:
-            node.args = [ast.Name("__class__", ast.Load()), ast.Name("self", ast.Load())]
+        if isinstance(node.func, ast.Name) and node.func.id == "super" and not node.args and self.first_parameter:
+            node.args = [ast.Name("__class__", ast.Load()), ast.Name(self.first_parameter, ast.Load())]
             return place(node, node)
         plain = self.plain_call(node.func)
         self.generic_visit(node)
         if not plain:
-            node.func = place(helper("call", node.func), node.func)
+            node.func = place(self.emit.helper("call", node.func), node.func)
         return node
 
     def visit_Assert(self, node: ast.Assert) -> ast.AST:
-        number = self.site(node, "assert")
+        number = self.emit.site(node, "assert")
         self.generic_visit(node)
         message = deferred(node.msg or ast.Constant("assertion failed"))
-        return place(ast.Expr(helper("assert_", ast.Constant(number), node.test, message)), node)
+        return place(ast.Expr(self.emit.helper("assert_", number, node.test, message)), node)
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
         self.generic_visit(node)
-        return place(ast.Expr(helper("raise_", node.exc or ast.Constant(None))), node)
+        return place(ast.Expr(self.emit.helper("raise_", node.exc or ast.Constant(None))), node)
 
     def visit_Try(self, node: ast.Try) -> ast.AST:
         self.generic_visit(node)
         if node.handlers:
-            return [place(ast.Expr(helper("refuse_try")), _first_line(node)), node]  # type: ignore[return-value]
+            return [place(ast.Expr(self.emit.helper("refuse_try")), at_first_line(node)), node]  # type: ignore[return-value]
         return node
 
 
@@ -137,13 +131,6 @@ def _with_zero_or_one(node: ast.Compare) -> bool:
     return ordered and any(isinstance(s, ast.Constant) and s.value in (0, 1) for s in sides)
 
 
-def _first_line(node: ast.stmt) -> ast.stmt:
-    """A place at the beginning of a statement that spans several lines."""
-    here = ast.copy_location(ast.Pass(), node)
-    here.end_lineno, here.end_col_offset = node.lineno, node.col_offset
-    return here
-
-
 def _constant_index(node: ast.expr) -> bool:
     """Whether a subscript is written out in numbers, so that it cannot depend on data."""
     parts = node.elts if isinstance(node, ast.Tuple) else [node]
@@ -152,8 +139,3 @@ def _constant_index(node: ast.expr) -> bool:
         b is None or isinstance(b, ast.Constant) or (isinstance(b, ast.UnaryOp) and isinstance(b.operand, ast.Constant))
         for b in bounds
     )
-
-
-def locals_of(function: ast.FunctionDef) -> set[str]:
-    """Names that are local to a function: what it binds, and its parameters."""
-    return written(function.body) | {a.arg for a in ast.walk(function.args) if isinstance(a, ast.arg)}

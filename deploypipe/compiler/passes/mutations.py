@@ -1,15 +1,16 @@
-"""Pass 2. Changes of an object in place are made visible as assignments to the name that holds it.
+"""Pass 4. Changes of an object in place are made visible as assignments to the name that holds it.
 
-`steps.append(y)` becomes `steps = ag__.mutate(steps, 'append', y)` and `x[i] = v` becomes `x = ag__.setitem(x, i, v)`:
-the later passes carry a list or tensor through a branch or loop only if they see that it is written there.
-Assignments to attributes go through a helper that refuses those which outlive the call.
+`steps.append(y)` becomes `steps = helpers_.mutate(steps, 'append', y)`, and `x[i] = v` becomes
+`x = helpers_.setitem(x, i, v)`: the later passes carry a list or tensor through a branch or loop only if they see that
+it is written there. Assignments to attributes go through a helper that refuses those which outlive the call.
 """
 
 import ast
+import copy
 
-from deploypipe.compiler.build import assign, helper, index_expression, name, place
+from deploypipe.compiler.build import Emitter, assign, name, place, store
+from deploypipe.compiler.helper_names import MUTATORS
 
-MUTATORS = {"append", "extend", "insert", "pop", "clear", "remove", "reverse", "sort", "update", "add", "setdefault"}
 OPERATORS: dict[type[ast.operator], str] = {
     ast.Add: "iadd", ast.Sub: "isub", ast.Mult: "imul", ast.Div: "itruediv", ast.FloorDiv: "ifloordiv",
     ast.Mod: "imod", ast.Pow: "ipow", ast.MatMult: "imatmul", ast.BitAnd: "iand", ast.BitOr: "ior",
@@ -17,12 +18,15 @@ OPERATORS: dict[type[ast.operator], str] = {
 }  # fmt: skip
 
 
-def rewrite(function: ast.FunctionDef) -> None:
-    pass_ = _Mutations()
+def apply(function: ast.FunctionDef, emit: Emitter) -> None:
+    pass_ = _Mutations(emit)
     function.body = pass_.block(function.body)
 
 
 class _Mutations(ast.NodeTransformer):
+    def __init__(self, emit: Emitter) -> None:
+        self.emit = emit
+
     def block(self, body: list[ast.stmt]) -> list[ast.stmt]:
         out: list[ast.stmt] = []
         for statement in body:
@@ -42,12 +46,11 @@ class _Mutations(ast.NodeTransformer):
             root = _root(call.func.value)
             if isinstance(call.func.value, ast.Name):
                 args = [call.func.value, ast.Constant(call.func.attr), *call.args]
-                value = helper("mutate", *args)
-                value.keywords = call.keywords
+                value = self.emit.helper("mutate", *args, keywords=call.keywords)
                 return assign(call.func.value.id, value, node)
             if root is not None and not isinstance(call.func.value, ast.Call):
-                inner = helper("mutate", call.func.value, ast.Constant(call.func.attr), *call.args)
-                inner.keywords = call.keywords
+                args = [call.func.value, ast.Constant(call.func.attr), *call.args]
+                inner = self.emit.helper("mutate", *args, keywords=call.keywords)
                 return self._store(call.func.value, inner, node)
         return node
 
@@ -63,10 +66,10 @@ class _Mutations(ast.NodeTransformer):
             and len(value.args) <= 1
             and not value.keywords
         ):
-            # v = steps.pop()  →  steps, v = ag__.pop(steps)
+            # v = steps.pop()  →  steps, v = helpers_.pop(steps)
             holder = value.func.value.id
-            targets: ast.expr = ast.Tuple([ast.Name(holder, ast.Store()), node.targets[0]], ast.Store())
-            return place(ast.Assign([targets], helper("pop", value.func.value, *value.args)), node)
+            targets: ast.expr = ast.Tuple([store(holder), node.targets[0]], ast.Store())
+            return place(ast.Assign([targets], self.emit.helper("pop", value.func.value, *value.args)), node)
         if all(isinstance(t, ast.Name) for t in node.targets):
             return node
         if len(node.targets) == 1 and isinstance(node.targets[0], (ast.Subscript, ast.Attribute)):
@@ -74,17 +77,18 @@ class _Mutations(ast.NodeTransformer):
         if not any(isinstance(t, (ast.Subscript, ast.Attribute)) for top in node.targets for t in _leaves(top)):
             return node
         # Several targets, some of them parts of objects: through a name, then one by one.
-        out: list[ast.stmt] = [assign("assigned_", node.value, node)]
+        assigned = self.emit.namer.fresh("assigned_")
+        out: list[ast.stmt] = [assign(assigned, node.value, node)]
         for target in node.targets:
             if isinstance(target, (ast.Tuple, ast.List)):
-                held = [f"assigned_{i}_" for i in range(len(target.elts))]
-                fresh = ast.Tuple([ast.Name(h, ast.Store()) for h in held], ast.Store())
-                out.append(place(ast.Assign([fresh], name("assigned_")), node))
+                held = [self.emit.namer.fresh(f"assigned_{i}_") for i in range(len(target.elts))]
+                fresh = ast.Tuple([store(h) for h in held], ast.Store())
+                out.append(place(ast.Assign([fresh], name(assigned)), node))
                 for h, part in zip(held, target.elts, strict=True):
                     done = self.visit(place(ast.Assign([part], name(h)), node))
                     out += done if isinstance(done, list) else [done]
             else:
-                done = self.visit(place(ast.Assign([target], name("assigned_")), node))
+                done = self.visit(place(ast.Assign([target], name(assigned)), node))
                 out += done if isinstance(done, list) else [done]
         return out
 
@@ -92,7 +96,7 @@ class _Mutations(ast.NodeTransformer):
         if isinstance(node.target, ast.Name):
             return node
         loaded = _as_load(node.target)
-        value = helper("inplace", ast.Constant(OPERATORS[type(node.op)]), loaded, node.value)
+        value = self.emit.helper("inplace", ast.Constant(OPERATORS[type(node.op)]), loaded, node.value)
         return self._store(node.target, value, node)
 
     def _store(self, target: ast.expr, value: ast.expr, at: ast.stmt) -> ast.stmt:
@@ -100,9 +104,9 @@ class _Mutations(ast.NodeTransformer):
         if isinstance(target, ast.Name):
             return assign(target.id, value, at)
         if isinstance(target, ast.Subscript):
-            call = helper("setitem", _as_load(target.value), index_expression(target.slice), value)
+            call = self.emit.helper("setitem", _as_load(target.value), self.emit.index(target.slice), value)
         elif isinstance(target, ast.Attribute):
-            call = helper("setattr_", _as_load(target.value), ast.Constant(target.attr), value)
+            call = self.emit.helper("setattr_", _as_load(target.value), ast.Constant(target.attr), value)
         else:
             return place(ast.Assign([target], value), at)
         root = _root(target)
@@ -110,7 +114,7 @@ class _Mutations(ast.NodeTransformer):
             return assign(target.value.id, call, at)
         if root is not None:
             # a.b[i] = v: the object at the root is the same one after the store.
-            return assign(root, helper("second", call, name(root)), at)
+            return assign(root, self.emit.helper("second", call, name(root)), at)
         return place(ast.Expr(call), at)
 
 
@@ -127,4 +131,8 @@ def _root(node: ast.expr) -> str | None:
 
 
 def _as_load(node: ast.expr) -> ast.expr:
-    return ast.parse(ast.unparse(node), mode="eval").body
+    """A copy of an assignment's target as an expression that reads it."""
+    made = copy.deepcopy(node)
+    if isinstance(made, (ast.Name, ast.Attribute, ast.Subscript)):
+        made.ctx = ast.Load()
+    return made

@@ -1,11 +1,11 @@
-"""Pass 0. `:=` in a condition becomes an assignment before it, since later passes put conditions into lambdas."""
+"""Pass 2. `:=` in a condition becomes an assignment before it, since later passes put conditions into lambdas."""
 
 import ast
 
-from deploypipe.compiler.build import name, place
+from deploypipe.compiler.build import name, place, store
 
 
-def rewrite(function: ast.FunctionDef) -> None:
+def apply(function: ast.FunctionDef) -> None:
     function.body = _block(function.body)
 
 
@@ -16,6 +16,9 @@ def _block(body: list[ast.stmt]) -> list[ast.stmt]:
             block = getattr(node, part, None)
             if isinstance(block, list) and not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 setattr(node, part, _block(block))
+        if isinstance(node, ast.Try):
+            for handler in node.handlers:
+                handler.body = _block(handler.body)
         if isinstance(node, ast.While) and (taken := _take(node.test)):
             test, assigns = taken
             leave = ast.If(ast.UnaryOp(ast.Not(), test), [ast.Break()], [])
@@ -38,7 +41,7 @@ def _take(test: ast.expr) -> tuple[ast.expr, list[ast.stmt]] | None:
     class Take(ast.NodeTransformer):
         def visit_NamedExpr(self, node: ast.NamedExpr) -> ast.AST:
             value = self.visit(node.value)
-            taken.append(ast.Assign([ast.Name(node.target.id, ast.Store())], value))
+            taken.append(ast.Assign([store(node.target.id)], value))
             return name(node.target.id)
 
         def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:

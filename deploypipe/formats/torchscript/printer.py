@@ -23,7 +23,8 @@ from torch.export.graph_signature import InputKind
 
 from deploypipe.errors import ExportError
 from deploypipe.staging.copies import working_copy
-from deploypipe.staging.trace import StaticProgram, tensors_only
+from deploypipe.staging.outputs import tensors_only
+from deploypipe.staging.trace import StaticProgram
 from deploypipe.torch_compat.dispatch import OpOverload, is_mutable, pytree, schema_of
 
 Inputs = tuple[Any, ...]
