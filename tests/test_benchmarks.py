@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from support import PROJECT, clean_environment
 
-SCRIPTS = [*sorted((PROJECT / "benchmarks").glob("[cp]a*/*.py")), PROJECT / "benchmarks" / "startup.py"]
+FOLDER = PROJECT / "benchmarks"
+SCRIPTS = [*sorted(FOLDER.glob("[cp]a*/*.py")), FOLDER / "memory.py", FOLDER / "startup.py"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.name}")

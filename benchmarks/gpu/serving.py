@@ -13,6 +13,8 @@ from checks import PROJECT, Asked, Found
 from report import Failed, NotRun
 
 SERVING_EXIT = 8
+PATIENCE = 30.0
+"""Seconds that a command which is ended has to stop what it started."""
 LEAST_MEMORY = 64 << 20
 """Bytes of the GPU that a process takes at least which uses it."""
 
@@ -66,8 +68,15 @@ class _Command:
         self._run(verb, *options)
 
     def _run(self, *argv: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run([sys.executable, "-m", "deploypipe", *argv, "--json"], cwd=self.folder,
-                              env=self.environment, capture_output=True, text=True, check=False)  # fmt: skip
+        process = subprocess.Popen([sys.executable, "-m", "deploypipe", *argv, "--json"], cwd=self.folder, text=True,
+                                   env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+        try:
+            printed, said = process.communicate()
+        except BaseException:
+            process.terminate()  # and not killed: `serve` ends what it has started
+            process.communicate(timeout=PATIENCE)
+            raise
+        return subprocess.CompletedProcess(argv, process.returncode, printed, said)
 
 
 def _document(text: str) -> dict[str, Any]:
