@@ -430,7 +430,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     asked = parser.parse_args()
     from deploypipe.serve.defaults import ANSWER_WITHIN
-    from deploypipe.serve.torchserve.configuration import MAX_BODY
+    from deploypipe.serve.service.limits import MAX_BODY
 
     options: dict[str, Any] = {"models": [asked.name], "workers": asked.workers}
     found: dict[str, Figures] = {}

@@ -31,7 +31,7 @@ from deploypipe.contract.tensors import Array
 from deploypipe.errors import PackageError, UsageError, first_line
 from deploypipe.formats.session import DeviceUnavailable, Session
 from deploypipe.formats.torch_session import as_torch_device
-from deploypipe.serve.torchserve.configuration import MAX_BODY
+from deploypipe.serve.service.limits import MAX_BODY
 
 
 class ServingSession(Session):
@@ -118,7 +118,7 @@ class ArchiveSession(ServingSession):
                     f"the handler in {archive.path} does not load: {first_line(cause)}",
                     "Build it anew with `deploypipe package`.",
                 ) from cause
-            runtime = self.handler.session.runtime
+            runtime = self.handler.model.session.runtime
             super().__init__(archive.signature, archive.precision, runtime, "archive handler", str(where))
         except BaseException:
             self.close()

@@ -3,6 +3,7 @@
 import base64
 import json
 import signal
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from served_models import IMAGE_MODELS, Models, npy, png
 from deploypipe.client import Client
 from deploypipe.contract.server import Server
 from deploypipe.errors import ServingError
+from deploypipe.serve.torchserve.management import Management
 from deploypipe.serve.torchserve.readiness import status
 
 ATOL = 1e-4
@@ -194,3 +196,16 @@ def test_logs_stay_quiet(server: Server) -> None:
     lines = (server.folder / "logs" / "workers.log").read_text().splitlines()
     assert not [line for line in lines if "Backend received inference" in line][20:]
     assert sum(path.stat().st_size for path in (server.folder / "logs").iterdir()) < 200_000
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_worker_holds_torch_only_where_its_model_needs_it(server: Server, post: Post, models: Models) -> None:
+    for model, needs_it in (("onnx", False), ("torchscript", True), ("pt2", True)):
+        assert post(model, png(models.images[0])).status_code == 200
+        with Management(server) as management:
+            loaded = management.loaded(model, "1.0")
+        assert loaded is not None
+        for pid in loaded.pids:
+            assert ("libtorch" in Path(f"/proc/{pid}/maps").read_text()) == needs_it, model
+            if not needs_it:
+                assert psutil.Process(pid).memory_info().rss <= 180e6

@@ -16,8 +16,7 @@ from raw_http import Connection, ask, request
 from served_models import TIMEOUT, Models, npy, png
 
 from deploypipe.contract.server import Server
-from deploypipe.serve.torchserve.configuration import MAX_BODY
-from deploypipe.serve.torchserve.handler import MAX_ANSWER
+from deploypipe.serve.service.limits import MAX_ANSWER, MAX_BODY
 from deploypipe.serve.torchserve.lifecycle import start
 from deploypipe.serve.torchserve.stopping import stop
 

@@ -18,7 +18,7 @@ from served_models import Models, png
 
 from deploypipe.client import Client
 from deploypipe.contract.server import Server
-from deploypipe.serve.torchserve.configuration import MAX_BODY
+from deploypipe.serve.service.limits import MAX_BODY
 from deploypipe.serve.torchserve.diagnosis import worker_error
 from deploypipe.serve.torchserve.folder import Layout
 from deploypipe.serve.torchserve.readiness import status

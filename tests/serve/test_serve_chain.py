@@ -24,7 +24,7 @@ from deploypipe.files import sha256_file
 from deploypipe.formats.session import METADATA, SEAL
 from deploypipe.package import package as package_run
 from deploypipe.parity.probes import image_probes
-from deploypipe.serve.torchserve.handler import ArchiveInvalid
+from deploypipe.serve.service.served_model import ArchiveInvalid
 
 
 @pytest.fixture(scope="module")

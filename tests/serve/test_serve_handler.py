@@ -18,7 +18,8 @@ import deploypipe
 from deploypipe.contract.tensors import Sample
 from deploypipe.formats import FORMATS
 from deploypipe.formats.reading import read_artifact
-from deploypipe.serve.torchserve.handler import ArchiveInvalid, Handler
+from deploypipe.serve.service.served_model import ArchiveInvalid
+from deploypipe.serve.torchserve.handler import Handler
 
 
 @pytest.fixture(scope="module", params=list(FORMATS))
@@ -58,8 +59,8 @@ def test_a_mixed_batch_is_answered_one_by_one_in_one_run(
     handler, context = loaded
     wanted = network(images).softmax(1).tolist()
     runs = []
-    run = handler.session.run
-    monkeypatch.setattr(handler.session, "run", lambda inputs: runs.append(inputs[0].shape[0]) or run(inputs))
+    run = handler.model.session.run
+    monkeypatch.setattr(handler.model.session, "run", lambda inputs: runs.append(inputs[0].shape[0]) or run(inputs))
     answers = _ask(
         handler,
         context,
@@ -95,8 +96,8 @@ def test_a_bug_costs_one_request_a_500_and_its_neighbours_nothing(
     loaded: tuple[Handler, Context], images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler, context = loaded
-    parse = handler._parse
-    monkeypatch.setattr(handler, "_parse", lambda item: 1 / 0 if item["body"] == b"bug" else parse(item))
+    read = handler.model._read
+    monkeypatch.setattr(handler.model, "_read", lambda body: 1 / 0 if body == b"bug" else read(body))
     (good, _), (bad, answer), (other, _) = _ask(handler, context, _png(images[0]), b"bug", _png(images[1]))
     assert (good, bad, other) == (200, 500, 200)
     assert "zero" not in answer["error"]
@@ -106,8 +107,8 @@ def test_a_batch_that_fails_together_is_answered_apart(
     loaded: tuple[Handler, Context], network: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler, context = loaded
-    run = handler.session.run
-    monkeypatch.setattr(handler.session, "run", lambda inputs: 1 / 0 if len(inputs[0]) > 2 else run(inputs))
+    run = handler.model.session.run
+    monkeypatch.setattr(handler.model.session, "run", lambda inputs: 1 / 0 if len(inputs[0]) > 2 else run(inputs))
     answers = _ask(handler, context, _png(images[0]), _npy(images[:3]), _npy(images[1:3]), b"")
     assert [status for status, _ in answers] == [200, 500, 200, 400]
     found = [answers[0][1], *answers[2][1]["predictions"]]

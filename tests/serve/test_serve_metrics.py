@@ -19,13 +19,13 @@ from without_server import load
 
 from deploypipe.archives.travel import travelling_files
 from deploypipe.serve.torchserve.exposition import of_workers
-from deploypipe.serve.torchserve.metrics import BATCH_BUCKETS, LATENCY_BUCKETS, Metrics, ages
+from deploypipe.serve.torchserve.metrics import BATCH_BUCKETS, LATENCY_BUCKETS, WorkerMetrics, ages
 from deploypipe.serve.torchserve.slots import FOLDER_VARIABLE
 
 _WORKER = """
 import sys
-from archived.serve.torchserve.metrics import Metrics
-metrics = Metrics(sys.argv[1], "1.0", "model.onnx", "ab")
+from archived.serve.torchserve.metrics import WorkerMetrics
+metrics = WorkerMetrics(sys.argv[1], "1.0", "model.onnx", "ab")
 print("ready", flush=True)
 for line in sys.stdin:
     metrics.batch({(200, ""): 3, (422, ""): 1}, 0.004, [])
@@ -207,7 +207,7 @@ def test_a_handler_counts_what_it_answers(
 
 def test_without_a_server_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    metrics = Metrics("m", "1.0", "model.onnx", "ab")
+    metrics = WorkerMetrics("m", "1.0", "model.onnx", "ab")
     metrics.batch({(200, ""): 1}, 0.1, [0.2])
     metrics.predicted([1, 1, 7])
     assert not list(tmp_path.iterdir())

@@ -25,8 +25,8 @@ from deploypipe.parity.gate import Gate, usable
 from deploypipe.parity.probes import Probe, image_probes
 from deploypipe.parity.reference import Reference
 from deploypipe.parity.verdict import Report
+from deploypipe.serve.service.limits import MAX_BODY
 from deploypipe.serve.sessions import archive_session, server_session
-from deploypipe.serve.torchserve.configuration import MAX_BODY
 from deploypipe.verify import examine_served
 
 

@@ -16,12 +16,12 @@ from deploypipe.archives.pack import build_archive
 from deploypipe.client import Client
 from deploypipe.errors import DataError, ServingError
 from deploypipe.serve import processes
+from deploypipe.serve.service.served_model import FAILED_REQUEST
 from deploypipe.serve.store import archives_in
 from deploypipe.serve.torchserve import log4j
 from deploypipe.serve.torchserve.configuration import Settings, environment
 from deploypipe.serve.torchserve.diagnosis import server_error, worker_error
 from deploypipe.serve.torchserve.folder import Layout
-from deploypipe.serve.torchserve.handler import FAILED_REQUEST
 from deploypipe.serve.torchserve.java import find_java
 from deploypipe.serve.torchserve.lifecycle import start
 from deploypipe.serve.torchserve.readiness import status

@@ -73,22 +73,6 @@ class PixelBatch:
         return self._buffer[: self._used]
 
 
-def body_of(item: Mapping[str, Any]) -> bytes | bytearray:
-    """What the client sent, out of what TorchServe makes of it: `body`, or a multipart form's field `data`."""
-    body = item.get("body", item.get("data"))
-    if isinstance(body, str):
-        body = body.encode()
-    if not isinstance(body, bytes | bytearray):
-        fields = [name for name in item if name not in ("body", "data")]
-        found = f"form fields {fields}" if fields else "an empty body"
-        raise Rejection(
-            BAD_REQUEST, f"found {found}; send the content as the whole body (curl -T FILE) or as the form field 'data'"
-        )
-    if not body:
-        raise Rejection(BAD_REQUEST, "the body is empty; accepted: an image, JSON, or a .npy file")
-    return body
-
-
 def read_image_request(body: bytes | bytearray, signature: Signature, batch: PixelBatch) -> Request:
     """An image, a `.npy` of pixels, or JSON with `instances` or `inputs`, decoded into `batch`."""
     if body.startswith(NPY_MAGIC):

@@ -15,8 +15,9 @@ deployment.py     a new version for a running server
 draining.py       wait until it has answered what it accepted
 diagnosis.py      why it did not start, out of its logs
 
-Inside a worker; these modules travel inside archives:
+Inside a worker; all but the first of these modules travel inside archives:
 
+worker.py         the worker's program
 handler.py        TorchServe's hooks around the service
 wire.py           its batches, read in one piece
 metrics.py        what a worker counts

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +11,10 @@ from pathlib import Path
 
 from deploypipe.contract.archive import Archive
 from deploypipe.errors import ServingError
+from deploypipe.serve.service.limits import MAX_ANSWER, MAX_BODY
 from deploypipe.serve.torchserve import exposition, slots
 from deploypipe.serve.torchserve.folder import Layout
-from deploypipe.serve.torchserve.handler import MAX_ANSWER
 from deploypipe.serve.torchserve.java import Java
-
-MAX_BODY = 4 << 20
-"""Bytes of one request; TorchServe answers 413 beyond. It copies a whole batch of them at once, which must fit twice
-into its memory (`-Xmx`, which bounds its buffers too)."""
 
 _KEPT_VARIABLES = (
     "PATH", "HOME", "USER", "LANG", "TZ", "SYSTEMROOT",
@@ -93,6 +90,7 @@ def properties(settings: Settings, archives: Sequence[Archive], store: Path) -> 
         "number_of_netty_threads": 1,
         "netty_client_threads": 1,
         "number_of_gpu": settings.gpus,
+        "metrics_config": _installed() / "ts" / "configs" / "metrics.yaml",
         "metrics_mode": "prometheus",
         "disable_system_metrics": "true",  # a Python process each minute
     }
@@ -101,7 +99,7 @@ def properties(settings: Settings, archives: Sequence[Archive], store: Path) -> 
 
 def command(java: Java, layout: Layout, scratch: Path) -> list[str | Path]:
     """The JVM itself rather than ts's launcher, whose pid file is shared and which is one more process to end."""
-    home = _torchserve_home()
+    home = _installed()
     return [
         java.executable,
         "-XX:+UseSerialGC",
@@ -109,7 +107,7 @@ def command(java: Java, layout: Layout, scratch: Path) -> list[str | Path]:
         "-Xmx1g",
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:-UsePerfData",  # a file in the machine's shared temporary folder
-        f"-Dmodel_server_home={home}",
+        f"-Dmodel_server_home={layout.home}",
         f"-Dlog4j.configurationFile={layout.logging.as_uri()}",
         f"-Djava.io.tmpdir={scratch}",
         "-cp",
@@ -123,7 +121,16 @@ def command(java: Java, layout: Layout, scratch: Path) -> list[str | Path]:
     ]
 
 
-def _torchserve_home() -> Path:
+def write_home(layout: Layout) -> None:
+    """What TorchServe's front end looks for in its home folder: its version, and the program of its workers, which is
+    ours (see `worker.py`). ServingError where TorchServe is not installed."""
+    folder = layout.home / "ts"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(_installed() / "ts" / "version.txt", folder / "version.txt")
+    shutil.copyfile(Path(__file__).with_name("worker.py"), folder / "model_service_worker.py")
+
+
+def _installed() -> Path:
     """The folder with torchserve's package `ts`. Not imported: anything nearer on the path may be called `ts`."""
     try:
         return Path(str(importlib.metadata.distribution("torchserve").locate_file("")))

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from deploypipe.serve.service.served_model import FAILED_REQUEST
 from deploypipe.serve.torchserve.folder import Layout
-from deploypipe.serve.torchserve.handler import FAILED_REQUEST
 
 _TRACEBACK = "Traceback (most recent call last):"
 _WORKER = re.compile(r"^W-\d+-(?P<model>.+)-std(?:out|err)$")

@@ -32,6 +32,11 @@ class Layout:
         return self.folder / "log4j2.xml"
 
     @property
+    def home(self) -> Path:
+        """What TorchServe takes for its home folder."""
+        return self.folder / "home"
+
+    @property
     def logs(self) -> Path:
         return self.folder / "logs"
 

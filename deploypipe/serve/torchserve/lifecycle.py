@@ -131,6 +131,7 @@ def _start(
     layout.keys.unlink(missing_ok=True)
     scratch = _scratch(layout)
     layout.properties.write_text(configuration.properties(settings, archives, store), encoding="ascii")
+    configuration.write_home(layout)
     layout.logging.write_text(log4j.configuration(layout.logs), encoding="utf-8")
     noted.check()
     server: Server | None = None

@@ -88,7 +88,7 @@ def _families() -> _Families:
     )  # fmt: skip
 
 
-class Metrics:
+class WorkerMetrics:
     """Of one model version in this worker."""
 
     def __init__(self, model: str, version: str, artifact: str, sha256: str) -> None:
