@@ -19,6 +19,7 @@ from comparison import cores
 
 from deploypipe.archives.pack import build_archive
 from deploypipe.contract.run import Run
+from deploypipe.contract.server import ProcessIdentity
 from deploypipe.quantize import TARGET
 from deploypipe.serve import processes
 from deploypipe.serve.defaults import BATCH
@@ -46,8 +47,7 @@ class Sample:
 class Served:
     url: str
     """Of the predictions."""
-    pid: int
-    created: float
+    process: ProcessIdentity
     """Of its first process."""
 
 
@@ -153,7 +153,7 @@ def _ours(artifact: Path, scratch: Path, batch: int = BATCH) -> Iterator[Served]
     build_archive(artifact, NAME, store=scratch / "store")
     server = start(scratch / "store", port=0, folder=scratch / "server", batch=batch)
     try:
-        yield Served(f"{server.url}/predictions/{NAME}", server.pid, server.created)
+        yield Served(f"{server.url}/predictions/{NAME}", server.process)
     finally:
         stop(folder=scratch / "server")
 
@@ -195,18 +195,18 @@ def _process(command: Sequence[str | Path], port: int, scratch: Path, extra: Map
     """A server in a session of its own, and in an environment without the settings of our Python or its threads."""
     ours = ("PYTHONPATH", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "VIRTUAL_ENV")
     environment = {name: value for name, value in os.environ.items() if name not in ours} | extra
-    pid, created = processes.launch(command, scratch, environment, scratch / "log")
+    process = processes.launch(command, scratch, environment, scratch / "log")
     url = f"http://127.0.0.1:{port}/predictions/{NAME}"
     try:
-        yield Served(url, pid, created)
+        yield Served(url, process)
     finally:
-        processes.end(pid, created, grace=10)
+        processes.end(process, grace=10)
 
 
 def _wait(served: Served, body: bytes, label: int, log: Path) -> None:
     """Until the server knows the image."""
     answer, deadline = "nothing", time.monotonic() + START
-    while time.monotonic() < deadline and processes.alive(served.pid, served.created):
+    while time.monotonic() < deadline and processes.alive(served.process):
         try:
             response = httpx.post(served.url, content=body, timeout=10, trust_env=False)
         except httpx.HTTPError:

@@ -139,7 +139,7 @@ def serving(store: Path, folder: Path, **options: Any) -> Iterator[Server]:
 
 
 def workers_of(server: Server) -> list[psutil.Process]:
-    return [member for member in processes.members(server.pid, server.created) if member.pid != server.pid]
+    return [member for member in processes.members(server.process) if member.pid != server.pid]
 
 
 def wait_for(done: Callable[[], object], what: str, seconds: float = _PATIENCE) -> float:
@@ -218,7 +218,7 @@ def killed_front_end(store: Path, folder: Path, **options: Any) -> Figures:
         begun = time.monotonic()
         again = start(store, port=server.port, folder=folder, timeout=_PATIENCE, **options)
         seconds = time.monotonic() - begun
-        left = processes.members(server.pid, server.created)
+        left = processes.members(server.process)
         return {
             "status says": found.state,
             "seconds until status says so": round(seen, 2),
@@ -342,7 +342,7 @@ class Resources:
 
 
 def resources(server: Server) -> Resources:
-    members = processes.members(server.pid, server.created)
+    members = processes.members(server.process)
     memory = sum(member.memory_info().rss for member in members)
     logs = sum(path.stat().st_size for path in (server.folder / "logs").iterdir())
     return Resources(memory / 2**20, sum(member.num_fds() for member in members), logs)

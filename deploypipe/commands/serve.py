@@ -32,7 +32,8 @@ def serve(
     ] = ANSWER_WITHIN,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     tokens: Annotated[
-        bool | None, typer.Option(help="Whether requests need one. [default: if --host is not this machine alone]")
+        bool | None,
+        typer.Option(help="Whether requests need one. [default: if --deployable, or --host is not this machine alone]"),
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for readiness.")] = 120.0,
     drain: options.Drain = DRAIN,
@@ -40,7 +41,7 @@ def serve(
         bool,
         typer.Option(
             "--deployable",
-            help="Let `deploypipe deploy` load other archives later; so can any user of this machine, unless --tokens.",
+            help="Let `deploypipe deploy` load other archives later; with --no-tokens so can any user of this machine.",
         ),
     ] = False,
 ) -> Document:

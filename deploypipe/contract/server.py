@@ -12,10 +12,21 @@ from deploypipe.contract.records import from_document, to_document
 from deploypipe.errors import ServingError, UsageError, first_line
 from deploypipe.files import read_json, write_json
 
-SCHEMA = "deploypipe.server/1"
+SCHEMA = "deploypipe.server/2"
 RECORD = "server.json"
 KEYS = "key_file.json"
 """Where TorchServe writes its tokens: in its working folder, which is the server's own."""
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """What tells a process from every other one, of the same number too, whatever becomes of the wall clock."""
+
+    pid: int
+    boot: str
+    """The boot of the system that it runs under; "" where the system gives boots no name."""
+    started: float
+    """Clock ticks from that boot to its start; without a name for the boot, seconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +35,7 @@ class Server:
 
     folder: Path
     """Its own: configuration, logs, record."""
-    pid: int
-    created: float
-    """The process's creation time, which tells it from a later one of the same number."""
+    process: ProcessIdentity
     host: str
     port: int
     management_port: int
@@ -38,6 +47,10 @@ class Server:
     """Requests need a token; see `tokens_of`."""
     archives: tuple[Archive, ...]
     """Of several versions of a name the default comes first."""
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
 
     @property
     def url(self) -> str:

@@ -30,7 +30,6 @@ from deploypipe.contract.signature import Signature
 from deploypipe.contract.tensors import Array
 from deploypipe.errors import PackageError, UsageError, first_line
 from deploypipe.formats.session import DeviceUnavailable, Session
-from deploypipe.formats.torch_session import as_torch_device
 from deploypipe.serve.service.limits import MAX_BODY
 
 
@@ -95,17 +94,16 @@ def archive_session(path: Path, device: str = "cpu") -> "ArchiveSession":
 
 class ArchiveSession(ServingSession):
     def __init__(self, archive: Archive, device: str) -> None:
-        try:
-            where = as_torch_device(device)
-        except DeviceUnavailable as cause:
-            raise UsageError(str(cause), "`deploypipe doctor` shows what this machine has.") from cause
+        kind, _, index = device.partition(":")
+        if kind not in ("cpu", "cuda") or not (index or "0").isdecimal():
+            raise UsageError(f"{device!r} is no device: an archive's handler runs on cpu or cuda")
         # A library that a runtime keeps open cannot be deleted everywhere.
         self._folder = tempfile.TemporaryDirectory(prefix="deploypipe-", ignore_cleanup_errors=True)
         try:
             folder = Path(self._folder.name)
             with zipfile.ZipFile(archive.path) as file:
                 file.extractall(folder)
-            gpu = None if where.type == "cpu" else where.index or 0
+            gpu = None if kind == "cpu" else int(index or 0)
             properties = {"model_dir": str(folder), "gpu_id": gpu, "batch_size": 1}
             self._context = Context(json.loads((folder / MANIFEST).read_text(encoding="utf-8")), properties)
             try:
@@ -113,13 +111,15 @@ class ArchiveSession(ServingSession):
                     self.handler = _entry(folder).Entry()
                     self.handler.initialize(self._context)
             except Exception as cause:
+                if type(cause).__name__ == DeviceUnavailable.__name__:
+                    raise UsageError(str(cause), "`deploypipe doctor` shows what this machine has.") from cause
                 # Its classes are the archive's own copies: none of ours would catch them.
                 raise PackageError(
                     f"the handler in {archive.path} does not load: {first_line(cause)}",
                     "Build it anew with `deploypipe package`.",
                 ) from cause
             runtime = self.handler.model.session.runtime
-            super().__init__(archive.signature, archive.precision, runtime, "archive handler", str(where))
+            super().__init__(archive.signature, archive.precision, runtime, "archive handler", device)
         except BaseException:
             self.close()
             raise

@@ -101,8 +101,8 @@ def test_open_inference_protocol(models: Models, server: Server, model: str, pat
 def test_a_model_of_tensors_answers_by_output_names(server: Server, post: Post) -> None:
     x, scale = torch.randn(4, 3), torch.randn(3)
     outputs = Client(server.url, "pair").infer({"x": x, "scale": scale})
-    assert torch.allclose(outputs["scaled"], x * scale)
-    assert torch.allclose(outputs["total"], x.sum(1))
+    assert np.allclose(outputs["scaled"], x * scale)
+    assert np.allclose(outputs["total"], x.sum(1), atol=1e-5)
     body = {"instances": [{"x": x.tolist(), "scale": scale.tolist()}, {"x": [[1, 2, 3]], "scale": [1, 0, 2]}]}
     predictions = post("pair", json=body).json()["predictions"]
     assert np.allclose(predictions[0]["total"], x.sum(1), atol=1e-5)
@@ -163,7 +163,7 @@ def test_the_client(models: Models, server: Server, tmp_path: Path) -> None:
         assert np.allclose([row.probabilities for row in rows], models.probabilities(), atol=ATOL)
         outputs = client.infer({"pixels": models.images[:2]})
         assert outputs["logits"].shape == (2, 10)
-        assert outputs["logits"].dtype == torch.float32
+        assert outputs["logits"].dtype == np.float32
         broken = tmp_path / "broken.png"
         broken.write_bytes(b"no image")
         with pytest.raises(ServingError, match=r"broken.png \(HTTP 415\)"):

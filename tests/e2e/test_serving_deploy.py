@@ -239,7 +239,7 @@ def test_what_a_killed_deployment_leaves_is_described_and_removed(
     serves_first: Server, archives: dict[str, Archive]
 ) -> None:
     folder = serves_first.folder
-    code = "import sys; from pathlib import Path; from deploypipe.serve import deploy\n"
+    code = "import sys; from pathlib import Path; from deploypipe.serve.torchserve.deployment import deploy\n"
     code += "deploy(Path(sys.argv[1]), folder=Path(sys.argv[2]))\n"
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(archives["2.0"].path), str(folder)],

@@ -57,7 +57,7 @@ def _accepted(pool: ThreadPoolExecutor, http: httpx.Client, server: Server, mode
     """Eight requests that keep a worker busy, one of them in its hands, and twenty that wait behind them."""
     url = f"{server.url}/predictions/one"
     many = npy(np.broadcast_to(models.images[0, 0].numpy(), (MANY, 28, 28)))
-    (worker,) = (member for member in processes.members(server.pid, server.created) if member.pid != server.pid)
+    (worker,) = (member for member in processes.members(server.process) if member.pid != server.pid)
     worker.suspend()  # however fast it is, all of them are there before it answers the first
     asked = [pool.submit(http.post, url, content=many) for _ in range(8)]
     _wait_until_waiting(server, 7)
@@ -106,7 +106,7 @@ def test_a_signal_to_serve_answers_what_was_accepted(
     store: Path, folder: Path, http: httpx.Client, models: Models
 ) -> None:
     code = (
-        "import sys; from pathlib import Path; from deploypipe.serve import serve_foreground\n"
+        "import sys; from pathlib import Path; from deploypipe.serve.torchserve.lifecycle import serve_foreground\n"
         "store, folder = map(Path, sys.argv[1:])\n"
         "serve_foreground(store, lambda server: print('ready', flush=True), drain=180,\n"
         "                 port=0, folder=folder, workers=1, batch=1, timeout=180)\n"

@@ -152,7 +152,7 @@ def test_a_taken_port_is_refused_before_anything_starts(one_model: Path, folder:
 @pytest.mark.parametrize("moment", ["while it starts", "while it serves"])
 def test_an_interrupted_server_leaves_nothing(one_model: Path, folder: Path, number: int, moment: str) -> None:
     code = (
-        "import sys; from pathlib import Path; from deploypipe.serve import serve_foreground\n"
+        "import sys; from pathlib import Path; from deploypipe.serve.torchserve.lifecycle import serve_foreground\n"
         "store, folder = map(Path, sys.argv[1:])\n"
         "serve_foreground(store, lambda server: print('ready', flush=True), port=0, folder=folder, timeout=180)\n"
     )
@@ -171,7 +171,7 @@ def test_an_interrupted_server_leaves_nothing(one_model: Path, folder: Path, num
     while not record.exists() and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
-    pid = json.loads(record.read_text())["pid"]
+    pid = json.loads(record.read_text())["process"]["pid"]
     assert _session(pid)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)

@@ -104,7 +104,7 @@ def _eventually(check: Callable[[], bool]) -> None:
 
 
 def _workers(server: Server) -> list[psutil.Process]:
-    return [process for process in processes.members(server.pid, server.created) if process.pid != server.pid]
+    return [process for process in processes.members(server.process) if process.pid != server.pid]
 
 
 def test_a_scrape_says_what_was_sent(metered: Server, models: Models) -> None:

@@ -69,7 +69,7 @@ def _listening(server: Server) -> list[tuple[str, int]]:
     """Every address that a process of the server listens on."""
     return [
         (connection.laddr.ip.removeprefix("::ffff:"), connection.laddr.port)
-        for process in processes.members(server.pid, server.created)
+        for process in processes.members(server.process)
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     ]
@@ -99,7 +99,7 @@ def test_nobody_else_can_connect(server: Server) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 def test_secrets_stay_behind(server: Server) -> None:
-    members = processes.members(server.pid, server.created)
+    members = processes.members(server.process)
     assert len(members) == 3  # the front end and two workers
     for member in members:
         assert b"hush" not in Path(f"/proc/{member.pid}/environ").read_bytes()
@@ -247,4 +247,4 @@ def test_an_open_server_asks_for_a_token_and_says_how_to_send_it(
         assert httpx.post(url, content=body, headers=right, trust_env=False).status_code == 200
     finally:
         deploypipe("stop", "--port", str(port))
-    assert not processes.members(found.pid, found.created)
+    assert not processes.members(found.process)

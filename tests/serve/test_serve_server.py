@@ -3,23 +3,20 @@
 import json
 import re
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
-import psutil
 import pytest
 
 from deploypipe.archives.pack import build_archive
 from deploypipe.client import Client
 from deploypipe.errors import DataError, ServingError
-from deploypipe.serve import processes
 from deploypipe.serve.service.served_model import FAILED_REQUEST
 from deploypipe.serve.store import archives_in
 from deploypipe.serve.torchserve import log4j
-from deploypipe.serve.torchserve.configuration import Settings, environment
+from deploypipe.serve.torchserve.configuration import ServerSettings, environment
 from deploypipe.serve.torchserve.diagnosis import server_error, worker_error
 from deploypipe.serve.torchserve.folder import Layout
 from deploypipe.serve.torchserve.java import find_java
@@ -133,21 +130,6 @@ class TestJava:
             start(store, folder=tmp_path / "server")
 
 
-def test_a_process_is_known_by_its_creation_time_too() -> None:
-    """Else `stop` would end whatever got the number of a server that is long gone."""
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
-    created = psutil.Process(process.pid).create_time()
-    assert processes.alive(process.pid, created)
-    assert [member.pid for member in processes.members(process.pid, created)] == [process.pid]
-    assert not processes.alive(process.pid, created - 1)
-    assert not processes.members(process.pid, created - 1)
-    processes.end(process.pid, created - 1, grace=5)
-    assert process.poll() is None
-    processes.end(process.pid, created, grace=5)
-    assert not processes.alive(process.pid, created)  # a zombie is not alive
-    process.communicate()
-
-
 def test_workers_see_no_secrets(tmp_path: Path) -> None:
     source = {
         "PATH": "/bin",
@@ -156,7 +138,7 @@ def test_workers_see_no_secrets(tmp_path: Path) -> None:
         "PYTHONPATH": "/y",
         "CUDA_VISIBLE_DEVICES": "1",
     }
-    settings = Settings(
+    settings = ServerSettings(
         host="127.0.0.1", port=1, management_port=2, metrics_port=3, front_end_metrics_port=4, grpc_ports=(5, 6),
         worker_port=7, workers=1, batch=64, delay_ms=1, queue=1000, gpus=0, tokens=False, deployable=True,
     )  # fmt: skip

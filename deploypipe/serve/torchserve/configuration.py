@@ -16,6 +16,9 @@ from deploypipe.serve.torchserve import exposition, slots
 from deploypipe.serve.torchserve.folder import Layout
 from deploypipe.serve.torchserve.java import Java
 
+HOME = "home"
+"""The folder, among the server's temporary files, that TorchServe takes for its home."""
+
 _KEPT_VARIABLES = (
     "PATH", "HOME", "USER", "LANG", "TZ", "SYSTEMROOT",
     "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "VIRTUAL_ENV",
@@ -25,7 +28,7 @@ _KEPT_VARIABLES = (
 
 
 @dataclass(frozen=True)
-class Settings:
+class ServerSettings:
     """How a server runs; what it serves is in the archives."""
 
     host: str
@@ -52,7 +55,7 @@ class Settings:
     """Whether models can be loaded and unloaded later, by whoever may talk to the management port."""
 
 
-def properties(settings: Settings, archives: Sequence[Archive], store: Path) -> str:
+def properties(settings: ServerSettings, archives: Sequence[Archive], store: Path) -> str:
     """The content of config.properties."""
     models: dict[str, dict[str, dict[str, int | bool | str]]] = {}
     for archive in archives:
@@ -103,11 +106,13 @@ def command(java: Java, layout: Layout, scratch: Path) -> list[str | Path]:
     return [
         java.executable,
         "-XX:+UseSerialGC",
-        "-Xms64m",
-        "-Xmx1g",
+        "-Xms16m",
+        "-Xmx1g",  # 64 of the largest bodies at once, twice; what is free of it is given back
+        "-XX:MinHeapFreeRatio=10",
+        "-XX:MaxHeapFreeRatio=30",
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:-UsePerfData",  # a file in the machine's shared temporary folder
-        f"-Dmodel_server_home={layout.home}",
+        f"-Dmodel_server_home={scratch / HOME}",
         f"-Dlog4j.configurationFile={layout.logging.as_uri()}",
         f"-Djava.io.tmpdir={scratch}",
         "-cp",
@@ -121,11 +126,11 @@ def command(java: Java, layout: Layout, scratch: Path) -> list[str | Path]:
     ]
 
 
-def write_home(layout: Layout) -> None:
+def write_home(scratch: Path) -> None:
     """What TorchServe's front end looks for in its home folder: its version, and the program of its workers, which is
     ours (see `worker.py`). ServingError where TorchServe is not installed."""
-    folder = layout.home / "ts"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = scratch / HOME / "ts"
+    folder.mkdir(parents=True)
     shutil.copyfile(_installed() / "ts" / "version.txt", folder / "version.txt")
     shutil.copyfile(Path(__file__).with_name("worker.py"), folder / "model_service_worker.py")
 
@@ -139,12 +144,10 @@ def _installed() -> Path:
 
 
 def environment(
-    settings: Settings, layout: Layout, scratch: Path, source: Mapping[str, str] = os.environ
+    settings: ServerSettings, layout: Layout, scratch: Path, source: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    kept = {name: source[name] for name in _KEPT_VARIABLES if name in source}
     return {
-        **kept,
-        "LC_ALL": "C.UTF-8",
+        **base_environment(source),
         "TMPDIR": str(scratch),
         "TEMP": str(scratch),
         "LOG_LOCATION": str(layout.logs),
@@ -152,10 +155,20 @@ def environment(
         slots.FOLDER_VARIABLE: str(scratch / "metrics"),
         exposition.PORT_VARIABLE: str(settings.metrics_port),
         exposition.FRONT_END_VARIABLE: str(settings.front_end_metrics_port),
+    }
+
+
+def base_environment(source: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What every process that runs an archive's code sees of our environment, and nothing else of it."""
+    return {
+        **{name: source[name] for name in _KEPT_VARIABLES if name in source},
+        "LC_ALL": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",
         # One thread a worker: more workers, not more threads, are what fills the cores.
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
+        # Else glibc keeps freed memory apart for each thread.
+        "MALLOC_ARENA_MAX": "2",
     }
 
 

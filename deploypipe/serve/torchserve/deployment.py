@@ -80,7 +80,7 @@ def deploy(
 
 def _running(folder: Path, where: str) -> Server:
     server = recorded(folder)
-    if server is None or not processes.alive(server.pid, server.created):
+    if server is None or not processes.alive(server.process):
         raise ServingError(f"no server runs {where}", "Start one with `deploypipe serve`.")
     return server
 

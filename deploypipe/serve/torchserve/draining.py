@@ -51,9 +51,7 @@ def drain(server: Server, seconds: float) -> bool:
 
         def look() -> tuple[list[Loaded], list[psutil.Process]]:
             found = [loaded for name, version in models if (loaded := management.loaded(name, version))]
-            workers = [
-                process for process in processes.members(server.pid, server.created) if process.pid != server.pid
-            ]
+            workers = [process for process in processes.members(server.process) if process.pid != server.pid]
             return found, workers
 
         return idle(look, seconds)

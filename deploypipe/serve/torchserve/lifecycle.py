@@ -18,8 +18,8 @@ from deploypipe.serve.network import check_free, connects, free_ports, is_loopba
 from deploypipe.serve.store import archives_in
 from deploypipe.serve.torchserve import configuration, diagnosis, log4j
 from deploypipe.serve.torchserve.capacity import queue_for
-from deploypipe.serve.torchserve.configuration import Settings
-from deploypipe.serve.torchserve.folder import Layout, clean, locked
+from deploypipe.serve.torchserve.configuration import ServerSettings
+from deploypipe.serve.torchserve.folder import Layout, clean, fresh_logs, locked
 from deploypipe.serve.torchserve.java import Java, find_java
 from deploypipe.serve.torchserve.readiness import check
 from deploypipe.serve.torchserve.stopping import end
@@ -53,9 +53,9 @@ def start(
     `workers`: of each model; by default the cores are shared among the models, 4 each at most. `batch`: the most
     requests that a worker gets at once; with 1 none waits for others (`delay_ms`). `queue`: requests that may wait for
     a model, beyond which the answer is 503 at once; by default as many as are answered within `answer_within` seconds
-    (see `capacity`). `device`: "cpu" or "cuda". `tokens`: whether requests need a token; by default only where `host`
-    is not this machine alone. `deployable`: whether `deploy` can load other archives later; without tokens, so can
-    whoever else is on this machine, and folders from anywhere, too. `timeout`: seconds.
+    (see `capacity`). `device`: "cpu" or "cuda". `tokens`: whether requests need a token; by default where `host` is
+    not this machine alone, and where it is `deployable`. `deployable`: whether `deploy` can load other archives later;
+    without tokens, so can whoever else is on this machine, and folders from anywhere, too. `timeout`: seconds.
 
     ServingError, before anything is started, for a port that is taken, a store that is missing or empty, a broken
     archive, a missing Java; and, with nothing left running, when a model does not load (with its worker's own error)
@@ -63,26 +63,26 @@ def start(
     """
     if workers is not None and workers < 1:
         raise ServingError(f"{workers} workers cannot serve a model", "Give 1 or more.")
-    store = store.resolve()
-    archives = archives_in(store, models)
-    java = find_java()
     if device not in ("cpu", "cuda"):
         raise ServingError(f"models are served on cpu or cuda, not on {device!r}")
+    store = store.resolve()
     gpus = 1024 if device == "cuda" else 0  # TorchServe takes as many as there are
     if tokens is None:
-        tokens = not is_loopback(host)
-    if workers is None:
-        workers = _default_workers(len(archives))
-    if queue is None:
-        queue = queue_for(archives, workers, batch, device, answer_within)
+        tokens = deployable or not is_loopback(host)
     with processes.interruptions() as noted:
+        with noted.obeyed():
+            archives = archives_in(store, models)
+            java = find_java()
+            workers = workers or _default_workers(len(archives))
+            if queue is None:
+                queue = queue_for(archives, workers, batch, device, answer_within)
         for _attempt in range(3):
             if folder or port:
                 _refuse_second(recorded((folder or default_folder(port)).resolve()))
             check_free(host, port)
             free = free_ports(7)
             chosen = port or free[6]
-            settings = Settings(
+            settings = ServerSettings(
                 host=host,
                 port=chosen,
                 management_port=free[0],
@@ -105,7 +105,7 @@ def start(
 
 
 def _refuse_second(server: Server | None) -> None:
-    if server and processes.alive(server.pid, server.created):
+    if server and processes.alive(server.process):
         raise ServingError(f"a server runs already at {server.url} (pid {server.pid})", "`deploypipe stop` ends it.")
 
 
@@ -115,7 +115,7 @@ class _PortLost(Exception):
 
 def _start(
     layout: Layout,
-    settings: Settings,
+    settings: ServerSettings,
     store: Path,
     archives: Sequence[Archive],
     java: Java,
@@ -126,32 +126,31 @@ def _start(
     if earlier := recorded(layout.folder):
         _refuse_second(earlier)
         clean(earlier)
-    shutil.rmtree(layout.logs, ignore_errors=True)
-    layout.logs.mkdir(parents=True)
+    fresh_logs(layout)
     layout.keys.unlink(missing_ok=True)
     scratch = _scratch(layout)
     layout.properties.write_text(configuration.properties(settings, archives, store), encoding="ascii")
-    configuration.write_home(layout)
+    configuration.write_home(scratch)
     layout.logging.write_text(log4j.configuration(layout.logs), encoding="utf-8")
     noted.check()
     server: Server | None = None
     try:
-        pid, created = processes.launch(
+        process = processes.launch(
             configuration.command(java, layout, scratch),
             layout.folder,
             configuration.environment(settings, layout, scratch),
             layout.console,
         )
         server = Server(
-            layout.folder, pid, created, settings.host, settings.port, settings.management_port,
+            layout.folder, process, settings.host, settings.port, settings.management_port,
             settings.metrics_port, store, scratch, settings.tokens, tuple(archives),
         )  # fmt: skip
         server.write()
         _wait_until_ready(server, layout, noted, deadline, timeout)
     except BaseException:
         if server is not None:
-            processes.end(server.pid, server.created, grace=5)
-            layout.record.unlink(missing_ok=True)
+            processes.end(server.process, grace=5)
+            clean(server)
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     return server
@@ -167,7 +166,7 @@ def _wait_until_ready(
         noted.wait(_PAUSE)
         if error := diagnosis.worker_error(layout):
             raise ServingError(f"a model does not load: {error}", log)
-        if not processes.alive(server.pid, server.created):
+        if not processes.alive(server.process):
             error = diagnosis.server_error(layout) or "it says nothing"
             if "Address already in use" in error or "Failed to bind" in error:
                 raise _PortLost
@@ -192,7 +191,7 @@ def serve_foreground(
         server = start(store, **options)
         try:
             on_ready(server)
-            while processes.alive(server.pid, server.created):
+            while processes.alive(server.process):
                 if noted.noted.wait(0.5):
                     return
             code = processes.exit_code(server.pid)

@@ -56,7 +56,7 @@ def status(port: int = PORT, *, folder: Path | None = None, timeout: float = 10.
     server = recorded((folder or default_folder(port)).resolve())
     if server is None:
         return Status("stopped", None, (), "no server was started here")
-    if not processes.alive(server.pid, server.created):
+    if not processes.alive(server.process):
         return Status(
             "killed", server, (), f"the server (pid {server.pid}) is gone and nobody stopped it: killed, or crashed"
         )

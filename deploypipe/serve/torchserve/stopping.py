@@ -11,9 +11,11 @@ from deploypipe.errors import ServingError
 from deploypipe.serve import processes
 from deploypipe.serve.defaults import DRAIN, PORT
 from deploypipe.serve.torchserve import draining
-from deploypipe.serve.torchserve.folder import clean
+from deploypipe.serve.torchserve.folder import clean, locked
 
 _STOP_GRACE = 20.0
+_LOCK_WAIT = 10.0
+"""Seconds for a start or a deployment to notice that the server is gone."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,12 @@ def stop(port: int = PORT, *, folder: Path | None = None, drain: float = DRAIN, 
 def end(server: Server, drain: float, grace: float = _STOP_GRACE) -> Stopped:
     """`stop` for a server that is known."""
     drained = False
-    if drain > 0 and processes.alive(server.pid, server.created):
+    if drain > 0 and processes.alive(server.process):
         # A server that hangs cannot be asked, and is ended all the same.
         with contextlib.suppress(httpx.HTTPError, ServingError):
             drained = draining.drain(server, drain)
-    processes.end(server.pid, server.created, grace)
-    clean(server)
+    processes.end(server.process, grace)
+    # Whoever has held the lock for so long starts a server here, and has cleaned up after this one.
+    with contextlib.suppress(ServingError), locked(server.folder, wait=_LOCK_WAIT):
+        clean(server)
     return Stopped(server, drained)
