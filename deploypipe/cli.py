@@ -8,12 +8,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from types import FrameType
+from importlib import import_module
+from types import FrameType, ModuleType
 from typing import Annotated, Any, NoReturn, ParamSpec
 
 import typer
+import typer.main
+from typer.core import TyperGroup
 
-from deploypipe.commands import bench, catalogue, doctor, evaluate, export, package, predict, run, serve, train, verify
 from deploypipe.commands.options import Json
 from deploypipe.commands.output import Document, err, error, results_alone
 from deploypipe.errors import DeploypipeError, Interrupted, first_line
@@ -23,23 +25,15 @@ P = ParamSpec("P")
 CommandLineError: Any = typer.BadParameter.__mro__[2]
 """What typer raises when it cannot parse the command line (click's ClickException, which typer does not export)."""
 
-app = typer.Typer(
-    name="deploypipe",
-    help="From a trained PyTorch model to a served endpoint, with proof that what is served is what was trained.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-benches = typer.Typer(help="What is fast, and how fast.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(benches, name="bench")
-
-VERBS: tuple[Callable[..., Document], ...] = (
-    run.run, train.train, evaluate.evaluate, export.export, export.quantize, verify.verify, package.package,
-    serve.serve, predict.predict, serve.status, serve.ready, serve.deploy, serve.stop, catalogue.models,
-    catalogue.datasets, catalogue.formats, doctor.doctor,
-)  # fmt: skip
-BENCHES: tuple[Callable[..., Document], ...] = (bench.train, bench.serve)
+VERBS = {
+    "run": "run", "train": "train", "evaluate": "evaluate", "export": "export", "quantize": "export",
+    "verify": "verify", "package": "package", "serve": "serve", "predict": "predict", "status": "serve",
+    "ready": "serve", "deploy": "serve", "stop": "serve", "bench": "bench", "models": "catalogue",
+    "datasets": "catalogue", "formats": "catalogue", "doctor": "doctor",
+}  # fmt: skip
+"""Each verb, in the order of the flow, and the module of `commands/` that has it. It is imported when the verb is used:
+a probe that asks whether a server is ready must not wait for the options of a training."""
+BENCHES = ("train", "serve")
 
 
 def command_of(verb: Callable[P, Document]) -> Callable[P, None]:
@@ -70,10 +64,43 @@ def command_of(verb: Callable[P, Document]) -> Callable[P, None]:
     return command
 
 
-for verb in VERBS:
-    app.command(verb.__name__)(command_of(verb))
-for verb in BENCHES:
-    benches.command(verb.__name__)(command_of(verb))
+def _module_of(verb: str) -> ModuleType:
+    return import_module(f"deploypipe.commands.{VERBS[verb]}")
+
+
+def _typer(**options: Any) -> typer.Typer:
+    return typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                       rich_markup_mode=None, **options)  # fmt: skip
+
+
+@functools.cache
+def _command(verb: str) -> Any:
+    """The verb as what Typer makes of it; `bench` has verbs of its own."""
+    if verb == "bench":
+        benches = _typer(name=verb, help="What is fast, and how fast.")
+        for name in BENCHES:
+            benches.command(name)(command_of(getattr(_module_of(verb), name)))
+        return typer.main.get_command(benches)
+    alone = _typer()
+    alone.command(verb)(command_of(getattr(_module_of(verb), verb)))
+    return typer.main.get_command(alone)
+
+
+class Verbs(TyperGroup):
+    """The verbs, each made when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return _command(cmd_name) if cmd_name in VERBS else None
+
+
+app = _typer(
+    name="deploypipe",
+    cls=Verbs,
+    help="From a trained PyTorch model to a served endpoint, with proof that what is served is what was trained.",
+)
 
 
 def _show_version(wanted: bool) -> None:

@@ -18,11 +18,11 @@ from deploypipe.capture import Capture, capture, cover_outcomes
 from deploypipe.contract.environment import git_commit, versions
 from deploypipe.contract.records import to_document
 from deploypipe.contract.run import Run
+from deploypipe.contract.sample import EncodedTensor, Sample
 from deploypipe.contract.seal import digest_of
 from deploypipe.contract.sidecar import Artifact, ControlFlow, is_sidecar, sidecar_of
 from deploypipe.contract.signature import Axes
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION, TENSORS
-from deploypipe.contract.tensors import Array, Sample
 from deploypipe.data import Split, dataset_of
 from deploypipe.eager import flat_tensors
 from deploypipe.errors import DeploypipeError, ExportError, ParityError, UsageError, first_line
@@ -324,16 +324,16 @@ def _sample(answers: Callable[..., Any], probes: Sequence[Probe]) -> Sample | No
         return None
     with torch.no_grad():
         outputs = flat_tensors(answers(*copy.deepcopy(chosen.inputs)))[0]
-        return Sample(tuple(map(to_array, chosen.inputs)), tuple(map(to_array, outputs)))
+        return Sample.of(map(to_array, chosen.inputs), map(to_array, outputs))
 
 
-def _found_inputs(probes: Sequence[Probe]) -> tuple[tuple[Array, ...], ...]:
+def _found_inputs(probes: Sequence[Probe]) -> tuple[tuple[EncodedTensor, ...], ...]:
     """The inputs that were found for a branch outcome, as many as are small."""
     kept, total = [], 0
     for probe in sorted((probe for probe in probes if probe.family == FOUND), key=_bytes):
         total += _bytes(probe)
         if total <= FOUND_INPUTS:
-            kept.append(tuple(map(to_array, probe.inputs)))
+            kept.append(tuple(EncodedTensor.of(to_array(tensor)) for tensor in probe.inputs))
     return tuple(kept)
 
 

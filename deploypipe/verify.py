@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
-import numpy as np
 from torch import Tensor, nn
 
 from deploypipe.client import client_for
@@ -225,12 +224,9 @@ def _sample_of(sidecars: Sequence[Artifact]) -> tuple[Tensor, ...]:
 
 def _found(sidecars: Sequence[Artifact]) -> list[Probe]:
     """The inputs that were found at export, each once. Eager takes them, or the module is another one by now."""
-    distinct = {}
-    for artifact in sidecars:
-        for arrays in artifact.found_inputs:
-            key = tuple((str(array.dtype), array.shape, np.ascontiguousarray(array).tobytes()) for array in arrays)
-            distinct[key] = replace(found_probe(tuple(map(to_tensor, arrays))), optional=True)
-    return list(distinct.values())
+    distinct = dict.fromkeys(inputs for artifact in sidecars for inputs in artifact.found_inputs)
+    decoded = (tuple(to_tensor(tensor.array) for tensor in inputs) for inputs in distinct)
+    return [replace(found_probe(inputs), optional=True) for inputs in decoded]
 
 
 @contextmanager

@@ -6,10 +6,11 @@ protocol.py     arrays as JSON: the Open Inference Protocol v2, and nested lists
 records.py      frozen dataclasses to JSON documents and back, with checks
 rejection.py    the answer to a request that cannot be served
 run.py          the record of a run: run.json and the files beside it
+sample.py       inputs of a model and what it answers to them
 seal.py         the proof that is carried from the weights to the server, and where it breaks
 sidecar.py      the document beside each artifact: what it takes, returns, comes from and proved
 signature.py    what a model takes and returns: names, dtypes and shapes
 structure.py    how a model's outputs nest, and the flat list of them that artifacts carry
 tasks.py        what a server makes of a model
-tensors.py      arrays as bytes in JSON documents
+tensors.py      arrays, and their bytes as text
 """

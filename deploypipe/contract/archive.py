@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deploypipe.contract.records import from_document
+from deploypipe.contract.sample import Sample
 from deploypipe.contract.seal import PASSED
 from deploypipe.contract.sidecar import SCHEMA as ARTIFACT_SCHEMA
 from deploypipe.contract.signature import Signature
-from deploypipe.contract.tensors import Sample
 from deploypipe.errors import PackageError, first_line
 from deploypipe.files import sha256_file
 

@@ -1,8 +1,7 @@
 """Frozen dataclasses to JSON documents and back, with checks, by msgspec. This module travels inside archives.
 
-Paths are written as strings and arrays as bytes (see tensors.py); fields that a document has beyond the class's are
-ignored, so that an older reader takes what a newer writer added. A field that a document left to its default is left
-out again when the record is written.
+Paths are written as strings. Fields that a document has beyond the class's are ignored, so that an older reader takes
+what a newer writer added. A field that a document left to its default is left out again when the record is written.
 """
 
 from collections.abc import Mapping
@@ -10,9 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
-
-from .tensors import decode, encode
 
 Record = TypeVar("Record")
 
@@ -37,14 +33,12 @@ def _lists(value: Any) -> Any:
 def _written(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, np.ndarray):
-        return encode(value)
     raise TypeError(f"a record cannot hold a {type(value).__name__}")
 
 
 def _read(kind: type[Any], value: Any) -> Any:
-    if kind is Path:
-        if not isinstance(value, str):
-            raise ValueError(f"a path is a string, not a {type(value).__name__}")
-        return Path(value)
-    return decode(value)  # the only other type that records hold and JSON lacks is an array
+    if kind is not Path:
+        raise TypeError(f"a record cannot hold a {kind.__name__}")
+    if not isinstance(value, str):
+        raise ValueError(f"a path is a string, not a {type(value).__name__}")
+    return Path(value)

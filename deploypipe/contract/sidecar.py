@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deploypipe.contract.records import from_document, to_document
+from deploypipe.contract.sample import EncodedTensor, Sample
 from deploypipe.contract.signature import Signature, TensorSpec, described
 from deploypipe.contract.structure import leaf_names
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION, TENSORS
-from deploypipe.contract.tensors import Array, Sample
 from deploypipe.errors import DeploypipeError, ParityError, UsageError, first_line
 from deploypipe.files import read_json, sha256_file, write_json
 
@@ -59,7 +59,7 @@ class Artifact:
     """What a server makes of it: "image-classification" (pixels to classes) or "tensors" (as the signature says)."""
     precision: str = ""
     """ "int8" where it is rounded to that, and held to the task instead of to eager's values."""
-    found_inputs: tuple[tuple[Array, ...], ...] = field(default=(), compare=False)  # arrays do not compare to one bool
+    found_inputs: tuple[tuple[EncodedTensor, ...], ...] = ()
     """Inputs that were searched for at export because they take branch outcomes that no other probe takes; whoever
     verifies the artifact later compares on them too."""
 
@@ -124,17 +124,17 @@ def from_sidecar(path: Path, document: Mapping[str, Any]) -> Artifact:
     if len(names) != len(artifact.signature.outputs):
         raise ValueError("its structure does not nest its outputs")
     if artifact.samples:
-        _check_tensors(artifact.signature.inputs, artifact.samples.inputs)
-        _check_tensors(artifact.signature.outputs, artifact.samples.outputs)
+        _check_tensors(artifact.signature.inputs, artifact.samples.encoded_inputs)
+        _check_tensors(artifact.signature.outputs, artifact.samples.encoded_outputs)
     for inputs in artifact.found_inputs:
         _check_tensors(artifact.signature.inputs, inputs)
     return artifact
 
 
-def _check_tensors(specs: Sequence[TensorSpec], tensors: Sequence[Array]) -> None:
+def _check_tensors(specs: Sequence[TensorSpec], tensors: Sequence[EncodedTensor]) -> None:
     """ValueError for arrays that are not what the signature says."""
     if len(specs) != len(tensors):
         raise ValueError(f"{len(tensors)} sample tensors for {len(specs)} of its signature")
     for spec, tensor in zip(specs, tensors, strict=True):
-        if not spec.accepts(tensor):
+        if not spec.accepts(tensor.array):
             raise ValueError(f"its sample of {spec} is {described(tensor)}")

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploypipe.contract.records import from_document, to_document
+from deploypipe.contract.sample import Sample
 from deploypipe.contract.signature import Signature, TensorSpec
 from deploypipe.contract.structure import leaf_names, unflatten
-from deploypipe.contract.tensors import Sample
 from deploypipe.eager import flat_tensors
 from deploypipe.formats.torch_session import to_array, to_tensor
 
@@ -71,7 +71,7 @@ def test_what_is_no_tensor_is_refused() -> None:
 def test_samples_survive_json(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     tensor = (torch.rand(shape) * 9).to(dtype)
     array = to_array(tensor)
-    back = from_document(json.loads(json.dumps(to_document(Sample((array,), (array,))))), Sample)
+    back = from_document(json.loads(json.dumps(to_document(Sample.of([array], [array])))), Sample)
     assert torch.equal(to_tensor(back.inputs[0]), tensor) and to_tensor(back.outputs[0]).dtype == dtype
 
 

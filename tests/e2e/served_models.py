@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from deploypipe.contract.tensors import Sample
+from deploypipe.contract.sample import Sample
 from deploypipe.formats import FORMATS
 from deploypipe.formats.reading import read_artifact
 
@@ -71,7 +71,7 @@ def with_wrong_samples(artifact: Path, folder: Path) -> Path:
     shutil.copy(artifact.with_name(f"{artifact.name}.json"), folder / f"{wrong.name}.json")
     facts = read_artifact(wrong)
     assert facts.samples is not None
-    samples = Sample(facts.samples.inputs, tuple(output + 0.01 for output in facts.samples.outputs))
+    samples = Sample.of(facts.samples.inputs, [output + 0.01 for output in facts.samples.outputs])
     replace(facts, samples=samples).write_sidecar()
     return wrong
 

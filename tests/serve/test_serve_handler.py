@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from without_server import Context, load
 
 import deploypipe
-from deploypipe.contract.tensors import Sample
+from deploypipe.contract.sample import Sample
 from deploypipe.formats import FORMATS
 from deploypipe.formats.reading import read_artifact
 from deploypipe.serve.service.served_model import ArchiveInvalid
@@ -285,7 +285,7 @@ def test_a_sample_with_another_answer_refuses_toload(artifacts: dict[str, Path],
     path.write_bytes(artifacts["torchscript"].read_bytes())
     facts = read_artifact(artifacts["torchscript"])
     assert facts.samples is not None
-    other = Sample(facts.samples.inputs, tuple(output + 0.001 for output in facts.samples.outputs))
+    other = Sample.of(facts.samples.inputs, [output + 0.001 for output in facts.samples.outputs])
     dataclasses.replace(facts, path=path, samples=other).write_sidecar()
     with pytest.raises(ArchiveInvalid, match=r"digits 1.0 does not answer .* differ by up to 0.001"):
         load(path, tmp_path)

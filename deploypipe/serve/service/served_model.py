@@ -16,10 +16,11 @@ from typing import Any
 from ...contract.protocol import disagreement
 from ...contract.records import from_document
 from ...contract.rejection import UNPROCESSABLE, Rejection
+from ...contract.sample import Sample
 from ...contract.seal import broken_link
 from ...contract.signature import Signature, mismatches
 from ...contract.tasks import IMAGE_CLASSIFICATION, image_shape
-from ...contract.tensors import Array, Sample
+from ...contract.tensors import Array
 from ...formats.session import Session
 from .answers import Answer, Class, Reply, classified, render, to_json
 from .limits import MAX_ANSWER
