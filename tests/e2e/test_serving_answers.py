@@ -202,8 +202,8 @@ def test_logs_stay_quiet(server: Server) -> None:
 def test_a_worker_holds_torch_only_where_its_model_needs_it(server: Server, post: Post, models: Models) -> None:
     for model, needs_it in (("onnx", False), ("torchscript", True), ("pt2", True)):
         assert post(model, png(models.images[0])).status_code == 200
-        with Management(server) as management:
-            loaded = management.loaded(model, "1.0")
+        management = Management(server)
+        loaded = management.loaded(model, "1.0")
         assert loaded is not None
         for pid in loaded.pids:
             assert ("libtorch" in Path(f"/proc/{pid}/maps").read_text()) == needs_it, model

@@ -78,9 +78,9 @@ def serves_first(running: Path, archives: dict[str, Archive]) -> Server:
     server = _server(running)
     if [archive.version for archive in server.archives] != ["1.0"]:
         deploy(archives["1.0"].path, folder=running)
-        with Management(server) as management:
-            for version in management.versions("digits").keys() - {"1.0"}:
-                management.unregister("digits", version)
+        management = Management(server)
+        for version in management.versions("digits").keys() - {"1.0"}:
+            management.unregister("digits", version)
         rewrite(server, [archives["1.0"]])
     (archives["1.0"].path.parent / "digits-2.0.mar").unlink(missing_ok=True)
     return _server(running)
@@ -214,10 +214,10 @@ def test_a_store_that_cannot_be_written_is_named(archives: dict[str, Archive]) -
 
 def _wait_until_loading(server: Server) -> None:
     deadline = time.monotonic() + TIMEOUT
-    with Management(server) as management:
-        while "2.0" not in management.versions("digits"):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+    management = Management(server)
+    while "2.0" not in management.versions("digits"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_ctrl_c_takes_back_what_was_done(serves_first: Server, archives: dict[str, Archive]) -> None:
@@ -271,8 +271,8 @@ def test_a_name_that_was_not_served_is_added(serves_first: Server, models: Model
         ("digits", "1.0"),
         ("other", "1.0"),
     }
-    with Management(serves_first) as management:
-        management.unregister("other", "1.0")
+    management = Management(serves_first)
+    management.unregister("other", "1.0")
     found = status(folder=folder)
     assert not found.ready and "other 1.0: it is not loaded" in found.message
     rewrite(serves_first, serves_first.archives)

@@ -69,10 +69,10 @@ def _accepted(pool: ThreadPoolExecutor, http: httpx.Client, server: Server, mode
 
 def _wait_until_waiting(server: Server, requests: int) -> None:
     deadline = time.monotonic() + TIMEOUT
-    with Management(server) as management:
-        while (loaded := management.loaded("one", "1.0")) and loaded.waiting < requests:
-            assert time.monotonic() < deadline, loaded
-            time.sleep(0.01)
+    management = Management(server)
+    while (loaded := management.loaded("one", "1.0")) and loaded.waiting < requests:
+        assert time.monotonic() < deadline, loaded
+        time.sleep(0.01)
 
 
 def _check_answered(asked: Asked, models: Models) -> None:

@@ -84,10 +84,10 @@ def test_what_is_accepted_is_answered_in_time_and_the_rest_refused_at_once(slow:
 
 def _wait_until(server: Server, there: Callable[[Loaded], bool]) -> None:
     deadline = time.monotonic() + TIMEOUT
-    with Management(server) as management:
-        while not (loaded := management.loaded("one", "1.0")) or not there(loaded):
-            assert time.monotonic() < deadline, loaded
-            time.sleep(0.02)
+    management = Management(server)
+    while not (loaded := management.loaded("one", "1.0")) or not there(loaded):
+        assert time.monotonic() < deadline, loaded
+        time.sleep(0.02)
 
 
 class Proxy(BaseHTTPRequestHandler):
@@ -153,8 +153,8 @@ def test_a_wait_that_is_too_long_is_not_begun(tiny: Server, models: Models) -> N
 
 
 def _worker(server: Server) -> psutil.Process:
-    with Management(server) as management:
-        loaded = management.loaded("one", "1.0")
+    management = Management(server)
+    loaded = management.loaded("one", "1.0")
     assert loaded is not None
     return psutil.Process(loaded.pids[0])
 
@@ -199,8 +199,8 @@ def test_a_client_says_what_is_wrong_and_comes_back(tiny: Server, models: Models
         assert patient.predict([image])[0].label == label
         assert sorted(future.result().status_code for future in asked) == [200, 200, 503]
 
-        with Management(tiny) as management:
-            management.refuse_new("one", "1.0")
+        management = Management(tiny)
+        management.refuse_new("one", "1.0")
         with pytest.raises(ServingError, match="takes no new requests: it is being stopped"):
             hasty.predict([image])
         # A probe must take it out of service before it is gone.

@@ -9,6 +9,7 @@ folder.py         the folder of one server: its files, its lock, and who owns it
 java.py           which Java runs the front end
 log4j.py          what it logs, and how much of it is kept
 capacity.py       how many requests may wait
+loopback.py       HTTP to a server on this machine
 management.py     its management API
 readiness.py      whether it answers its samples correctly
 deployment.py     a new version for a running server

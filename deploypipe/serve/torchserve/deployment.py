@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import psutil
 
 from deploypipe.contract.archive import Archive, read_archive
@@ -22,6 +21,7 @@ from deploypipe.serve.defaults import PORT
 from deploypipe.serve.store import placed
 from deploypipe.serve.torchserve import diagnosis, draining
 from deploypipe.serve.torchserve.folder import Layout, locked, rewrite
+from deploypipe.serve.torchserve.loopback import TimedOut, Unanswered
 from deploypipe.serve.torchserve.management import Loaded, Management
 from deploypipe.serve.torchserve.readiness import check
 
@@ -70,9 +70,9 @@ def deploy(
         server = _running(place, where)
         archive = read_archive(path if path.exists() else server.store / path)
         try:
-            with Management(server) as management:
-                return _deploy(server, archive, management, noted, keep, timeout, drain)
-        except httpx.HTTPError as cause:
+            management = Management(server)
+            return _deploy(server, archive, management, noted, keep, timeout, drain)
+        except Unanswered as cause:
             raise ServingError(
                 f"TorchServe does not answer at {server.management_url}: {cause}", "See `deploypipe status`."
             ) from cause
@@ -139,11 +139,11 @@ def _loaded(server: Server, archive: Archive, management: Management, timeout: f
         except ServingError as cause:
             error = diagnosis.telling(diagnosis.worker_errors(layout)[earlier:]) or cause
             raise ServingError(f"{archive} does not load: {error}", _as_before(server, archive)) from cause
-        except httpx.TimeoutException as cause:
+        except TimedOut as cause:
             raise ServingError(f"{archive} did not load within {timeout:g} s", _as_before(server, archive)) from cause
         yield
     except BaseException:
-        with contextlib.suppress(ServingError, httpx.HTTPError):
+        with contextlib.suppress(ServingError, Unanswered):
             management.unregister(archive.name, archive.version)
         raise
 

@@ -43,15 +43,15 @@ def idle(
 
 def drain(server: Server, seconds: float) -> bool:
     """Have TorchServe take no new requests, and wait until it has answered those that it took; whether it has, within
-    `seconds`. Raises httpx.HTTPError when it cannot be asked, and ServingError when it refuses."""
-    with Management(server, timeout=2) as management:
-        models = [(name, version) for name in management.names() for version in management.versions(name)]
-        for name, version in models:
-            management.refuse_new(name, version)
+    `seconds`. Raises Unanswered when it cannot be asked, and ServingError when it refuses."""
+    management = Management(server, timeout=2)
+    models = [(name, version) for name in management.names() for version in management.versions(name)]
+    for name, version in models:
+        management.refuse_new(name, version)
 
-        def look() -> tuple[list[Loaded], list[psutil.Process]]:
-            found = [loaded for name, version in models if (loaded := management.loaded(name, version))]
-            workers = [process for process in processes.members(server.process) if process.pid != server.pid]
-            return found, workers
+    def look() -> tuple[list[Loaded], list[psutil.Process]]:
+        found = [loaded for name, version in models if (loaded := management.loaded(name, version))]
+        workers = [process for process in processes.members(server.process) if process.pid != server.pid]
+        return found, workers
 
-        return idle(look, seconds)
+    return idle(look, seconds)

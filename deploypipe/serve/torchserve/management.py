@@ -4,14 +4,13 @@ It listens on this machine alone. Registering takes its settings from the query 
 for a model that was registered with a JSON body.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
-
-import httpx
 
 from deploypipe.contract.server import Server, authorization
 from deploypipe.errors import ServingError
+from deploypipe.serve.torchserve.loopback import Reply, ask
 
 
 @dataclass(frozen=True)
@@ -44,29 +43,17 @@ class Loaded:
 
 
 class Management:
-    """The management API of one server, as a context manager. Its methods raise httpx.HTTPError when it does not
-    answer, and ServingError when it refuses."""
+    """The management API of one server. Its methods raise Unanswered when it does not answer, and ServingError when it
+    refuses."""
 
     def __init__(self, server: Server, timeout: float = 10.0) -> None:
-        self._http = httpx.Client(
-            base_url=server.management_url,
-            headers=authorization(server, "management"),
-            timeout=timeout,
-            trust_env=False,
-            verify=False,  # plain HTTP: reading certificates would take longer than the answers
-        )
-
-    def __enter__(self) -> "Management":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._http.close()
+        self._url = server.management_url
+        self._headers = authorization(server, "management")
+        self._timeout = timeout
 
     def names(self) -> list[str]:
         """The names of the models that are loaded."""
-        listed = self._http.get("/models", params={"limit": 100}).json()
+        listed = self._ask("GET", "/models", {"limit": 100}).json()
         return [model["modelName"] for model in listed.get("models", ())]
 
     def versions(self, name: str) -> dict[str, Loaded]:
@@ -81,8 +68,8 @@ class Management:
         return next((found.version for found in self._described(name)), None)
 
     def _described(self, path: str) -> list[Loaded]:
-        response = self._http.get(f"/models/{path}")
-        if response.status_code != 200:
+        response = self._ask("GET", f"/models/{path}")
+        if response.status != 200:
             return []
         return [Loaded.from_json(document) for document in response.json()]
 
@@ -96,8 +83,8 @@ class Management:
             "max_batch_delay": like.delay_ms,
             "synchronous": "true",
         }
-        response = self._http.post("/models", params=settings, timeout=timeout)
-        if response.status_code == 405:
+        response = self._ask("POST", "/models", settings, timeout)
+        if response.status == 405:
             raise ServingError(
                 "this server was started so that nothing can be loaded later", "`deploypipe serve --deployable`."
             )
@@ -105,11 +92,11 @@ class Management:
 
     def unregister(self, name: str, version: str) -> None:
         """End the version's workers, whatever they have in their hands."""
-        _accepted(self._http.delete(f"/models/{name}/{version}"))
+        _accepted(self._ask("DELETE", f"/models/{name}/{version}"))
 
     def set_default(self, name: str, version: str) -> None:
         """From the next request on; requests that wait for another version are still answered by that."""
-        _accepted(self._http.put(f"/models/{name}/{version}/set-default"))
+        _accepted(self._ask("PUT", f"/models/{name}/{version}/set-default"))
 
     def refuse_new(self, name: str, version: str) -> None:
         """Answer new requests with 503, and those that are accepted as before.
@@ -120,13 +107,19 @@ class Management:
         found = self.loaded(name, version)
         if found and found.workers_wanted:
             settings = {"min_worker": 0, "max_worker": found.workers_wanted}
-            _accepted(self._http.put(f"/models/{name}/{version}", params=settings))
+            _accepted(self._ask("PUT", f"/models/{name}/{version}", settings))
+
+    def _ask(
+        self, method: str, path: str, parameters: Mapping[str, str | int] | None = None, timeout: float | None = None
+    ) -> Reply:
+        return ask(method, self._url + path, parameters=parameters, content=b"" if method in ("POST", "PUT") else None,
+                   headers=self._headers, timeout=timeout or self._timeout)  # fmt: skip
 
 
-def _accepted(response: httpx.Response) -> None:
-    if response.status_code not in (200, 202):
+def _accepted(response: Reply) -> None:
+    if response.status not in (200, 202):
         try:
             text = response.json()["message"]
         except (ValueError, KeyError, TypeError):
             text = response.text[:200]
-        raise ServingError(f"TorchServe refuses (HTTP {response.status_code}): {text.strip()}")
+        raise ServingError(f"TorchServe refuses (HTTP {response.status}): {text.strip()}")

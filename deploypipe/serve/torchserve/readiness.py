@@ -9,15 +9,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from deploypipe.contract.archive import Archive
-from deploypipe.contract.protocol import disagreement, from_protocol, to_protocol
 from deploypipe.contract.rejection import Rejection
 from deploypipe.contract.server import Server, authorization, default_folder, recorded
 from deploypipe.errors import first_line
 from deploypipe.serve import processes
 from deploypipe.serve.defaults import PORT
+from deploypipe.serve.torchserve.loopback import Unanswered, ask
 from deploypipe.serve.torchserve.management import Management
 
 
@@ -74,9 +72,9 @@ def check(archive: Archive, server: Server, timeout: float) -> ModelStatus:
     """Ask for the model's workers, and for its answer to its own sample."""
     loaded, wanted, problem, default = 0, 0, "", False
     try:
-        with Management(server, timeout) as management:
-            found = management.loaded(archive.name, archive.version)
-            default = management.default(archive.name) == archive.version
+        management = Management(server, timeout)
+        found = management.loaded(archive.name, archive.version)
+        default = management.default(archive.name) == archive.version
         if found is None:
             problem = "it is not loaded"
         else:
@@ -87,26 +85,26 @@ def check(archive: Archive, server: Server, timeout: float) -> ModelStatus:
                 problem = f"{loaded} of {wanted} workers are loaded"
             else:
                 problem = _sample_problem(archive, server, timeout)
-    except httpx.TimeoutException:
-        problem = f"no answer within {timeout:g} s"
-    except httpx.HTTPError as cause:
-        problem = first_line(cause)
+    except Unanswered as cause:
+        problem = str(cause)
     return ModelStatus(archive.name, archive.version, loaded, wanted, problem, default)
 
 
 def _sample_problem(archive: Archive, server: Server, timeout: float) -> str:
+    # Brings NumPy, which only a server that runs needs.
+    from deploypipe.contract.protocol import disagreement, from_protocol, to_protocol
+
     signature, sample = archive.signature, archive.sample
     inputs = [to_protocol(spec.name, value) for spec, value in zip(signature.inputs, sample.inputs, strict=True)]
-    response = httpx.post(
+    response = ask(
+        "POST",
         f"{server.url}/predictions/{archive.name}/{archive.version}",
-        content=json.dumps({"inputs": inputs}),
+        content=json.dumps({"inputs": inputs}).encode(),
         headers={"content-type": "application/json", **authorization(server, "inference")},
         timeout=timeout,
-        trust_env=False,
-        verify=False,  # plain HTTP: reading certificates would take longer than the answer
     )
-    if response.status_code != 200:
-        return f"it answers its packaged sample with HTTP {response.status_code}: {response.text[:200].strip()}"
+    if response.status != 200:
+        return f"it answers its packaged sample with HTTP {response.status}: {response.text[:200].strip()}"
     try:
         outputs = from_protocol(response.json()["outputs"], signature.outputs, "outputs")
     except (ValueError, KeyError, TypeError, Rejection) as cause:
@@ -123,6 +121,7 @@ def _unrecorded(server: Server) -> list[str]:
     """What is loaded beside what the record says: a deployment was killed before it had proven and recorded it."""
     known = {(archive.name, archive.version) for archive in server.archives}
     loaded: list[tuple[str, str]] = []
-    with contextlib.suppress(httpx.HTTPError), Management(server) as management:
+    with contextlib.suppress(Unanswered):
+        management = Management(server)
         loaded = [(name, version) for name in management.names() for version in management.versions(name)]
     return [f"{name} {version}" for name, version in loaded if (name, version) not in known]

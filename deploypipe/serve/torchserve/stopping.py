@@ -4,14 +4,13 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from deploypipe.contract.server import Server, default_folder, recorded
 from deploypipe.errors import ServingError
 from deploypipe.serve import processes
 from deploypipe.serve.defaults import DRAIN, PORT
 from deploypipe.serve.torchserve import draining
 from deploypipe.serve.torchserve.folder import clean, locked
+from deploypipe.serve.torchserve.loopback import Unanswered
 
 _STOP_GRACE = 20.0
 _LOCK_WAIT = 10.0
@@ -43,7 +42,7 @@ def end(server: Server, drain: float, grace: float = _STOP_GRACE) -> Stopped:
     drained = False
     if drain > 0 and processes.alive(server.process):
         # A server that hangs cannot be asked, and is ended all the same.
-        with contextlib.suppress(httpx.HTTPError, ServingError):
+        with contextlib.suppress(Unanswered, ServingError):
             drained = draining.drain(server, drain)
     processes.end(server.process, grace)
     # Whoever has held the lock for so long starts a server here, and has cleaned up after this one.
