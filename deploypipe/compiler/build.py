@@ -61,6 +61,29 @@ class Emitter:
         return ast.Tuple([ast.Constant(self.namer.label(v)) for v in variables], ast.Load())
 
 
+class OwnScope(ast.NodeTransformer):
+    """Visits the statements of one function's own scope: the functions inside it get a run of their own."""
+
+    def __init__(self, emit: Emitter) -> None:
+        self.emit = emit
+
+    def block(self, body: list[ast.stmt]) -> list[ast.stmt]:
+        out: list[ast.stmt] = []
+        for statement in body:
+            made = self.visit(statement)
+            out += made if isinstance(made, list) else [made]
+        return out
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        return node
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        return node
+
+    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
+        return node
+
+
 def name(identifier: str) -> ast.Name:
     return ast.Name(identifier, ast.Load())
 

@@ -120,30 +120,22 @@ def sum_(values: Any, start: Any = 0) -> Any:
     return sum(values, start)
 
 
+def _quantified(method: str, join: Callable[..., Any], start: bool) -> Callable[[Any], Any]:
+    """`any` and `all`: over a tensor's elements, or over Python values some of which may depend on data."""
+
+    def ask(values: Any) -> Any:
+        if isinstance(values, (Tensor, GrowingList)):
+            return getattr(values if isinstance(values, Tensor) else values.rows(), method)()
+        result: Any = start
+        for value in values:
+            result = join(partial(_itself, result), partial(_itself, value))
+        return truth(result)
+
+    return ask
+
+
 def _itself(value: Any) -> Any:
     return value
-
-
-def any_(values: Any) -> Any:
-    if isinstance(values, Tensor):
-        return values.any()
-    if isinstance(values, GrowingList):
-        return values.rows().any()
-    result: Any = False
-    for value in values:
-        result = or_(partial(_itself, result), partial(_itself, value))
-    return truth(result)
-
-
-def all_(values: Any) -> Any:
-    if isinstance(values, Tensor):
-        return values.all()
-    if isinstance(values, GrowingList):
-        return values.rows().all()
-    result: Any = True
-    for value in values:
-        result = and_(partial(_itself, result), partial(_itself, value))
-    return truth(result)
 
 
 def isinstance_(value: Any, kinds: Any) -> bool:
@@ -309,7 +301,8 @@ REPLACED: dict[Any, Callable[..., Any]] = {
     builtins.len: len_, builtins.int: int_, builtins.float: float_, builtins.bool: bool_, builtins.abs: abs_,
     builtins.range: range_, builtins.enumerate: enumerate_, builtins.zip: zip_, builtins.reversed: reversed_,
     builtins.max: _extreme(max, torch.sym_max, "max"), builtins.min: _extreme(min, torch.sym_min, "min"),
-    builtins.sum: sum_, builtins.any: any_, builtins.all: all_, builtins.isinstance: isinstance_,
+    builtins.sum: sum_, builtins.any: _quantified("any", or_, False),
+    builtins.all: _quantified("all", and_, True), builtins.isinstance: isinstance_,
     builtins.round: round_, builtins.divmod: divmod_, builtins.pow: pow_,
     builtins.list: list_, builtins.sorted: sorted_,
 }  # fmt: skip

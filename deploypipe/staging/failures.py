@@ -30,7 +30,7 @@ def explain(error: BaseException, module: nn.Module) -> ExportError:
     unsupported = next((link for link in chain if isinstance(link, Unsupported)), None)
     if unsupported is not None:
         text = f"{unsupported.where or where}: {unsupported.construct}: {unsupported.why}"
-        return ExportError(f"{text}\n{unsupported.excerpt}".rstrip(), _sentence(unsupported.remedy))
+        return ExportError(text, _sentence(unsupported.remedy), excerpt=unsupported.excerpt)
     raised = next((link for link in chain if isinstance(link, DeliberateRaise)), None)
     if raised is not None:
         return ExportError(f"{where}: raise: every path raises {raised}", "Give inputs for which forward returns.")

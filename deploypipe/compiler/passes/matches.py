@@ -7,31 +7,14 @@ the program is captured: the `match` only notes which case it was, and the bodie
 
 import ast
 
-from deploypipe.compiler.build import Emitter, assign, either, name, place
+from deploypipe.compiler.build import Emitter, OwnScope, assign, either, name, place
 
 
 def apply(function: ast.FunctionDef, emit: Emitter) -> None:
-    pass_ = _Matches(emit)
-    function.body = pass_.block(function.body)
+    function.body = _Matches(emit).block(function.body)
 
 
-class _Matches(ast.NodeTransformer):
-    def __init__(self, emit: Emitter) -> None:
-        self.emit = emit
-
-    def block(self, body: list[ast.stmt]) -> list[ast.stmt]:
-        out: list[ast.stmt] = []
-        for statement in body:
-            made = self.visit(statement)
-            out += made if isinstance(made, list) else [made]
-        return out
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        return node
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        return node
-
+class _Matches(OwnScope):
     def visit_Match(self, node: ast.Match) -> list[ast.stmt]:
         subject = self.emit.namer.fresh("subject_")
         for case in node.cases:

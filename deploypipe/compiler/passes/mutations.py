@@ -8,7 +8,7 @@ it is written there. Assignments to attributes go through a helper that refuses 
 import ast
 import copy
 
-from deploypipe.compiler.build import Emitter, assign, name, place, store
+from deploypipe.compiler.build import Emitter, OwnScope, assign, name, place, store
 from deploypipe.compiler.helper_names import MUTATORS
 
 OPERATORS: dict[type[ast.operator], str] = {
@@ -19,27 +19,10 @@ OPERATORS: dict[type[ast.operator], str] = {
 
 
 def apply(function: ast.FunctionDef, emit: Emitter) -> None:
-    pass_ = _Mutations(emit)
-    function.body = pass_.block(function.body)
+    function.body = _Mutations(emit).block(function.body)
 
 
-class _Mutations(ast.NodeTransformer):
-    def __init__(self, emit: Emitter) -> None:
-        self.emit = emit
-
-    def block(self, body: list[ast.stmt]) -> list[ast.stmt]:
-        out: list[ast.stmt] = []
-        for statement in body:
-            done = self.visit(statement)
-            out += done if isinstance(done, list) else [done]
-        return out
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        return node
-
-    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
-        return node
-
+class _Mutations(OwnScope):
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
         call = node.value
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in MUTATORS:

@@ -6,28 +6,14 @@ that refuses every use, so that it can happen on one path only; `del items[0]` b
 
 import ast
 
-from deploypipe.compiler.build import Emitter, assign, place
+from deploypipe.compiler.build import Emitter, OwnScope, assign, place
 
 
 def apply(function: ast.FunctionDef, emit: Emitter) -> None:
-    pass_ = _Plain(emit)
-    function.body = [made for statement in function.body for made in pass_.statements(statement)]
+    function.body = _Plain(emit).block(function.body)
 
 
-class _Plain(ast.NodeTransformer):
-    def __init__(self, emit: Emitter) -> None:
-        self.emit = emit
-
-    def statements(self, node: ast.stmt) -> list[ast.stmt]:
-        made = self.visit(node)
-        return made if isinstance(made, list) else [made]
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        return node  # a nested function gets its own run
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        return node
-
+class _Plain(OwnScope):
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         if node.value is None:
             return place(ast.Pass(), node)
