@@ -1,7 +1,6 @@
 """Capture: the dynamic eager module becomes one static program, once, from which every format is written."""
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from deploypipe.eager import argument_names, check_axes, check_inputs, eager_out
 from deploypipe.errors import UsageError
 from deploypipe.staging.outcomes import find_inputs, missing_outcomes, record_outcomes
 from deploypipe.staging.trace import StaticProgram, trace
+from deploypipe.torch_compat.symbols import rename_symbols
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,6 @@ def _output_names(given: Sequence[str] | None, own: Sequence[str], inputs: Seque
         taken.add(name)
         names.append(name)
     return names
-
-
-def rename_symbols(expression: str, symbols: Mapping[str, str]) -> str:
-    """ "s77 + 1" → "batch + 1"."""
-    return re.sub(r"\b[su]\d+\b", lambda match: symbols.get(match.group(), match.group()), expression)
 
 
 def _symbols(program: ExportedProgram, names: Sequence[str], dynamic: Axes) -> dict[str, str]:

@@ -192,6 +192,16 @@ def test_the_symbol_of_an_axis_and_of_a_number() -> None:
     traced(forward, X)
 
 
+def test_rename_symbols_finds_them_in_a_size_as_torch_writes_it() -> None:
+    def forward(x: Tensor) -> Tensor:
+        assert symbols.rename_symbols(f"{x.shape[0] + 1}", {str(x.shape[0]): "rows"}) == "rows + 1"
+        number = x.sum().to(torch.int64).item()
+        assert symbols.rename_symbols(f"{number * 2}", {str(number): "steps"}) == "2*steps"
+        return x + 1
+
+    traced(forward, X)
+
+
 def test_a_symbol_as_a_number() -> None:
     def forward(x: Tensor) -> Tensor:
         for number, kind in ((x.shape[0], torch.SymInt), (x.sum().item(), torch.SymFloat)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import contextlib
 import dataclasses
-import inspect
 import math
 import types
 import warnings
@@ -20,6 +19,7 @@ from torch.export.graph_signature import InputKind
 
 from deploypipe.compiler.sites import Site
 from deploypipe.contract.signature import Axes
+from deploypipe.eager import argument_names, check_axes
 from deploypipe.errors import ExportError
 from deploypipe.staging.arithmetic import bools_as_numbers
 from deploypipe.staging.context import StagingContext, active, current
@@ -83,8 +83,8 @@ def _export(
     copy = working_copy(module)
     rewrite_forwards(copy)
     before = fingerprint(copy)
-    names = _argument_names(module, len(example_inputs))
-    _check_axes(dynamic, names, example_inputs, module)
+    names = argument_names(module, example_inputs)
+    check_axes(dynamic, dict(zip(names, example_inputs, strict=True)), type(module).__name__)
     inputs, shapes = _open_axes(example_inputs, names, dynamic)
     root = _Root(copy, names, own_inputs)
     context = StagingContext(capturing=True, resolver=rewritten, owned=containers_of(copy))
@@ -164,31 +164,6 @@ def _with_names(run: Callable[..., Any], names: list[str]) -> Callable[..., Any]
     return made
 
 
-def _argument_names(module: nn.Module, count: int) -> list[str]:
-    names: list[str] = []
-    for parameter in inspect.signature(module.forward).parameters.values():
-        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            names += [f"{parameter.name}_{i}" for i in range(count - len(names))]
-        elif parameter.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
-            names.append(parameter.name)
-    if len(names) < count:
-        raise ExportError(f"{line_of_forward(module)}: forward takes {len(names)} arguments, the example has {count}")
-    return names[:count]
-
-
-def _check_axes(dynamic: Axes, names: list[str], inputs: tuple[Any, ...], module: nn.Module) -> None:
-    for name, axes in dynamic.items():
-        if name not in names:
-            raise ExportError(
-                f"{line_of_forward(module)}: there is no input `{name}` to have dynamic axes"
-                f" (inputs: {', '.join(names)})"
-            )
-        value = inputs[names.index(name)]
-        for axis in axes:
-            if not isinstance(value, Tensor) or not -value.dim() <= axis < value.dim():
-                raise ExportError(f"{line_of_forward(module)}: input `{name}` has no axis {axis}")
-
-
 PRIMES = (5, 7, 11, 13, 17, 19, 23, 29)
 
 
@@ -204,7 +179,7 @@ def _open_axes(inputs: tuple[Any, ...], names: list[str], dynamic: Axes) -> tupl
             made.append(value)
             shapes.append(None)
             continue
-        axes = {axis % value.dim(): symbol for axis, symbol in dynamic.get(name, {}).items()}
+        axes = dynamic.get(name, {})
         for axis, symbol in axes.items():
             old = value.shape[axis]
             index = torch.arange(sizes[symbol]) % old if old else torch.arange(0)

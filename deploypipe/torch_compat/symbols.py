@@ -5,7 +5,8 @@ number ("u3") or a float ("zuf1"). Its shape environment holds what is known and
 """
 
 import contextlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -49,6 +50,11 @@ def shape_environment_of(number: Any) -> ShapeEnvironment:
 
 def all_symbols(environment: ShapeEnvironment) -> frozenset[Symbol]:
     return frozenset(environment.var_to_range)
+
+
+def rename_symbols(expression: str, names: Mapping[str, str]) -> str:
+    """A size as torch writes it, with the author's names for its symbols: "s77 + 1" becomes "batch + 1"."""
+    return re.sub(r"\b[su]\d+\b", lambda match: names.get(match.group(), match.group()), expression)
 
 
 def is_unbacked(symbol: Symbol) -> bool:

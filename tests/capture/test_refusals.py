@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from deploypipe.errors import ExportError
+from deploypipe.errors import ExportError, UsageError
 from deploypipe.staging.trace import trace
 
 X = torch.randn(3, 4)
@@ -175,9 +175,9 @@ def test_the_callers_module_is_untouched_by_a_refusal():
 
 
 def test_an_axis_that_is_not_there_is_refused():
-    with pytest.raises(ExportError, match="no axis 5"):
+    with pytest.raises(UsageError, match="no axis 5"):
         trace(nn.Identity(), (X,), {"input": {5: "n"}})
-    with pytest.raises(ExportError, match="no input `y`"):
+    with pytest.raises(UsageError, match="'y' is no argument"):
         trace(nn.Identity(), (X,), {"y": {0: "n"}})
 
 

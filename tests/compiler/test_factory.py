@@ -100,8 +100,7 @@ def names_of_the_compiler(x: list[int]) -> list[int]:
             values_.append(returned_ + then_1_ + broken_1_)
         if len(values_) > 3:
             break
-    state_1_ = [items_ for items_ in values_ if items_]
-    return state_1_
+    return [items_ for items_ in values_ if items_]
 
 
 def test_names_that_the_compiler_would_use() -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 import onnx
 from torch import Tensor
 
-from deploypipe.capture import Capture, rename_symbols
+from deploypipe.capture import Capture
 from deploypipe.formats.onnx.exporter import to_onnx
 from deploypipe.formats.session import METADATA, SEAL, errors_only
+from deploypipe.torch_compat.symbols import rename_symbols
 
 OPSET = 20  # the newest that torch's dynamo exporter writes without converting
 
