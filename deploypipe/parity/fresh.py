@@ -1,7 +1,12 @@
 """An artifact in a Python process of its own, which has nothing of this one: no model source, no registered operators,
-no settings that earlier code has changed. Run as a module it is that process."""
+no settings that earlier code has changed. Run as a module it is that process.
 
-import pickle
+The process imports what the format's reader needs and nothing else: for ONNX there is no torch in it. Both sides send
+messages: the length of a JSON header, the header, and the bytes of the arrays that the header describes.
+"""
+
+import json
+import os
 import struct
 import subprocess
 import sys
@@ -9,68 +14,96 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from deploypipe.contract.tensors import Array
-from deploypipe.errors import first_line
-from deploypipe.formats.reading import read_session
+import numpy as np
+
+from deploypipe.contract.signature import dtype_name
+from deploypipe.contract.tensors import Array, as_dtype
+from deploypipe.errors import UsageError, first_line
+from deploypipe.formats import format_of
 from deploypipe.formats.session import Session
 
 _LENGTH = struct.Struct("!Q")
+_ROOT = Path(__file__).parents[2]
+"""Where this package lies: the other process imports the same one."""
 
 
 class FreshProcess(Session):
     """The artifact at `path`, loaded and run by another process, which starts now and is asked later."""
 
     def __init__(self, path: Path, device: str, like: Session) -> None:
+        """`like`: the artifact as it was loaded here, which says how it is run and what it takes."""
         self.runtime, self.provider, self.signature = like.runtime, like.provider, like.signature
         self.metadata, self.device = like.metadata, device
-        command = [sys.executable, "-m", __name__, str(path.resolve()), device]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        # -P: the folder that one happens to be in, where the model's source may lie, is not imported from.
+        command = [sys.executable, "-P", "-m", __name__, str(path.resolve()), device]
+        where = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": where},
+        )  # fmt: skip
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         assert self._process.stdin and self._process.stdout and self._process.stderr
         try:
-            _send(self._process.stdin, list(arrays))
-            kind, value = _receive(self._process.stdout)
+            _send(self._process.stdin, arrays)
+            problem, outputs = _receive(self._process.stdout)
         except (EOFError, OSError) as cause:
             said = self._process.stderr.read().decode(errors="replace").strip().splitlines()
             raise RuntimeError(f"the process ended: {said[-1] if said else 'without a word'}") from cause
-        if kind == "error":
-            raise RuntimeError(value)
-        return list(value)
+        if problem:
+            raise RuntimeError(problem)
+        return outputs
 
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
 
 
-def _send(stream: IO[bytes], value: Any) -> None:
-    content = pickle.dumps(value)
-    stream.write(_LENGTH.pack(len(content)) + content)
+def _send(stream: IO[bytes], arrays: Sequence[Array], problem: str = "") -> None:
+    described = [{"dtype": dtype_name(array.dtype), "shape": array.shape} for array in arrays]
+    header = json.dumps({"problem": problem, "arrays": described}).encode()
+    stream.write(_LENGTH.pack(len(header)) + header)
+    for array in arrays:
+        stream.write(np.ascontiguousarray(array).tobytes())
     stream.flush()
 
 
-def _receive(stream: IO[bytes]) -> Any:
-    head = stream.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
+def _receive(stream: IO[bytes]) -> tuple[str, list[Array]]:
+    """What the other side could not do, "" where it could; and its arrays. EOFError when it has ended."""
+    (length,) = _LENGTH.unpack(_read(stream, _LENGTH.size))
+    header: dict[str, Any] = json.loads(_read(stream, length))
+    arrays = []
+    for described in header["arrays"]:
+        dtype, shape = as_dtype(described["dtype"]), described["shape"]
+        content = bytearray(_read(stream, dtype.itemsize * int(np.prod(shape, dtype=np.int64))))
+        arrays.append(np.frombuffer(content, dtype).reshape(shape) if content else np.empty(shape, dtype))
+    return header["problem"], arrays
+
+
+def _read(stream: IO[bytes], count: int) -> bytes:
+    content = stream.read(count)
+    if len(content) < count:
         raise EOFError
-    (length,) = _LENGTH.unpack(head)
-    return pickle.loads(stream.read(length))
+    return content
 
 
-def main(path: str, device: str) -> None:
+def main(path: Path, device: str) -> None:
     answers, sys.stdout = sys.stdout.buffer, sys.stderr  # nothing else may write between the answers
-    session = read_session(Path(path), device)
+    if not path.is_file():
+        raise UsageError(f"no artifact at {path}")
+    session = format_of(path).read(path, device)
     while True:
         try:
-            arrays = _receive(sys.stdin.buffer)
+            _, arrays = _receive(sys.stdin.buffer)
         except EOFError:
             return
         try:
-            answer: tuple[str, Any] = ("outputs", session.run(arrays))
+            outputs = session.run(arrays)
         except Exception as cause:
-            answer = ("error", first_line(cause))
-        _send(answers, answer)
+            _send(answers, [], first_line(cause) or type(cause).__name__)
+        else:
+            _send(answers, outputs)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2])

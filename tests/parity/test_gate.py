@@ -19,10 +19,8 @@ from deploypipe.data import Split
 from deploypipe.errors import ParityError, UsageError
 from deploypipe.export import plan, write_proven
 from deploypipe.formats import FORMATS
-from deploypipe.formats.reading import read_session
 from deploypipe.formats.session import SEAL, Session
 from deploypipe.parity.classification import compare_classes
-from deploypipe.parity.fresh import FreshProcess
 from deploypipe.parity.gate import Gate
 from deploypipe.parity.probes import Probe
 from deploypipe.parity.reference import Reference, float64
@@ -218,15 +216,6 @@ def test_a_plain_onnx_file_with_a_fixed_batch_fails_where_it_should_be_free(tmp_
     assert gate_for(Net(), (X,), inputs_of(path)).examine(path, fresh=False).passed
     report = gate_for(Net(), (X,), inputs_of(path), {"x": {0: "batch"}}).examine(path, fresh=False)
     assert "batch axis: axis 0 of 'x' is fixed to 4 in the graph, not batch" in report.reason
-
-
-def test_what_the_fresh_process_dies_of_is_said(tmp_path: Path) -> None:
-    path = tmp_path / "net.pt2"
-    deploypipe.export(Net().eval(), (X,), format="pt2", path=path)
-    process = FreshProcess(tmp_path / "gone.pt2", "cpu", read_session(path))
-    with pytest.raises(RuntimeError, match="the process ended: .*no artifact at"):
-        process.run([X.numpy()])
-    process.close()
 
 
 def test_a_file_that_cannot_be_loaded_is_no_report(tmp_path: Path) -> None:
