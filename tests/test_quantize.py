@@ -218,7 +218,7 @@ def _changed_onnx(run: Run) -> None:
     [
         (_no_onnx, UsageError, 2, "Write it with `deploypipe export`"),
         (_changed_onnx, ParityError, 6, "not the file that was proven"),
-        (_of_another_run, ParityError, 6, "other weights than this run's"),
+        (_of_another_run, ParityError, 6, "written from other weights"),
     ],
     ids=["no ONNX artifact", "a changed ONNX artifact", "another run's ONNX artifact"],
 )

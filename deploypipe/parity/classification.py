@@ -5,7 +5,7 @@ from torch import Tensor
 
 from deploypipe.data import Split
 from deploypipe.formats.runner import Runner
-from deploypipe.parity.comparison import call, compare
+from deploypipe.parity.comparison import compare_outputs, returned_by
 from deploypipe.parity.probes import Probe
 from deploypipe.parity.reference import Reference
 from deploypipe.parity.standards import Standard
@@ -30,8 +30,8 @@ def check_task(
     outcomes: list[Outcome] = []
     eager, artifact = [], []
     for probe in probes:
-        answer, returned = reference.answer(probe), call(runner, probe)
-        outcomes += compare(answer, returned, probe, runner, standard)
+        answer, returned = reference.answer(probe), returned_by(runner, probe)
+        outcomes += compare_outputs(answer, returned, probe, runner, standard)
         if returned.problem or returned.leaves[0].shape != answer.leaves[0].shape:
             return outcomes, []
         eager.append(answer.leaves[0])

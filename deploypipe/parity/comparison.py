@@ -14,7 +14,7 @@ from deploypipe.eager import flat_tensors
 from deploypipe.errors import DeploypipeError, first_line
 from deploypipe.formats.runner import Runner
 from deploypipe.parity.probes import Probe
-from deploypipe.parity.reference import NARROW, Answer
+from deploypipe.parity.reference import NARROW, EagerOutputs
 from deploypipe.parity.standards import Standard
 from deploypipe.parity.tolerances import EXACT, Tolerance
 from deploypipe.parity.verdict import Distance, Outcome
@@ -39,7 +39,7 @@ class Returned:
     problem: str = ""
 
 
-def call(runner: Runner, probe: Probe) -> Returned:
+def returned_by(runner: Runner, probe: Probe) -> Returned:
     try:
         leaves, structure = flat_tensors(by_name(runner(*copy.deepcopy(probe.inputs))))
     except DeploypipeError:  # not the artifact's doing: a server that is gone
@@ -49,8 +49,8 @@ def call(runner: Runner, probe: Probe) -> Returned:
     return Returned(tuple(leaves), structure)
 
 
-def compare(
-    answer: Answer, returned: Returned, probe: Probe, runner: Runner, standard: Standard, family: str = ""
+def compare_outputs(
+    answer: EagerOutputs, returned: Returned, probe: Probe, runner: Runner, standard: Standard, family: str = ""
 ) -> list[Outcome]:
     """An Outcome for each output, or one for all where the artifact fails or nests its outputs differently. `family`
     replaces the probe's."""
@@ -64,13 +64,13 @@ def compare(
         return [Outcome(family or probe.family, probe.shapes, ", ".join(names), False, 0.0, 0.0, problem=problem)]
     exact = answer.exact or [None] * len(names)
     outcomes = [
-        compare_output(want, got, wide, probe, name, runner.runtime, standard)
+        _compare_output(want, got, wide, probe, name, runner.runtime, standard)
         for name, want, got, wide in zip(names, answer.leaves, returned.leaves, exact, strict=True)
     ]
     return [replace(outcome, family=family) for outcome in outcomes] if family else outcomes
 
 
-def output_names(signature: Signature | None, answer: Answer) -> list[str]:
+def output_names(signature: Signature | None, answer: EagerOutputs) -> list[str]:
     """The signature's names, where their order cannot have been changed by `by_name`."""
     count = len(answer.leaves)
     if signature is not None and len(signature.outputs) == count and '"dict"' not in json.dumps(answer.structure):
@@ -86,7 +86,7 @@ def _shown(structure: Structure) -> str:
     return f"a {kind} of {', '.join(name for name, _ in items) if kind == 'dict' else len(items)}"
 
 
-def compare_output(
+def _compare_output(
     want: Tensor, got: Tensor, exact: Tensor | None, probe: Probe, name: str, runtime: str, standard: Standard
 ) -> Outcome:
     """`want` from eager, `got` from the artifact, `exact` from the float64 reference, if there is one."""

@@ -14,7 +14,7 @@ from deploypipe.errors import ParityError, UsageError
 from deploypipe.formats.reading import inspect_artifact, read_runner
 from deploypipe.formats.runner import Runner
 from deploypipe.parity.classification import check_task, test_set_probes
-from deploypipe.parity.comparison import call, compare, output_names
+from deploypipe.parity.comparison import compare_outputs, output_names, returned_by
 from deploypipe.parity.file_structure import check_structure
 from deploypipe.parity.fresh import FreshProcess
 from deploypipe.parity.localisation import locate
@@ -143,7 +143,7 @@ class _Examination:
             names = output_names(runner.signature, answer)
             if unknown := standard.overrides.names() - set(names):
                 raise UsageError(f"no output {', '.join(sorted(unknown))}", f"The outputs: {', '.join(names)}.")
-            found = compare(answer, call(runner, probe), probe, runner, standard, family)
+            found = compare_outputs(answer, returned_by(runner, probe), probe, runner, standard, family)
             if self.evidence is None and not all(outcome.passed for outcome in found):
                 tolerances = tuple((outcome.atol, outcome.rtol) for outcome in found)
                 self.evidence = Evidence(probe, answer.leaves, tuple(names), tolerances)

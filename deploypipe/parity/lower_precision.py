@@ -15,7 +15,7 @@ from deploypipe.contract.structure import by_name
 from deploypipe.eager import flat_tensors
 from deploypipe.formats.runner import Runner
 from deploypipe.parity.probes import Probe
-from deploypipe.parity.reference import Answer, Reference
+from deploypipe.parity.reference import EagerOutputs, Reference
 from deploypipe.parity.tolerances import Tolerance
 from deploypipe.parity.verdict import Finding
 
@@ -43,9 +43,9 @@ class Itself(Reference):
         super().__init__(module)
         self._runner = runner
 
-    def _ask(self, probe: Probe) -> Answer:
+    def _ask(self, probe: Probe) -> EagerOutputs:
         leaves, structure = flat_tensors(by_name(self._runner(*copy.deepcopy(probe.inputs))))
-        return Answer(tuple(leaves), structure, None)
+        return EagerOutputs(tuple(leaves), structure, None)
 
 
 def check_accuracy(eager: Tensor, artifact: Tensor, targets: Tensor, precision: str) -> Finding:

@@ -21,7 +21,7 @@ NARROW = (torch.float16, torch.bfloat16, torch.float32)
 
 
 @dataclass(frozen=True)
-class Answer:
+class EagerOutputs:
     """Eager's outputs on one probe, flat, dicts in the order of their names."""
 
     leaves: tuple[Tensor, ...]
@@ -36,9 +36,9 @@ class Reference:
     def __init__(self, module: nn.Module) -> None:
         self.module = reference_copy(module)
         self._wide: nn.Module | None = None
-        self._answers: dict[int, tuple[Probe, Answer]] = {}
+        self._answers: dict[int, tuple[Probe, EagerOutputs]] = {}
 
-    def answer(self, probe: Probe) -> Answer:
+    def answer(self, probe: Probe) -> EagerOutputs:
         """UsageError when eager itself does not take the probe."""
         # The probe is kept with its answer, so that its id is not given to another one.
         if id(probe) not in self._answers:
@@ -51,12 +51,12 @@ class Reference:
         pairs = zip(self.answer(probe).leaves, again, strict=True)
         return all(torch.allclose(exact(a), exact(b), rtol=1e-6, atol=1e-6, equal_nan=True) for a, b in pairs)
 
-    def _ask(self, probe: Probe) -> Answer:
+    def _ask(self, probe: Probe) -> EagerOutputs:
         try:
             leaves, structure = _sorted_outputs(self.module, probe.inputs, PATIENCE if probe.optional else None)
         except UsageError as cause:
             raise UsageError(f"probe {probe.family} [{probe.shapes}]: {cause.message}") from cause
-        return Answer(tuple(leaves), structure, self._in_float64(probe, leaves) if probe.in_float64 else None)
+        return EagerOutputs(tuple(leaves), structure, self._in_float64(probe, leaves) if probe.in_float64 else None)
 
     def _in_float64(self, probe: Probe, leaves: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
         if not any(leaf.dtype in NARROW for leaf in leaves):

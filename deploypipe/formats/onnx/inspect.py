@@ -57,7 +57,7 @@ class OnnxInspection(Inspection):
             self.constants[key] = tensor
 
         for initializer in graph.initializer:
-            note(initializer.name, as_tensor(initializer))
+            note(initializer.name, _as_tensor(initializer))
         for sparse in graph.sparse_initializer:
             note(sparse.values.name, _dense(sparse))
         nodes = []
@@ -127,7 +127,7 @@ class OnnxInspection(Inspection):
         return found
 
 
-def as_tensor(proto: onnx.TensorProto) -> Tensor:
+def _as_tensor(proto: onnx.TensorProto) -> Tensor:
     """With a copy of the bytes. Strings have no tensor in torch: TypeError."""
     array = numpy_helper.to_array(proto)
     try:
@@ -141,7 +141,7 @@ def _constant(proto: onnx.NodeProto) -> Tensor | None:
     attribute = proto.attribute[0]
     value = onnx.helper.get_attribute_value(attribute)
     if attribute.name == "value":
-        return None if value.data_type == onnx.TensorProto.STRING else as_tensor(value)
+        return None if value.data_type == onnx.TensorProto.STRING else _as_tensor(value)
     if attribute.name == "sparse_value":
         return _dense(value)
     if attribute.name in ("value_float", "value_floats"):
@@ -152,7 +152,7 @@ def _constant(proto: onnx.NodeProto) -> Tensor | None:
 
 
 def _dense(sparse: onnx.SparseTensorProto) -> Tensor:
-    values, indices = as_tensor(sparse.values), as_tensor(sparse.indices)
+    values, indices = _as_tensor(sparse.values), _as_tensor(sparse.indices)
     dense = torch.zeros(*sparse.dims, dtype=values.dtype)
     if indices.dim() == 1:
         dense.view(-1)[indices] = values

@@ -24,10 +24,17 @@ def write(capture: Capture, path: Path, metadata: str, probes: Sequence[tuple[Te
         )
     proto: onnx.ModelProto = program.model_proto
     _name_axes(proto.graph, capture.symbols)
-    onnx.helper.set_model_props(proto, {METADATA: metadata})
+    save_described(proto, path, metadata)
+    return ""
+
+
+def save_described(proto: onnx.ModelProto, path: Path, metadata: str) -> None:
+    """A checked file of `proto` with this description of itself, and no seal."""
+    kept = {entry.key: entry.value for entry in proto.metadata_props if entry.key not in (METADATA, SEAL)}
+    del proto.metadata_props[:]
+    onnx.helper.set_model_props(proto, {**kept, METADATA: metadata})
     onnx.checker.check_model(proto, full_check=True)
     onnx.save_model(proto, str(path))
-    return ""
 
 
 def seal(path: Path, text: str) -> None:
