@@ -162,7 +162,7 @@ def test_a_node_knows_the_authors_submodule_and_line(tmp_path: Path, format: For
     path = own("simple-cnn", format, tmp_path)
     convolutions = [node for node in inspect_artifact(path).nodes if "conv" in node.operator.lower()]
     assert [node.module for node in convolutions] == ["network.0", "network.3"]
-    assert all(node.source.startswith("images.py:") for node in convolutions)
+    assert all(node.source.startswith("classifiers.py:") for node in convolutions)
     assert convolutions[0].inputs[1:] == ("network.0.weight", "network.0.bias")
 
 
