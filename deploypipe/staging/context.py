@@ -37,8 +37,8 @@ class StagingContext:
     """Objects made during this call, by their ids, kept alive."""
     owned: dict[int, object] = field(default_factory=dict)
     """Containers that outlive the call, by their ids, kept alive."""
-    aliases: dict[int, tuple[Any, list[Any]]] = field(default_factory=dict)
-    """By storage: a tensor, and the tensors that are one with it in eager."""
+    aliases: dict[int, tuple[Any, dict[int, Any]]] = field(default_factory=dict)
+    """By storage: a tensor, and by their storages the tensors that are one with it in eager."""
     stale: dict[int, Any] = field(default_factory=dict)
     """By storage: tensors that eager has changed through another name, and the program could not."""
     tracer: Any = None

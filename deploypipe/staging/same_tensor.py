@@ -15,15 +15,18 @@ from deploypipe.torch_compat.dispatch import storage_id
 
 def join(first: Tensor, second: Tensor) -> None:
     """Remember that eager has one tensor where the graph has these two."""
-    if storage_id(first) == storage_id(second):
+    one, other = storage_id(first), storage_id(second)
+    if one == other:
         return
     aliases = current().aliases
-    aliases.setdefault(storage_id(first), (first, []))[1].append(second)
-    aliases.setdefault(storage_id(second), (second, []))[1].append(first)
+    # By storage, because a loop that is staged joins the same tensors in every dry run.
+    aliases.setdefault(one, (first, {}))[1].setdefault(other, second)
+    aliases.setdefault(other, (second, {}))[1].setdefault(one, first)
 
 
 def partners(tensor: Tensor) -> list[Tensor]:
-    return list(current().aliases.get(storage_id(tensor), (tensor, []))[1])
+    _, others = current().aliases.get(storage_id(tensor), (tensor, {}))
+    return list(others.values())
 
 
 def put_into(made: Tensor, old: Tensor, part: Tensor) -> None:
