@@ -31,7 +31,17 @@ def _config_outside(entries: dict[str, bytes]) -> None:
     entries[MANIFEST] = json.dumps(manifest).encode()
 
 
+def _not_started_fresh(entries: dict[str, bytes]) -> None:
+    manifest = json.loads(entries[MANIFEST])
+    manifest["deploypipe"]["fresh_process"] = "skipped"
+    entries[MANIFEST] = json.dumps(manifest).encode()
+
+
 SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "not started fresh": (
+        lambda path: rewrite(path, _not_started_fresh),
+        "not answered its samples in a fresh process",
+    ),
     "missing": (lambda path: path.unlink(), "no archive at"),
     "no zip": (lambda path: path.write_bytes(b"no zip"), "not a zip file"),
     "cut off": (lambda path: path.write_bytes(path.read_bytes()[:5000]), "not a zip file"),

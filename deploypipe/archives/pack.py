@@ -12,8 +12,9 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from deploypipe.archives.fresh_start import check_fresh_start
 from deploypipe.archives.proof import proven, tolerances
-from deploypipe.archives.travel import travelling_files
+from deploypipe.archives.travel import reader_of, travelling_files
 from deploypipe.contract.archive import (
     CONFIG_FILE,
     ENTRY_FILE,
@@ -24,6 +25,7 @@ from deploypipe.contract.archive import (
     read_archive,
 )
 from deploypipe.contract.run import Run
+from deploypipe.contract.seal import PASSED
 from deploypipe.contract.sidecar import Artifact
 from deploypipe.errors import PackageError
 from deploypipe.files import atomic_path
@@ -51,7 +53,8 @@ def build_archive(
 
     PackageError when the artifact or its sidecar is missing, when the proof from its weights to its sidecar is broken
     (see `contract/seal.py`), when it has no sample to prove itself with, when the weights in it are not those of the
-    run `trained` (if given), for a name or version that TorchServe does not take, and when the store cannot be written.
+    run `trained` (if given), for a name or version that TorchServe does not take, when what is packed does not
+    answer its samples in a fresh process, and when the store cannot be written.
     """
     check_names(name, version)
     facts = proven(artifact, trained)
@@ -68,9 +71,22 @@ def build_archive(
     try:
         with atomic_path(path) as temporary:
             _write_zip(temporary, files)
+            _prove(temporary, facts, files)
     except OSError as cause:
         raise PackageError(f"{path} cannot be written: {cause.strerror or cause}") from cause
     return read_archive(path)
+
+
+_proven: set[str] = set()
+"""Of what this process has seen answer its samples in a fresh one: the digests of the files, whatever it was called."""
+
+
+def _prove(archive: Path, facts: Artifact, files: Mapping[str, bytes]) -> None:
+    packed = {name: hashlib.sha256(content).hexdigest() for name, content in files.items() if name != MANIFEST}
+    digest = hashlib.sha256(json.dumps(packed, sort_keys=True).encode()).hexdigest()
+    if digest not in _proven:
+        check_fresh_start(archive, reader_of(facts.format))
+        _proven.add(digest)
 
 
 def _manifest(facts: Artifact, name: str, version: str, files: Mapping[str, bytes]) -> bytes:
@@ -90,6 +106,7 @@ def _manifest(facts: Artifact, name: str, version: str, files: Mapping[str, byte
             "schema": SCHEMA,
             "artifact": facts.path.name,
             "sidecar": facts.sidecar.name,
+            "fresh_process": PASSED,
             "sha256": {path: hashlib.sha256(content).hexdigest() for path, content in sorted(files.items())},
             "tolerances": [{"atol": atol, "rtol": rtol} for atol, rtol in tolerances(facts)],
         },

@@ -27,12 +27,7 @@ class Entry(Handler):
 
 def travelling_files(format_name: str) -> dict[str, bytes]:
     """Path inside the archive → content, for a handler that reads `format_name`."""
-    if format_name not in FORMATS:
-        raise PackageError(f"no format {format_name!r} is known here", f"There are: {', '.join(FORMATS)}.")
-    reader = FORMATS[format_name].reader
-    if not reader.startswith("deploypipe."):
-        raise PackageError(f"the reader of {format_name} lies in {reader}, not in deploypipe")
-    reader = reader.removeprefix("deploypipe.")
+    reader = reader_of(format_name)
     entry = _ENTRY.format(package=CODE, reader=reader)
     files = {ENTRY_FILE: entry.encode()}
     for parts in sorted(_closure([("serve", "torchserve", "handler"), tuple(reader.split("."))])):
@@ -40,6 +35,16 @@ def travelling_files(format_name: str) -> dict[str, bytes]:
         for depth in range(len(parts)):
             files["/".join((CODE, *parts[:depth], "__init__.py"))] = b""
     return files
+
+
+def reader_of(format_name: str) -> str:
+    """The module that reads artifacts of this format, below `CODE`."""
+    if format_name not in FORMATS:
+        raise PackageError(f"no format {format_name!r} is known here", f"There are: {', '.join(FORMATS)}.")
+    reader = FORMATS[format_name].reader
+    if not reader.startswith("deploypipe."):
+        raise PackageError(f"the reader of {format_name} lies in {reader}, not in deploypipe")
+    return reader.removeprefix("deploypipe.")
 
 
 def _source(parts: tuple[str, ...]) -> Path:

@@ -18,7 +18,7 @@ from deploypipe.contract.signature import Signature
 from deploypipe.errors import PackageError, first_line
 from deploypipe.files import sha256_file
 
-SCHEMA = "deploypipe.archive/1"
+SCHEMA = "deploypipe.archive/2"
 MANIFEST = "MAR-INF/MANIFEST.json"
 CONFIG_FILE = "model-config.yaml"
 ENTRY_FILE = "handler.py"
@@ -113,6 +113,8 @@ def read_archive(path: Path) -> Archive:
 def _archive(path: Path, model: Mapping[str, Any], facts: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Archive:
     if sidecar["schema"] != ARTIFACT_SCHEMA or sidecar["sha256"] != facts["sha256"][facts["artifact"]]:
         raise ValueError("its sidecar does not describe its artifact")
+    if facts["fresh_process"] != PASSED:
+        raise ValueError("what is packed has not answered its samples in a fresh process")
     if sidecar["parity"].get("verdict") != PASSED or sidecar["samples"] is None:
         raise ValueError("its artifact is not proven")
     return Archive(

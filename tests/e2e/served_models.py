@@ -1,8 +1,10 @@
 """What the served models are, what eager says of them, and how images become bodies."""
 
+import hashlib
 import io
-import shutil
-from dataclasses import dataclass, replace
+import json
+import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from deploypipe.archives.pack import build_archive
+from deploypipe.contract.archive import MANIFEST, Archive, read_archive
+from deploypipe.contract.records import from_document, to_document
 from deploypipe.contract.sample import Sample
 from deploypipe.formats import FORMATS
-from deploypipe.formats.reading import read_artifact
 
 TIMEOUT = 180.0
 IMAGE_MODELS = tuple(FORMATS)
@@ -64,16 +68,24 @@ class Models:
             return self.classifier(self.images[rows]).softmax(1).numpy()
 
 
-def with_wrong_samples(artifact: Path, folder: Path) -> Path:
-    """A copy `wrong.<suffix>` in `folder`, whose sidecar's samples are not what it answers."""
-    wrong = folder / f"wrong{artifact.suffix}"
-    shutil.copy(artifact, wrong)
-    shutil.copy(artifact.with_name(f"{artifact.name}.json"), folder / f"{wrong.name}.json")
-    facts = read_artifact(wrong)
-    assert facts.samples is not None
-    samples = Sample.of(facts.samples.inputs, [output + 0.01 for output in facts.samples.outputs])
-    replace(facts, samples=samples).write_sidecar()
-    return wrong
+def packed_with_wrong_samples(artifact: Path, name: str, version: str, store: Path) -> Archive:
+    """An archive whose samples are not what its model answers. `package` would refuse it, so it is changed afterwards,
+    with the digests that its manifest must have for that."""
+    path = build_archive(artifact, name, version, store).path
+    with zipfile.ZipFile(path) as file:
+        entries = {entry: file.read(entry) for entry in file.namelist()}
+    manifest = json.loads(entries[MANIFEST])
+    facts = manifest["deploypipe"]
+    sidecar = json.loads(entries[facts["sidecar"]])
+    samples = from_document(sidecar["samples"], Sample)
+    wrong = Sample.of(samples.inputs, [output + np.float32(0.01) for output in samples.outputs])
+    entries[facts["sidecar"]] = json.dumps(sidecar | {"samples": to_document(wrong)}).encode()
+    facts["sha256"][facts["sidecar"]] = hashlib.sha256(entries[facts["sidecar"]]).hexdigest()
+    entries[MANIFEST] = json.dumps(manifest).encode()
+    with zipfile.ZipFile(path, "w") as file:
+        for entry, content in entries.items():
+            file.writestr(entry, content)
+    return read_archive(path)
 
 
 def png(pixels: Tensor) -> bytes:

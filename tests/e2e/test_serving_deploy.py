@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from hammering import Asked, Hammer
-from served_models import TIMEOUT, Classifier, Models, png, with_wrong_samples
+from served_models import TIMEOUT, Classifier, Models, packed_with_wrong_samples, png
 
 from deploypipe.archives.pack import build_archive
 from deploypipe.capture import capture
@@ -55,11 +55,10 @@ def second(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Models:
 def archives(models: Models, second: Models, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Archive]:
     """Of versions 1.0 (in the store that is served), 2.0, and a broken 3.0, each in a folder of its own."""
     folder = tmp_path_factory.mktemp("archives")
-    wrong = with_wrong_samples(models.artifacts["torchscript"], folder)
     return {
         "1.0": build_archive(models.artifacts["torchscript"], "digits", "1.0", folder / "store"),
         "2.0": build_archive(second.artifacts["torchscript"], "digits", "2.0", folder / "2.0"),
-        "3.0": build_archive(wrong, "digits", "3.0", folder / "3.0"),
+        "3.0": packed_with_wrong_samples(models.artifacts["torchscript"], "digits", "3.0", folder / "3.0"),
     }
 
 

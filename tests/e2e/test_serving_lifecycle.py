@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from served_models import TIMEOUT, Models, png, with_wrong_samples
+from served_models import TIMEOUT, Models, packed_with_wrong_samples, png
 
 from deploypipe.archives.pack import build_archive
 from deploypipe.client import Client
@@ -131,7 +131,7 @@ def test_a_server_that_hangs_is_ended_by_force(one_model: Path, folder: Path) ->
 
 
 def test_a_model_that_fails_its_proof_is_named_with_its_own_error(models: Models, tmp_path: Path, folder: Path) -> None:
-    build_archive(with_wrong_samples(models.artifacts["torchscript"], tmp_path), "wrong", store=tmp_path / "store")
+    packed_with_wrong_samples(models.artifacts["torchscript"], "wrong", "1.0", tmp_path / "store")
     with pytest.raises(
         ServingError, match=r"wrong_1.0: ArchiveInvalid: wrong 1.0 does not answer its packaged sample .*'logits'"
     ):

@@ -16,6 +16,7 @@ from without_server import Context, load
 
 import deploypipe
 from deploypipe.contract.sample import Sample
+from deploypipe.errors import PackageError
 from deploypipe.formats import FORMATS
 from deploypipe.formats.reading import read_artifact
 from deploypipe.serve.service.served_model import ArchiveInvalid
@@ -287,8 +288,9 @@ def test_a_sample_with_another_answer_refuses_toload(artifacts: dict[str, Path],
     assert facts.samples is not None
     other = Sample.of(facts.samples.inputs, [output + 0.001 for output in facts.samples.outputs])
     dataclasses.replace(facts, path=path, samples=other).write_sidecar()
-    with pytest.raises(ArchiveInvalid, match=r"digits 1.0 does not answer .* differ by up to 0.001"):
+    with pytest.raises(PackageError, match=r"fresh process: .*digits 1.0 does not answer .* differ by up to 0.001"):
         load(path, tmp_path)
+    assert not list(tmp_path.glob("*.mar"))
 
 
 @pytest.mark.parametrize("name", ["tiny.pt", "tiny.pt.json", "archived/contract/signature.py"])

@@ -23,7 +23,12 @@ FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 """Those with decoders in Pillow itself; EPS and the like would start programs."""
 
 MAX_PIXELS = 1 << 24
-"""4096 x 4096; what a header declares beyond that is refused before anything is decoded."""
+"""4096 x 4096; what a header declares beyond that is refused before anything is decoded, whatever the model."""
+
+PIXELS_FACTOR = 8192
+"""As many times the model's own pixels are decoded at most: an image of 90 times its height and width. What is larger
+is refused before it is decoded; but a JPEG, such as a phone's photo of 12 megapixels for a 28x28 model, is decoded at a
+half, a quarter or an eighth of its height and width, which costs little."""
 
 NPY_MAGIC = b"\x93NUMPY"
 _ROTATION = 0x0112
@@ -35,12 +40,8 @@ def decode_image(data: bytes | bytearray, into: Pixels) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what is odd in a client's file, and no matter for our log
         with _opened(data) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Rejection(
-                    UNPROCESSABLE,
-                    f"the image has {image.width}x{image.height} pixels; at most {MAX_PIXELS} are accepted",
-                )
             try:
+                _bound(image, into)
                 _convert(image, into)
             except Rejection:
                 raise
@@ -60,6 +61,22 @@ def _opened(data: bytes | bytearray) -> Image.Image:
         ) from cause
     except Exception as cause:  # a damaged header makes decoders raise nearly anything
         raise Rejection(BAD_REQUEST, f"the image is damaged: {_line(cause)}") from cause
+
+
+def _bound(image: Image.Image, into: Pixels) -> None:
+    """Rejection for an image of more pixels than may be decoded; a JPEG is set to be decoded smaller."""
+    most = min(MAX_PIXELS, PIXELS_FACTOR * into.shape[1] * into.shape[2])
+    width, height = image.size
+    if MAX_PIXELS >= width * height > most:
+        for times in (2, 4, 8):
+            if image.width * image.height > most:
+                image.draft(None, (max(1, width // times), max(1, height // times)))
+    if image.width * image.height > most:
+        raise Rejection(
+            UNPROCESSABLE,
+            f"the image has {width}x{height} pixels; at most {most if width * height <= MAX_PIXELS else MAX_PIXELS} "
+            f"are accepted",
+        )
 
 
 def _convert(image: Image.Image, into: Pixels) -> None:
