@@ -103,12 +103,13 @@ class ArchiveSession(ServingSession):
             folder = Path(self._folder.name)
             with zipfile.ZipFile(archive.path) as file:
                 file.extractall(folder)
+            self._code = _Code(folder)
             gpu = None if kind == "cpu" else int(index or 0)
             properties = {"model_dir": str(folder), "gpu_id": gpu, "batch_size": 1}
             self._context = Context(json.loads((folder / MANIFEST).read_text(encoding="utf-8")), properties)
             try:
-                with worker_settings():
-                    self.handler = _entry(folder).Entry()
+                with worker_settings(), self._code.imported():
+                    self.handler = importlib.import_module(_ENTRY).Entry()
                     self.handler.initialize(self._context)
             except Exception as cause:
                 if type(cause).__name__ == DeviceUnavailable.__name__:
@@ -126,7 +127,7 @@ class ArchiveSession(ServingSession):
 
     def answer(self, body: bytes) -> Mapping[str, Any]:
         context = Context(self._context.manifest, self._context.system_properties)
-        with worker_settings():
+        with worker_settings(), self._code.imported():
             (answer,) = self.handler.handle([{"body": bytearray(body)}], context)
         document: dict[str, Any] = json.loads(answer)
         if 0 in context.statuses:
@@ -139,7 +140,7 @@ class ArchiveSession(ServingSession):
         items = [{"body": bytearray(self._body(inputs))}] * batch
         context = Context(self._context.manifest, self._context.system_properties)
         times: list[float] = []
-        with worker_settings():
+        with worker_settings(), self._code.imported():
             self.handler.handle(items, context)  # the first run of a size may prepare it
             while len(times) < 2 or sum(times) < seconds:
                 begin = time.perf_counter()
@@ -205,23 +206,36 @@ class Context:
         self.content_types[idx] = value
 
 
-def _entry(folder: Path) -> ModuleType:
-    """The entry module of the archive in `folder`, with nothing of it left where another import would find it."""
-    name = ENTRY_FILE.removesuffix(".py")
-    before = {key: sys.modules.pop(key) for key in list(sys.modules) if _is_archived(key)}
-    sys.path.insert(0, str(folder))
-    importlib.invalidate_caches()
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(folder))
-        for key in [key for key in sys.modules if _is_archived(key)]:
-            del sys.modules[key]
-        sys.modules.update(before)
+_ENTRY = ENTRY_FILE.removesuffix(".py")
 
 
-def _is_archived(module: str) -> bool:
-    return module.split(".")[0] in (CODE, ENTRY_FILE.removesuffix(".py"))
+class _Code:
+    """The Python modules of an archive that is unpacked in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder)
+        self._modules: dict[str, ModuleType] = {}
+
+    @contextmanager
+    def imported(self) -> Iterator[None]:
+        """While the block runs, the names of an archive's modules mean this one's; afterwards what they meant before,
+        for several archives may be loaded, each with its own code."""
+        before = _taken_out()
+        sys.modules.update(self._modules)
+        sys.path.insert(0, self._folder)
+        importlib.invalidate_caches()
+        try:
+            yield
+        finally:
+            sys.path.remove(self._folder)
+            self._modules = _taken_out()
+            sys.modules.update(before)
+
+
+def _taken_out() -> dict[str, ModuleType]:
+    """The modules of whichever archive, which are found under their names no more."""
+    names = [name for name in sys.modules if name.split(".")[0] in (CODE, _ENTRY)]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 @contextmanager
