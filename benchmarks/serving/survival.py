@@ -45,7 +45,7 @@ from deploypipe.serve.torchserve.stopping import stop
 Figures = dict[str, Any]
 CONNECTIONS = 16
 NEXT = "seconds to the next right answer"
-_PATIENCE = 120.0
+_PATIENCE = 600.0
 """Seconds that anything here may take before it counts as not survived."""
 
 

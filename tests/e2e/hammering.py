@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 import httpx
+from served_models import TIMEOUT
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Hammer:
         self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
 
     def _ask(self) -> None:
-        with httpx.Client(timeout=60, trust_env=False, headers=self._headers) as http:
+        with httpx.Client(timeout=TIMEOUT, trust_env=False, headers=self._headers) as http:
             while not self._done.is_set():
                 sent = time.monotonic()
                 try:

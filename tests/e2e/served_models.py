@@ -18,7 +18,9 @@ from deploypipe.contract.records import from_document, to_document
 from deploypipe.contract.sample import Sample
 from deploypipe.formats import FORMATS
 
-TIMEOUT = 180.0
+TIMEOUT = 600.0
+"""Seconds for what takes one to forty where nothing else runs: a machine with both cores taken needs several times as
+long, and no test waits for longer than it has to."""
 IMAGE_MODELS = tuple(FORMATS)
 
 

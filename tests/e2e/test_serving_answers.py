@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from served_models import IMAGE_MODELS, Models, npy, png
+from served_models import IMAGE_MODELS, TIMEOUT, Models, npy, png
 
 from deploypipe.client import Client
 from deploypipe.contract.server import Server
@@ -34,7 +34,7 @@ def _protocol(models: Models, rows: int) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def post(server: Server) -> Post:
-    client = httpx.Client(base_url=server.url, timeout=60, trust_env=False)
+    client = httpx.Client(base_url=server.url, timeout=TIMEOUT, trust_env=False)
 
     def send(model: str, content: bytes | None = None, **options: object) -> httpx.Response:
         return client.post(f"/predictions/{model}", content=content, **options)  # type: ignore[arg-type]

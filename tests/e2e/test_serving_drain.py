@@ -109,7 +109,7 @@ def test_a_signal_to_serve_answers_what_was_accepted(
         "import sys; from pathlib import Path; from deploypipe.serve.torchserve.lifecycle import serve_foreground\n"
         "store, folder = map(Path, sys.argv[1:])\n"
         "serve_foreground(store, lambda server: print('ready', flush=True), drain=180,\n"
-        "                 port=0, folder=folder, workers=1, batch=1, timeout=180)\n"
+        "                 port=0, folder=folder, workers=1, batch=1, timeout=600)\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(store), str(folder)],

@@ -21,7 +21,7 @@ from deploypipe.serve.torchserve.lifecycle import start
 from deploypipe.serve.torchserve.stopping import stop
 
 ATOL = 1e-4
-PATIENCE_MS = 4000
+PATIENCE_MS = 20_000
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_in_one_batch_of_64_five_are_bad_and_59_are_right(models: Models, patien
 
     async def send() -> list[httpx.Response]:
         limits = httpx.Limits(max_connections=64)
-        async with httpx.AsyncClient(timeout=60, trust_env=False, limits=limits) as client:
+        async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, limits=limits) as client:
             url = f"{patient.url}/predictions/onnx"
             return list(await asyncio.gather(*(client.post(url, content=body) for body in bodies)))
 

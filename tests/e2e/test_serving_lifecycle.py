@@ -52,7 +52,7 @@ def _session(pid: int) -> list[psutil.Process]:
 
 
 def _status_of(url: str, body: bytes) -> int:
-    return httpx.post(url, content=body, timeout=30, trust_env=False).status_code
+    return httpx.post(url, content=body, timeout=TIMEOUT, trust_env=False).status_code
 
 
 def test_two_servers_side_by_side_and_stop_ends_exactly_one(
@@ -82,7 +82,7 @@ def test_two_servers_side_by_side_and_stop_ends_exactly_one(
     assert len(Client(other.url, "one").predict([body] * 32)) == 32
 
     for each in (server, other):
-        page = httpx.get(each.metrics_url, timeout=30, trust_env=False).text
+        page = httpx.get(each.metrics_url, timeout=TIMEOUT, trust_env=False).text
         counted = set(re.findall(r'^deploypipe_workers\{model="(\w+)"', page, re.MULTILINE))
         assert counted == {archive.name for archive in each.archives}
 
@@ -154,7 +154,7 @@ def test_an_interrupted_server_leaves_nothing(one_model: Path, folder: Path, num
     code = (
         "import sys; from pathlib import Path; from deploypipe.serve.torchserve.lifecycle import serve_foreground\n"
         "store, folder = map(Path, sys.argv[1:])\n"
-        "serve_foreground(store, lambda server: print('ready', flush=True), port=0, folder=folder, timeout=180)\n"
+        "serve_foreground(store, lambda server: print('ready', flush=True), port=0, folder=folder, timeout=600)\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(one_model), str(folder)],
@@ -174,7 +174,7 @@ def test_an_interrupted_server_leaves_nothing(one_model: Path, folder: Path, num
     pid = json.loads(record.read_text())["process"]["pid"]
     assert _session(pid)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=TIMEOUT)
     wanted = 0 if moment == "while it serves" else {signal.SIGINT: -signal.SIGINT, signal.SIGTERM: 143}[number]
     assert process.returncode == wanted, errors
     assert not _session(pid)

@@ -73,7 +73,7 @@ Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def _scrape(server: Server) -> Samples:
-    text = httpx.get(server.metrics_url, timeout=30, trust_env=False).raise_for_status().text
+    text = httpx.get(server.metrics_url, timeout=TIMEOUT, trust_env=False).raise_for_status().text
     # By hand: prometheus_client's own parser gives TorchServe's counters other names.
     return {
         (name, frozenset(re.findall(r'(\w+)="([^"]*)"', labels))): float(value)
@@ -88,7 +88,7 @@ def _of(samples: Samples, name: str, **labels: str) -> float:
 
 def _post(server: Server, body: bytes, **headers: str) -> int:
     url = f"{server.url}/predictions/{MODEL['model']}"
-    return httpx.post(url, content=body, headers=headers, timeout=60, trust_env=False).status_code
+    return httpx.post(url, content=body, headers=headers, timeout=TIMEOUT, trust_env=False).status_code
 
 
 def _eventually(check: Callable[[], bool]) -> None:
@@ -304,7 +304,7 @@ def test_a_million_requests_leave_little_in_the_logs(store: Path, models: Models
 def _send(server: Server, bodies: list[bytes], count: int) -> Counter[int]:
     """`count` requests, one after the other over a connection that is kept where the server keeps it."""
     statuses: Counter[int] = Counter()
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT)
     for body in itertools.islice(itertools.cycle(bodies), count):
         connection.request("POST", f"/predictions/{MODEL['model']}", body)
         response = connection.getresponse()

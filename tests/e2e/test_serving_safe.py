@@ -194,15 +194,15 @@ def test_a_folder_gets_past_the_allowed_addresses(opened: Server, store: Path, t
     with zipfile.ZipFile(store / "onnx-1.0.mar") as file:
         file.extractall(tmp_path / "folder")
     asked = {"url": str(tmp_path / "folder"), "initial_workers": 0}
-    response = httpx.post(f"{opened.management_url}/models", params=asked, timeout=60, trust_env=False)
+    response = httpx.post(f"{opened.management_url}/models", params=asked, timeout=TIMEOUT, trust_env=False)
     assert response.status_code == 200, response.text
-    assert httpx.delete(f"{opened.management_url}/models/onnx/1.0", timeout=60, trust_env=False).status_code == 200
+    assert httpx.delete(f"{opened.management_url}/models/onnx/1.0", timeout=TIMEOUT, trust_env=False).status_code == 200
 
 
 def test_where_nothing_is_deployable_nothing_is_registered(server: Server, tmp_path: Path) -> None:
     registering = ("POST", "/models?url=onnx-1.0.mar"), ("POST", f"/models?url={tmp_path}")
     for method, path in (*registering, ("DELETE", "/models/onnx/1.0")):
-        response = httpx.request(method, server.management_url + path, timeout=60, trust_env=False)
+        response = httpx.request(method, server.management_url + path, timeout=TIMEOUT, trust_env=False)
         assert response.status_code == 405, response.text
 
 

@@ -30,12 +30,12 @@ def test_a_model_of_three_channels_gets_colours() -> None:
 
 @pytest.mark.parametrize(("data", "status", "says"), NO_IMAGES.values(), ids=NO_IMAGES)
 def test_what_is_no_whole_image_is_refused(data: bytes, status: int, says: str) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     with pytest.raises(Rejection) as caught:
         _decode(data)
     assert caught.value.status == status, caught.value
     assert says in caught.value.message
-    assert time.perf_counter() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 def _grey(kind: str, width: int, height: int) -> bytes:

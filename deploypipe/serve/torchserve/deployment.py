@@ -25,7 +25,7 @@ from deploypipe.serve.torchserve.loopback import TimedOut, Unanswered
 from deploypipe.serve.torchserve.management import Loaded, Management
 from deploypipe.serve.torchserve.readiness import check
 
-_ANSWER = 10.0
+_ANSWER = 30.0
 """Seconds for an answer to a packaged sample."""
 
 

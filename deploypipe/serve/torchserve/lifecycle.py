@@ -27,6 +27,8 @@ from deploypipe.serve.torchserve.stopping import end
 _SOCKET_PATH = 100
 """Bytes; the operating systems' limit for a socket's path is 104 to 108."""
 _PAUSE = 0.2
+_ANSWER = 30.0
+"""Seconds for an answer to a packaged sample: a machine that is busy takes its time, and is asked again after that."""
 
 
 def start(
@@ -176,7 +178,8 @@ def _wait_until_ready(
         if time.monotonic() > deadline:
             raise ServingError(f"the server was not ready within {timeout:g} s: {problem}", log)
         if connects("127.0.0.1", server.management_port):
-            found = check(waiting[0], server, timeout=5)
+            with noted.obeyed():
+                found = check(waiting[0], server, timeout=_ANSWER)
             problem = f"{waiting[0]}: {found.problem}"
             if found.ready:
                 waiting.pop(0)
