@@ -41,7 +41,7 @@ CYCLIC: set[str] = set()
 LONG: set[str] = set()
 INCOMPLETE_DOCSTRINGS: set[str] = set()
 PRIVATE_TORCH: set[str] = set()
-NAMES_TWICE = {"Request", "read"}
+NAMES_TWICE = {"read"}
 
 
 @cache

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from deploypipe.bench import Load, Measurement, ServingTimes, measure, parse_loads, write_serving
-from deploypipe.bench.generator import Request, _percentiles
+from deploypipe.bench.generator import PreparedRequest, _percentiles
 from deploypipe.bench.payloads import requests_for
 from deploypipe.errors import ServingError, UsageError
 
@@ -110,11 +110,11 @@ def test_every_answer_that_is_not_right_is_counted_by_its_kind(kind: str, load: 
 
 @pytest.mark.parametrize("body", ['{"class": "7"}', "{}", "7", "[]", '{"predictions": [{"class": 7}, {"class": 7}]}'])
 def test_what_is_no_answer_is_a_wrong_one(body: str) -> None:
-    assert not Request(b"", (7,)).accepts(body.encode())
+    assert not PreparedRequest(b"", (7,)).accepts(body.encode())
 
 
 def test_several_images_need_their_classes_in_order() -> None:
-    request = Request(b"", (1, 2))
+    request = PreparedRequest(b"", (1, 2))
     right, wrong = ([{"class": label} for label in labels] for labels in ((1, 2), (2, 1)))
     for _ in range(2):  # the second time from memory
         assert request.accepts(json.dumps({"predictions": right}).encode())

@@ -43,7 +43,7 @@ _KNOWN = 256
 
 
 @dataclass(frozen=True)
-class Request:
+class PreparedRequest:
     content: bytes
     """Head and body."""
     classes: tuple[int, ...]
@@ -71,7 +71,7 @@ class Request:
 class Job:
     host: str
     port: int
-    requests: tuple[Request, ...]
+    requests: tuple[PreparedRequest, ...]
     """Sent in turn."""
     connections: int | None
     """Of a closed loop."""
@@ -88,7 +88,7 @@ class Job:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Job":
         requests = tuple(
-            Request(base64.b64decode(item["content"]), tuple(item["classes"])) for item in document["requests"]
+            PreparedRequest(base64.b64decode(item["content"]), tuple(item["classes"])) for item in document["requests"]
         )
         return cls(**{**document, "requests": requests})
 
@@ -153,11 +153,11 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._parser = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
-        self._request: Request | None = None
+        self._request: PreparedRequest | None = None
         self._due = 0.0
         self.sent = 0.0
 
-    def send(self, request: Request, due: float, now: float) -> None:
+    def send(self, request: PreparedRequest, due: float, now: float) -> None:
         self._request, self._due, self.sent = request, due, now
         self._transport.write(request.content)
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from deploypipe.bench import generator
-from deploypipe.bench.generator import Job, Request
+from deploypipe.bench.generator import Job, PreparedRequest
 from deploypipe.bench.payloads import requests_for
 from deploypipe.bench.usage import Usage, UsageMeter
 from deploypipe.client import client_for
@@ -177,7 +177,7 @@ def time_serving(
 
 def measure(
     url: str,
-    requests: Sequence[Request],
+    requests: Sequence[PreparedRequest],
     load: Load,
     *,
     seconds: float,
