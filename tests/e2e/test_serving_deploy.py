@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -64,9 +65,9 @@ def archives(models: Models, second: Models, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def running(archives: dict[str, Archive], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of a server that asks for tokens and serves 1.0."""
+    """The folder of a server that serves 1.0 and, being deployable, asks for tokens unless it is told not to."""
     folder = tmp_path_factory.mktemp("running").resolve()
-    start(archives["1.0"].path.parent, port=0, folder=folder, workers=1, tokens=True, deployable=True, timeout=TIMEOUT)
+    start(archives["1.0"].path.parent, port=0, folder=folder, workers=1, deployable=True, timeout=TIMEOUT)
     yield folder
     stop(folder=folder)
 
@@ -83,6 +84,13 @@ def serves_first(running: Path, archives: dict[str, Archive]) -> Server:
         rewrite(server, [archives["1.0"]])
     (archives["1.0"].path.parent / "digits-2.0.mar").unlink(missing_ok=True)
     return _server(running)
+
+
+def test_whoever_has_no_token_loads_nothing(serves_first: Server) -> None:
+    assert serves_first.tokens
+    asked = {"url": "digits-1.0.mar"}
+    response = httpx.post(f"{serves_first.management_url}/models", params=asked, timeout=TIMEOUT, trust_env=False)
+    assert response.status_code == 400 and "token" in response.text.lower()
 
 
 def _server(folder: Path) -> Server:

@@ -20,7 +20,7 @@ from support import Command
 
 from deploypipe.client import Client
 from deploypipe.contract.archive import MANIFEST, read_archive
-from deploypipe.contract.server import Server, tokens_of
+from deploypipe.contract.server import Server, recorded, tokens_of
 from deploypipe.errors import ServingError
 from deploypipe.serve import processes
 from deploypipe.serve.network import connects, free_ports, is_loopback
@@ -149,7 +149,7 @@ def opened(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         entries[MANIFEST] = json.dumps(manifest).encode()
 
     rewrite(own / "greedy.mar", ask_for_a_package)
-    started = start(own, port=0, folder=folder, workers=1, deployable=True, timeout=TIMEOUT)
+    started = start(own, port=0, folder=folder, workers=1, deployable=True, tokens=False, timeout=TIMEOUT)
     yield started
     stop(folder=folder)
 
@@ -232,9 +232,8 @@ def test_an_open_server_asks_for_a_token_and_says_how_to_send_it(
         said = " ".join((done.stdout + done.stderr).split())
         assert "Authorization: Bearer" in said
         (folder,) = tmp_path.glob("**/servers/*")
-        document = json.loads((folder / "server.json").read_text())
-        found = Server.from_json(folder, document)
-        assert found.tokens
+        found = recorded(folder)
+        assert found is not None and found.tokens
         assert {at for at, port in _listening(found) if port == found.port} == {address}
         assert {at for at, port in _listening(found) if port != found.port} == {"127.0.0.1"}
         assert (folder / "key_file.json").stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) == 0
