@@ -64,7 +64,7 @@ def test_ctrl_c_at_any_step_leaves_no_process_and_no_half_written_file(tmp_path:
     assert servers(tmp_path) == []
     hidden = [path for folder in ("runs", "model_store") for path in (tmp_path / folder).rglob(".*")]
     # The lock is empty, and the kernel lets go of it with the process.
-    assert {path.name for path in hidden} <= {".lock"}, "temporary files"
+    assert {path.name for path in hidden} <= {".lock", ".deploypipe"}, "temporary files"
 
 
 def servers(home: Path) -> list[int]:

@@ -215,7 +215,7 @@ def _put(
     requests = requests_for(served.url, images, labels, together, wrap=PEERS[name].wrap)
     times = {"seconds": asked.seconds, "warmup": asked.warmup, "timeout": PATIENCE}
     try:
-        return measure(served.url, requests, amount, **times, pid=served.pid).to_json()
+        return measure(served.url, requests, amount, **times, pid=served.process.pid).to_json()
     except ServingError as error:
         sys.exit(f"error: {name}, {load}: {error}")
 

@@ -32,8 +32,11 @@ _ENTRY = """
 import os, signal
 
 class Faulty(Entry):
-    def _parse(self, item):
-        body = bytes(item.get("body") or b"")
+    def initialize(self, context):
+        super().initialize(context)
+        self.model._read, self._sound = self._faulty, self.model._read
+
+    def _faulty(self, body):
         if body == b"fail":
             raise LookupError("as told,\\nin two lines")
         if body == b"die":
@@ -41,7 +44,7 @@ class Faulty(Entry):
         if body == b"shout":
             for _ in range(400):
                 print("x" * 10_100)
-        return super()._parse(item)
+        return self._sound(body)
 
 del Entry, Handler
 """
