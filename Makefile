@@ -46,7 +46,7 @@ soak: $(READY_TO_TEST)
 
 # The long forms of the property tests.
 nightly: $(READY_TO_TEST)
-	$(BIN)/python -m pytest -m nightly
+	$(BIN)/python -m pytest -m nightly --numprocesses 2 --dist load
 
 # What a GPU matters for. It installs nothing, for a GPU's torch is the machine's own: .venv where it is ready, else
 # $(PYTHON) as it is, and always the interpreter that is named, as in make gpu PYTHON=python3.12 ARGS='--only time-99'.
