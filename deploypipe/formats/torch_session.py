@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..contract.signature import dtype_name
 from ..contract.structure import flatten
 from ..contract.tensors import Array, as_dtype
 from .session import DeviceUnavailable, Session
@@ -39,7 +40,7 @@ def to_array(tensor: Tensor) -> Array:
         return plain.numpy()
     except TypeError:  # bfloat16 and the eight-bit floats, which NumPy knows from ml_dtypes only
         size = plain.element_size()
-        return plain.view(getattr(torch, f"int{8 * size}")).numpy().view(as_dtype(str(plain.dtype).split(".")[1]))
+        return plain.view(getattr(torch, f"int{8 * size}")).numpy().view(as_dtype(dtype_name(plain.dtype)))
 
 
 def to_tensor(array: Array) -> Tensor:

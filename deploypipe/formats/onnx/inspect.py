@@ -15,6 +15,7 @@ from torch import Tensor
 
 from deploypipe.contract.signature import TensorSpec
 from deploypipe.formats.inspection import Inspection, Names, Node, author_line
+from deploypipe.formats.torch_session import to_tensor
 
 SCOPES, TRACE = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.stack_trace"
 """What torch's exporter says of a node: the path of submodules down to it, and where its author called it."""
@@ -129,12 +130,7 @@ class OnnxInspection(Inspection):
 
 def _as_tensor(proto: onnx.TensorProto) -> Tensor:
     """With a copy of the bytes. Strings have no tensor in torch: TypeError."""
-    array = numpy_helper.to_array(proto)
-    try:
-        return torch.from_numpy(array.copy())
-    except TypeError:  # bfloat16 and the float8s, which NumPy knows from ml_dtypes only
-        dtype = getattr(torch, array.dtype.name)
-        return torch.from_numpy(array.view(f"i{array.dtype.itemsize}").copy()).view(dtype)
+    return to_tensor(numpy_helper.to_array(proto).copy())
 
 
 def _constant(proto: onnx.NodeProto) -> Tensor | None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ...contract.rejection import BAD_REQUEST, UNPROCESSABLE, UNSUPPORTED_MEDIA_TYPE, Rejection
+from ...errors import first_line
 
 Pixels = NDArray[np.uint8]
 
@@ -46,7 +47,7 @@ def decode_image(data: bytes | bytearray, into: Pixels) -> None:
             except Rejection:
                 raise
             except Exception as cause:
-                raise Rejection(BAD_REQUEST, f"the image is damaged or truncated: {_line(cause)}") from cause
+                raise Rejection(BAD_REQUEST, f"the image is damaged or truncated: {first_line(cause)}") from cause
 
 
 def _opened(data: bytes | bytearray) -> Image.Image:
@@ -60,7 +61,7 @@ def _opened(data: bytes | bytearray) -> Image.Image:
             UNSUPPORTED_MEDIA_TYPE, f"the body is no image that can be read; accepted: {', '.join(FORMATS)}"
         ) from cause
     except Exception as cause:  # a damaged header makes decoders raise nearly anything
-        raise Rejection(BAD_REQUEST, f"the image is damaged: {_line(cause)}") from cause
+        raise Rejection(BAD_REQUEST, f"the image is damaged: {first_line(cause)}") from cause
 
 
 def _bound(image: Image.Image, into: Pixels) -> None:
@@ -135,7 +136,9 @@ def pixels_from_npy(data: bytes | bytearray, shape: tuple[int, ...]) -> Pixels:
         else:
             found, fortran, dtype = np.lib.format.read_array_header_2_0(file)
     except Exception as cause:
-        raise Rejection(BAD_REQUEST, f"the .npy header is damaged: {_line(cause)}; accepted: {accepted}") from cause
+        raise Rejection(
+            BAD_REQUEST, f"the .npy header is damaged: {first_line(cause)}; accepted: {accepted}"
+        ) from cause
     if dtype != np.uint8:
         raise Rejection(UNPROCESSABLE, f"the .npy array is {dtype}; accepted: {accepted}")
     rows = (found[0], 1, *found[1:]) if channels == 1 and len(found) == 3 else found
@@ -153,7 +156,3 @@ def _accepted(shape: tuple[int, ...]) -> str:
     channels, height, width = shape
     nested = f"{height}x{width}" if channels == 1 else f"{channels}x{height}x{width}"
     return f"{nested} nested lists of whole numbers 0..255"
-
-
-def _line(cause: BaseException) -> str:
-    return str(cause).strip().partition("\n")[0] or type(cause).__name__

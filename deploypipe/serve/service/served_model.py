@@ -21,6 +21,7 @@ from ...contract.seal import broken_link
 from ...contract.signature import Signature, mismatches
 from ...contract.tasks import IMAGE_CLASSIFICATION, image_shape
 from ...contract.tensors import Array
+from ...errors import first_line
 from ...formats.session import Session
 from .answers import Answer, Class, Reply, classified, render, to_json
 from .limits import MAX_ANSWER
@@ -122,7 +123,7 @@ class ServedModel:
             raise
         except Exception as cause:
             # The artifact answered its samples, so it is these values or sizes that it cannot take.
-            raise Rejection(UNPROCESSABLE, f"the model fails on these inputs: {_line(cause)}") from cause
+            raise Rejection(UNPROCESSABLE, f"the model fails on these inputs: {first_line(cause)}") from cause
 
     def _classify(self, pixels: Array) -> tuple[Array, list[Class]]:
         """The logits, `float [n, classes]`, and what they say of each row."""
@@ -163,7 +164,3 @@ def _each(step: Callable[[Any], Any], item: Any) -> Any:
 def _share(logits: Array, classes: Sequence[Class], request: Request) -> Answer:
     """The request's rows of what the whole batch gave."""
     return Answer(request, [[logits]], classes, request.rows or slice(None))
-
-
-def _line(cause: BaseException) -> str:
-    return str(cause).strip().partition("\n")[0] or type(cause).__name__
