@@ -54,7 +54,7 @@ def capture(
     if len(output_names) != len(leaves):
         raise UsageError(f"{len(output_names)} output names were given for {len(leaves)} outputs")
     static = trace(reference, example_inputs, dynamic)
-    symbols = _symbols(static.program, names, dynamic)
+    symbols = dict(static.symbols) or _symbols(static.program, names, dynamic)
     signature = _signature(static.program, names, output_names, structure, symbols)
     return Capture(reference, example_inputs, static, signature, module.training, symbols)
 

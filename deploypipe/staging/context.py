@@ -7,10 +7,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 from deploypipe.compiler.sites import Site
+from deploypipe.contract.sizes import Axis
 
 Resolver = Callable[[FunctionType], FunctionType]
 """Gives what to run in place of a function that the author's code calls: its rewritten form, or the function itself."""
@@ -29,10 +30,16 @@ class StagingContext:
     capturing: bool
     resolver: Resolver | None = None
     """Without one, functions run as their authors wrote them."""
+    selection: frozenset[CodeType] | None = None
+    """The code of the functions that are rewritten; None for all."""
     became: dict[Site, list[str]] = field(default_factory=lambda: defaultdict(list))
     outcomes: dict[Site, set[str]] = field(default_factory=lambda: defaultdict(set))
     rewritten: dict[str, str] = field(default_factory=dict)
     """The functions that were rewritten, each with what was changed in it."""
+    axes: dict[str, Axis] = field(default_factory=dict)
+    """torch's symbols ("s77") for the dynamic axes of the inputs, each with what the author calls it."""
+    dropped: list[str] = field(default_factory=list)
+    """A remark for each thing that the author's code does and the program does not."""
     created: dict[int, object] = field(default_factory=dict)
     """Objects made during this call, by their ids, kept alive."""
     owned: dict[int, object] = field(default_factory=dict)

@@ -95,4 +95,10 @@ def _shape_of(value: Any) -> Any:
         return ("set", len(value))
     if isinstance(value, (int, float, str, bool, type(None))):
         return value
-    return id(value)
+    return (type(value).__name__, id(value))
+
+
+def is_output_only(before: Any, after: Any) -> bool:
+    """Whether an attribute, by its fingerprints, was written with an object that forward makes anew in each call, such as
+    a tensor, in place of nothing or of another such. A number, or a container that grew, may count the calls."""
+    return isinstance(after, tuple) and (before is None or isinstance(before, tuple))

@@ -50,7 +50,7 @@ def record_outcomes(module: nn.Module, program: StaticProgram, probes: Sequence[
 
     Runs a copy of the module in eval mode. A probe on which the module fails counts for what it reached.
     """
-    context = StagingContext(capturing=False, resolver=rewritten)
+    context = StagingContext(capturing=False, resolver=rewritten, selection=program.selection)
     watched = _watched(module)
     for probe in probes:
         _run(watched, probe, context)
@@ -71,7 +71,7 @@ def find_inputs(module: nn.Module, program: StaticProgram, example: Inputs, take
     for number, candidate in enumerate(variations(program.program, example)):
         if not any(lacking.values()) or number >= ATTEMPTS:
             break
-        context = StagingContext(capturing=False, resolver=rewritten)
+        context = StagingContext(capturing=False, resolver=rewritten, selection=program.selection)
         with deadline(PATIENCE):
             if not _run(watched, candidate, context):
                 continue

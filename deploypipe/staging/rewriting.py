@@ -12,8 +12,10 @@ from deploypipe.staging.helpers import HELPERS
 
 
 def rewritten(function: types.FunctionType) -> types.FunctionType:
-    """The rewritten form of a function of the author's; Unsupported where there is none."""
-    if is_rewritten(function.__code__):
+    """The rewritten form of a function of the author's, where it is among those to rewrite; Unsupported where it has
+    none."""
+    selection = current().selection
+    if is_rewritten(function.__code__) or (selection is not None and function.__code__ not in selection):
         return function
     try:
         factory = factory_of(function)

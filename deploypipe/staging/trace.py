@@ -8,13 +8,13 @@ import dataclasses
 import math
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from deploypipe.compiler.sites import Site
@@ -23,14 +23,19 @@ from deploypipe.eager import argument_names, check_axes
 from deploypipe.errors import ExportError
 from deploypipe.staging.arithmetic import bools_as_numbers
 from deploypipe.staging.context import StagingContext, active, current
-from deploypipe.staging.copies import containers_of, fingerprint, rewrite_forwards, working_copy
+from deploypipe.staging.copies import containers_of, fingerprint, is_output_only, rewrite_forwards, working_copy
 from deploypipe.staging.failures import explain, line_of_forward
+from deploypipe.staging.guards import Limit, limits_of
+from deploypipe.staging.open_axes import OpenSymbols, check_open, open_axes, open_symbols
 from deploypipe.staging.outputs import own_outputs, tensors_only
 from deploypipe.staging.rewriting import rewritten
 from deploypipe.staging.same_tensor import refuse_stale
+from deploypipe.staging.selection import EVERYTHING, Attempts, Selection
+from deploypipe.staging.silence import silent
 from deploypipe.staging.simplify import changed_in_place, simplify_program
 from deploypipe.staging.watch import Watch
 from deploypipe.torch_compat.dispatch import pytree
+from deploypipe.torch_compat.guards import Guard, forget_guards, noting_guards
 from deploypipe.torch_compat.symbols import sizes_stay_open, write_extremes_with_two_operands
 from deploypipe.torch_compat.tracing import no_overlap_question, tracer
 
@@ -45,17 +50,50 @@ class StaticProgram:
     sites: tuple[Site, ...]
     rewritten: Mapping[str, str]
     was_training: bool
+    selection: Selection = EVERYTHING
+    """The functions that were rewritten where they are called."""
+    symbols: Mapping[str, str] = field(default_factory=dict)
+    """torch's symbol ("s77") → the axis as the author writes it ("batch")."""
+    limits: tuple[str, ...] = ()
+    """What the program demands of the sizes of dynamic axes, beyond what the author said."""
+    remarks: tuple[str, ...] = ()
 
 
 def trace(module: nn.Module, example_inputs: tuple[Any, ...], dynamic: Axes | None = None) -> StaticProgram:
     """Capture a module with control flow that depends on its inputs.
 
     `dynamic` names the axes that stay open, by argument name and axis. The module is captured in eval mode and left
-    as it was. Raises `ExportError`, naming the author's line, for what cannot be carried.
+    as it was. First it is traced as it is; where that stops, because Python asked for a value or a size that is not
+    known yet, the functions that asked are rewritten, and in the end all of them. Raises `ExportError`, naming the
+    author's line, for what cannot be carried.
     """
     dynamic = dynamic or {}
-    program, context = _export(module, example_inputs, dynamic, own_inputs=False)
-    changed = changed_in_place(program)
+    attempts = Attempts(module)
+    limited: Traced | None = None
+    native: ExportError | None = None
+    while (selection := attempts.selection) is not None:
+        try:
+            traced = _own_memory(module, example_inputs, dynamic, selection)
+        except ExportError as error:
+            native = native or error
+            attempts.stopped(error)
+            continue
+        if not traced.limits:
+            return _program(module, traced)
+        limited = limited or traced
+        attempts.limited(traced.limits)
+    try:
+        return _program(module, _own_memory(module, example_inputs, dynamic, EVERYTHING))
+    except ExportError as error:
+        if limited is not None and not limited.context.selection:
+            return _program(module, limited)
+        raise (native if native is not None and attempts.library_stops(error) else error) from error
+
+
+def _own_memory(module: nn.Module, example_inputs: tuple[Any, ...], dynamic: Axes, selection: Selection) -> Traced:
+    """One attempt. Eager changes the caller's tensor in place; the artifact must not, so it works on copies."""
+    traced = _export(module, example_inputs, dynamic, selection, own_inputs=False)
+    changed = changed_in_place(traced.program)
     kept = next((spec for spec in changed if spec.kind is not InputKind.USER_INPUT), None)
     if kept is not None:
         raise ExportError(
@@ -63,14 +101,37 @@ def trace(module: nn.Module, example_inputs: tuple[Any, ...], dynamic: Axes | No
             " the artifact has no memory between calls",
             "Return the new value, or compute it without changing the buffer.",
         )
-    if changed:
-        # Eager changes the caller's tensor in place; the artifact must not, so it works on copies.
-        program, context = _export(module, example_inputs, dynamic, own_inputs=True)
+    return _export(module, example_inputs, dynamic, selection, own_inputs=True) if changed else traced
+
+
+def _program(module: nn.Module, traced: Traced) -> StaticProgram:
+    context = traced.context
     found = tuple(
         dataclasses.replace(site, became=", ".join(forms))
         for site, forms in sorted(context.became.items(), key=lambda item: _in_order(item[0]))
     )
-    return StaticProgram(program, found, dict(context.rewritten), module.training)
+    simplify_program(traced.program)
+    return StaticProgram(
+        traced.program,
+        found,
+        dict(context.rewritten),
+        module.training,
+        context.selection,
+        traced.symbols,
+        tuple(limit.text for limit in traced.limits),
+        tuple(traced.remarks),
+    )
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What one attempt came to."""
+
+    program: ExportedProgram
+    context: StagingContext
+    symbols: Mapping[str, str]
+    limits: Sequence[Limit]
+    remarks: Sequence[str]
 
 
 def _in_order(site: Site) -> tuple[str, int, int]:
@@ -78,22 +139,25 @@ def _in_order(site: Site) -> tuple[str, int, int]:
 
 
 def _export(
-    module: nn.Module, example_inputs: tuple[Any, ...], dynamic: Axes, *, own_inputs: bool
-) -> tuple[ExportedProgram, StagingContext]:
+    module: nn.Module, example_inputs: tuple[Any, ...], dynamic: Axes, selection: Selection, *, own_inputs: bool
+) -> Traced:
     copy = working_copy(module)
     rewrite_forwards(copy)
     before = fingerprint(copy)
     names = argument_names(module, example_inputs)
     check_axes(dynamic, dict(zip(names, example_inputs, strict=True)), type(module).__name__)
-    inputs, shapes = _open_axes(example_inputs, names, dynamic)
-    root = _Root(copy, names, own_inputs)
-    context = StagingContext(capturing=True, resolver=rewritten, owned=containers_of(copy))
+    inputs, shapes = open_axes(example_inputs, names, dynamic, selection)
+    context = StagingContext(capturing=True, resolver=rewritten, selection=selection, owned=containers_of(copy))
+    root = _Root(copy, names, own_inputs, open_symbols(names, dynamic), context)
+    guards: list[Guard] = []
     try:
         with (
             active(context),
             torch.no_grad(),
             sizes_stay_open(),
             no_overlap_question(),
+            noting_guards(guards),
+            silent(context),
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")
@@ -103,17 +167,32 @@ def _export(
         raise
     except Exception as error:
         raise explain(error, module) from error
-    after = fingerprint(copy)
-    if after != before:
-        name = next(k for k in {**before, **after} if before.get(k) != after.get(k))
-        raise ExportError(
-            f"{line_of_forward(module)}: attribute `{name}` is changed during forward:"
-            " the artifact has no memory between calls",
-            "Return the value, or keep it in a local variable.",
-        )
-    _check_open(program, names, dynamic, module)
-    simplify_program(program)
-    return program, context
+    remarks = _attributes(before, fingerprint(copy), module, selection)
+    if selection is EVERYTHING:
+        check_open(program, names, dynamic, line_of_forward(module))
+        return Traced(program, context, {}, (), [*context.dropped, *remarks])
+    limits = limits_of(guards, context.axes)
+    forget_guards(program, list(context.axes))
+    shown = {symbol: axis.shown for symbol, axis in context.axes.items()}
+    return Traced(program, context, shown, limits, [*context.dropped, *remarks])
+
+
+def _attributes(before: Mapping[str, Any], after: Mapping[str, Any], module: nn.Module, selection: Selection) -> list[str]:
+    """A remark for each attribute that forward writes and that is no memory of earlier calls; ExportError for one that
+    may be."""
+    remarks = []
+    for name in {**before, **after}:
+        old, new = before.get(name), after.get(name)
+        if old == new:
+            continue
+        if selection is EVERYTHING or not is_output_only(old, new):
+            raise ExportError(
+                f"{line_of_forward(module)}: attribute `{name}` is changed during forward:"
+                " the artifact has no memory between calls",
+                "Return the value, or keep it in a local variable.",
+            )
+        remarks.append(f"attribute `{name}` is written during forward: the artifact returns its outputs alone")
+    return remarks
 
 
 @contextlib.contextmanager
@@ -130,22 +209,29 @@ def plain_builtins() -> Iterator[None]:
 class _Root(nn.Module):
     """Calls the model and turns its outputs into tensors. Its one child is the model, under an empty prefix."""
 
-    def __init__(self, model: nn.Module, names: list[str], own_inputs: bool) -> None:
+    def __init__(
+        self, model: nn.Module, names: list[str], own_inputs: bool, axes: OpenSymbols, context: StagingContext
+    ) -> None:
         super().__init__()
         # The model's own tree, so that parameters keep their names.
         for key in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
             object.__setattr__(self, key, getattr(model, key))
         object.__setattr__(self, "model_", model)
         object.__setattr__(self, "own_inputs_", own_inputs)
+        object.__setattr__(self, "open_", axes)
+        object.__setattr__(self, "context_", context)
         object.__setattr__(self, "forward", _with_names(self.run, names))
         self.training = False
 
     def run(self, *args: Any) -> Any:
         model: Any = self.model_
-        current().tracer = tracer()
+        context: StagingContext = self.context_
+        context.tracer = tracer()
+        if context.selection is not EVERYTHING:
+            context.axes.update(self.open_.bind(args))
         if self.own_inputs_:
             args = tuple(a.clone() if isinstance(a, Tensor) else a for a in args)
-        with plain_builtins(), bools_as_numbers():
+        with plain_builtins() if context.selection else contextlib.nullcontext(), bools_as_numbers():
             with Watch():
                 outputs = tensors_only(model(*args))
             for leaf in pytree.tree_leaves(outputs):
@@ -162,45 +248,3 @@ def _with_names(run: Callable[..., Any], names: list[str]) -> Callable[..., Any]
     made = scope["forward"]
     assert isinstance(made, types.FunctionType)
     return made
-
-
-PRIMES = (5, 7, 11, 13, 17, 19, 23, 29)
-
-
-def _open_axes(inputs: tuple[Any, ...], names: list[str], dynamic: Axes) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Examples with a distinct size for each symbol, so that nothing is concluded from sizes that happen to agree."""
-    symbols = list(dict.fromkeys(s for axes in dynamic.values() for s in axes.values()))
-    dims = {s: Dim(s, min=0) for s in symbols}
-    sizes = {s: PRIMES[i % len(PRIMES)] + 30 * (i // len(PRIMES)) for i, s in enumerate(symbols)}
-    made: list[Any] = []
-    shapes: list[Any] = []
-    for name, value in zip(names, inputs, strict=True):
-        if not isinstance(value, Tensor):
-            made.append(value)
-            shapes.append(None)
-            continue
-        axes = dynamic.get(name, {})
-        for axis, symbol in axes.items():
-            old = value.shape[axis]
-            index = torch.arange(sizes[symbol]) % old if old else torch.arange(0)
-            value = (
-                value.index_select(axis, index)
-                if old
-                else value.new_zeros([sizes[symbol] if i == axis else n for i, n in enumerate(value.shape)])
-            )
-        made.append(value.detach().clone())
-        shapes.append({axis: dims[symbol] for axis, symbol in axes.items()} or None)
-    return tuple(made), tuple(shapes)
-
-
-def _check_open(program: ExportedProgram, names: list[str], dynamic: Axes, module: nn.Module) -> None:
-    placeholders = {n.name: n for n in program.graph.nodes if n.op == "placeholder"}
-    for name, node_name in zip(names, program.graph_signature.user_inputs, strict=False):
-        for axis, symbol in dynamic.get(name, {}).items():
-            value = placeholders[str(node_name)].meta["val"]
-            if not isinstance(value.shape[axis], torch.SymInt):
-                raise ExportError(
-                    f"{line_of_forward(module)}: axis {axis} (`{symbol}`) of input `{name}` was asked to be dynamic"
-                    f" and came out as the constant {value.shape[axis]}",
-                    "Look for a size that is used as a constant in forward.",
-                )

@@ -162,3 +162,9 @@ def write_extremes_with_two_operands() -> None:
     """Let the tracer rebuild `Max`/`Min` of sizes with the two-operand functions, the only ones a program may hold."""
     handlers: dict[Any, Any] = _sympy_handlers()
     handlers[Max], handlers[Min] = torch.sym_max, torch.sym_min
+
+
+def symbol_name(size: Any) -> str | None:
+    """torch's name ("s77") for the size of an axis of an input; None for a constant or an expression."""
+    expression = size.node.expr if isinstance(size, torch.SymInt) else None
+    return str(expression) if expression is not None and expression.is_Symbol else None
