@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 
 from deploypipe.contract.sidecar import ControlFlow
 from deploypipe.contract.signature import Axes, Signature, TensorSpec, dtype_name
+from deploypipe.contract.sizes import parse_axis
 from deploypipe.contract.structure import Structure, leaf_names
 from deploypipe.eager import argument_names, check_axes, check_inputs, eager_outputs, reference_copy
 from deploypipe.errors import UsageError
@@ -54,8 +55,12 @@ def capture(
     if len(output_names) != len(leaves):
         raise UsageError(f"{len(output_names)} output names were given for {len(leaves)} outputs")
     static = trace(reference, example_inputs, dynamic)
-    symbols = dict(static.symbols) or _symbols(static.program, names, dynamic)
-    signature = _signature(static.program, names, output_names, structure, symbols)
+    symbols = dict(static.symbols)
+    limits = [
+        *(limit for axes in dynamic.values() for written in axes.values() for limit in parse_axis(written).limits)
+    ]
+    limits = list(dict.fromkeys([*limits, *static.limits]))
+    signature = replace(_signature(static.program, names, output_names, structure, symbols), limits=tuple(limits))
     return Capture(reference, example_inputs, static, signature, module.training, symbols)
 
 
@@ -115,15 +120,6 @@ def _output_names(given: Sequence[str] | None, own: Sequence[str], inputs: Seque
         taken.add(name)
         names.append(name)
     return names
-
-
-def _symbols(program: ExportedProgram, names: Sequence[str], dynamic: Axes) -> dict[str, str]:
-    values = _values(program)
-    found: dict[str, str] = {}
-    for name, placeholder in zip(names, program.graph_signature.user_inputs, strict=True):
-        for axis, symbol in dynamic.get(name, {}).items():
-            found[str(values[str(placeholder)].shape[axis])] = symbol
-    return found
 
 
 def _signature(

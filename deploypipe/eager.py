@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from deploypipe.contract.signature import Axes, dtype_name
+from deploypipe.contract.sizes import broken_limits, parse_axis, symbol_value
 from deploypipe.contract.structure import Structure, flatten
 from deploypipe.errors import ExportError, UsageError, first_line
 from deploypipe.torch_compat.dispatch import TorchDispatchMode
@@ -115,6 +116,16 @@ def check_axes(dynamic: Axes, inputs: Mapping[str, Tensor], title: str) -> None:
             if not 0 <= axis < inputs[name].dim():
                 raise UsageError(f"{name!r} has no axis {axis}: it has {inputs[name].dim()}")
             size = inputs[name].shape[axis]
-            if sizes.setdefault(symbol, size) != size:
-                raise UsageError(f"axes of sizes {sizes[symbol]} and {size} cannot both be {symbol!r}",
+            try:
+                written = parse_axis(symbol)
+            except ValueError as cause:
+                raise UsageError(f"axis {axis} of {name!r}: {cause}") from cause
+            bound = symbol_value(written.shown, size)
+            if bound is None:
+                raise UsageError(f"axis {axis} of {name!r} has size {size}, which is no multiple: {written.shown!r}")
+            value = bound[1]
+            if broken := broken_limits(written.limits, dict([bound])):
+                raise UsageError(f"axis {axis} of {name!r} has size {size}, but it was declared with {broken[0]!r}")
+            if sizes.setdefault(written.symbol, value) != value:
+                raise UsageError(f"axes of sizes {sizes[written.symbol]} and {value} cannot both be {written.symbol!r}",
                                  "Give axes of different sizes symbols of their own.")  # fmt: skip

@@ -65,7 +65,11 @@ class Plan:
         """What the author should know before relying on an artifact of this plan."""
         title = type(self.captured.module).__name__
         mode = (f"{title} is in train mode: it is exported in eval mode",) if self.captured.was_training else ()
-        return (*mode, *self.untried, *self.unproven)
+        limits = tuple(
+            f"{title}: the artifact holds for `{limit}` only; other sizes are refused"
+            for limit in self.captured.static.limits
+        )
+        return (*mode, *limits, *self.captured.static.remarks, *self.untried, *self.unproven)
 
     @property
     def unproven(self) -> tuple[str, ...]:
@@ -95,7 +99,7 @@ def plan(
     and every image of `test`."""
     reference = Reference(captured.module)
     if probes is None:
-        probes = drawn_probes(captured.signature.inputs, captured.example_inputs)
+        probes = drawn_probes(captured.signature.inputs, captured.example_inputs, captured.signature.limits)
     given, untried = usable(reference, probes)
     given += usable(reference, row_probes(given, captured.signature))[0]
     if not all(reference.repeats(probe) for probe in given[:3]):

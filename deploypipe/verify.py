@@ -119,7 +119,8 @@ def verify(
         else:
             declared = inputs_of(first) if first else next(iter(served.values())).inputs
             sidecars = _sidecars(subjects.artifacts)
-            gate = gate_for(module, example or _sample_of(sidecars), declared, dynamic, overrides, _found(sidecars))
+            sample, limits = example or _sample_of(sidecars), stated_limits(sidecars)
+            gate = gate_for(module, sample, declared, dynamic, overrides, _found(sidecars), limits)
         reports = _examine(gate, subjects, served)
     return reports if isinstance(artifact, Subjects) else reports[0]
 
@@ -149,7 +150,7 @@ def verify_run(
     known = (*subjects.artifacts, *run.artifacts())
     reference, example = Reference(load_trained(run)), check_inputs(entry.example(), "the example")
     specs = input_specs(reference.module, example, entry.dynamic or {})
-    probes = image_probes(test.inputs) if test else drawn_probes(specs, example)
+    probes = image_probes(test.inputs) if test else drawn_probes(specs, example, stated_limits(_sidecars(known)))
     gate = _gate(reference, specs, [*probes, *_found(_sidecars(known))], overrides)
     gate = replace(gate, test=test, weights_sha256=weights)
     # What a server takes is what the run's own artifacts take.
@@ -157,6 +158,11 @@ def verify_run(
         reports = _examine(gate, subjects, served)
     document = free_path(run.parity, is_own_document)
     return _written(document, reports, weights_sha256=weights, dataset=run.document["dataset"])
+
+
+def stated_limits(artifacts: Iterable[Artifact]) -> tuple[str, ...]:
+    """What the artifacts demand of their sizes, each once."""
+    return tuple(dict.fromkeys(limit for artifact in artifacts for limit in artifact.signature.limits))
 
 
 def inputs_of(artifact: Path) -> Sequence[TensorSpec]:
@@ -172,16 +178,17 @@ def gate_for(
     dynamic: Axes | None = None,
     overrides: Overrides = NO_OVERRIDES,
     found: Sequence[Probe] = (),
+    limits: Sequence[str] = (),
 ) -> Gate:
     """What an artifact of the user's own module is held to, whoever wrote it: the example, values like it at other
     sizes, and what was `found` at export. `dynamic` says which axes must be free; else those are that the artifact
-    declared."""
+    declared. `limits`: what the artifacts demand of their sizes."""
     reference, example = Reference(module), check_inputs(example, "the example")
     if dynamic is None:
         named = zip(argument_names(reference.module, example), declared, strict=False)
         dynamic = {name: axes for name, spec in named if (axes := _symbols_of(spec))}
     specs = input_specs(reference.module, example, dynamic)
-    return _gate(reference, specs, [*drawn_probes(specs, example), *found], overrides)
+    return _gate(reference, specs, [*drawn_probes(specs, example, limits), *found], overrides)
 
 
 def _gate(

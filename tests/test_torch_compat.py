@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deploypipe.torch_compat import dispatch, kernels, onnx_exporter, script_graphs, symbols, tracing
+from deploypipe.torch_compat import dispatch, guards, kernels, onnx_exporter, script_graphs, symbols, tracing
 
 
 def traced(forward: Callable[..., Any], *inputs: Tensor) -> torch.export.ExportedProgram:
@@ -394,3 +394,45 @@ def test_cpu_computes_bfloat16_is_known() -> None:
 def test_mps_generator_is_where_torch_has_it() -> None:
     """It can be called on Apple's machines only."""
     assert callable(torch.mps._get_default_mps_generator)
+
+
+# guards
+
+
+class Asks(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.shape[0] > 3 else x
+
+
+def asked() -> tuple[torch.export.ExportedProgram, list[guards.Guard]]:
+    found: list[guards.Guard] = []
+    with symbols.sizes_stay_open(), guards.noting_guards(found):
+        program = torch.export.export(Asks(), (X,), dynamic_shapes=({0: torch.export.Dim.AUTO},), strict=False)
+    return program, found
+
+
+def test_noting_guards_sees_each_and_who_asked() -> None:
+    _, (guard, *_) = asked()
+    assert guard.stack[-1].code.co_name == "forward"
+    (symbol,) = guard.symbols
+    assert str(guard) == f"{symbol} > 3"
+    assert guard.holds({symbol: 4}) and not guard.holds({symbol: 3})
+
+
+def test_forget_guards_lets_a_program_run_at_every_size() -> None:
+    program, found = asked()
+    with pytest.raises(AssertionError):
+        program.module()(X[:2])
+    guards.forget_guards(program, found[0].symbols)
+    assert torch.equal(program.module()(X[:2]), X[:2] * 2)
+
+
+def test_symbol_name_is_that_of_an_axis_alone() -> None:
+    names: list[str | None] = []
+
+    def forward(x: Tensor) -> Tensor:
+        names.extend(symbols.symbol_name(size) for size in (x.shape[0], x.shape[0] + 1, 4))
+        return x
+
+    traced(forward, X)
+    assert str(names[0]).startswith("s") and names[1:] == [None, None]

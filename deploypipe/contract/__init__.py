@@ -10,6 +10,7 @@ sample.py       inputs of a model and what it answers to them
 seal.py         the proof that is carried from the weights to the server, and where it breaks
 sidecar.py      the document beside each artifact: what it takes, returns, comes from and proved
 signature.py    what a model takes and returns: names, dtypes and shapes
+sizes.py        sizes of dynamic axes: how an author writes one, and the limits that an artifact states
 structure.py    how a model's outputs nest, and the flat list of them that artifacts carry
 tasks.py        what a server makes of a model
 tensors.py      arrays, and their bytes as text

@@ -25,6 +25,10 @@ class Sealed(Protocol):
         """{"verdict", "sha256"}: that it was proven, and the digest of its sidecar's parity; empty when it was not."""
 
 
+SIGNATURE = ("inputs", "outputs", "structure", "limits")
+"""The keys of a sidecar that make its signature; files from before there were limits have none."""
+
+
 def digest_of(parity: Mapping[str, Any]) -> str:
     """The sha256 of a sidecar's parity summary, by which a seal names it."""
     return hashlib.sha256(json.dumps(parity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -41,7 +45,8 @@ def broken_link(sidecar: Mapping[str, Any], artifact: Sealed) -> str:
             return f"the verdict in {where} is {verdict!r}" if verdict else f"{where} has no parity verdict"
     if seal.get("sha256") != digest_of(parity):
         return "its own seal is for another proof than its sidecar's"
-    if metadata.get("signature") != {key: sidecar[key] for key in ("inputs", "outputs", "structure")}:
+    own_signature = {"limits": [], **metadata.get("signature", {})}
+    if own_signature != {"limits": [], **{key: sidecar[key] for key in SIGNATURE if key in sidecar}}:
         return "its own signature is not its sidecar's"
     wanted = sidecar.get("precision", "")
     for where, precision in (("its own", metadata.get("precision", "")), ("its proof's", parity.get("precision", ""))):

@@ -8,6 +8,7 @@ from typing import Any
 
 from deploypipe.contract.records import from_document, to_document
 from deploypipe.contract.sample import EncodedTensor, Sample
+from deploypipe.contract.seal import SIGNATURE
 from deploypipe.contract.signature import Signature, TensorSpec, described
 from deploypipe.contract.structure import leaf_names
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION, TENSORS
@@ -15,7 +16,6 @@ from deploypipe.errors import DeploypipeError, ParityError, UsageError, first_li
 from deploypipe.files import read_json, sha256_file, write_json
 
 SCHEMA = "deploypipe.artifact/1"
-SIGNATURE = ("inputs", "outputs", "structure")
 
 
 @dataclass(frozen=True)

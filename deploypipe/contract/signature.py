@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from .sizes import broken_limits, symbol_value, writes_axis
 from .structure import Structure
 
 Axes = Mapping[str, Mapping[int, str]]
@@ -48,6 +49,28 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     structure: Structure = None
+    limits: tuple[str, ...] = ()
+    """What must hold of the sizes of dynamic axes beside their being equal where a name occurs twice: "seq <= 64"."""
+
+    def problems(self, tensors: Sequence[HasShape]) -> list[str]:
+        """Why `tensors` are no inputs, a line each."""
+        found = mismatches(self.inputs, tensors)
+        if found:
+            return found
+        sizes = sizes_of(self.inputs, tensors)
+        stated = ", ".join(f"{name} is {size}" for name, size in sizes.items())
+        return [f"the artifact holds for `{limit}`, and {stated}" for limit in broken_limits(self.limits, sizes)]
+
+
+def sizes_of(specs: Sequence[TensorSpec], tensors: Sequence[HasShape]) -> dict[str, int]:
+    """The value of each symbol, as far as an axis says it."""
+    found: dict[str, int] = {}
+    for spec, tensor in zip(specs, tensors, strict=True):
+        for axis, size in zip(spec.shape, tensor.shape, strict=True):
+            value = symbol_value(axis, size) if isinstance(axis, str) else None
+            if value is not None:
+                found.setdefault(*value)
+    return found
 
 
 def dtype_name(dtype: Any) -> str:
@@ -68,10 +91,18 @@ def mismatches(specs: Sequence[TensorSpec], tensors: Sequence[HasShape]) -> list
     found = []
     for spec, tensor in zip(specs, tensors, strict=True):
         fits = spec.accepts(tensor) and all(
-            size == sizes.setdefault(axis, size)
+            _fits(axis, size, sizes)
             for axis, size in zip(spec.shape, tensor.shape, strict=True)
             if isinstance(axis, str)
         )
         if not fits:
             found.append(f"expected {spec}, got {described(tensor)}")
     return found
+
+
+def _fits(axis: str, size: int, sizes: dict[str, int]) -> bool:
+    """Whether the axis may have this size, beside the values that symbols have already."""
+    value = symbol_value(axis, size)
+    if value is None:
+        return not writes_axis(axis) and size == sizes.setdefault(axis, size)
+    return value[1] == sizes.setdefault(*value)

@@ -57,6 +57,11 @@ def parse_axis(text: str) -> Axis:
     return axis
 
 
+def writes_axis(shown: str) -> bool:
+    """Whether an axis of a signature's shape is a symbol or a multiple of one, not another expression."""
+    return WRITTEN.fullmatch(shown) is not None
+
+
 def symbol_value(shown: str, size: int) -> tuple[str, int] | None:
     """The symbol of an axis of a signature's shape, and its value where the axis has this size. None where the axis is
     another expression, or where the size is no multiple of what the axis says."""
@@ -69,7 +74,11 @@ def symbol_value(shown: str, size: int) -> tuple[str, int] | None:
 
 def broken_limits(limits: Sequence[str], values: Mapping[str, int]) -> list[str]:
     """The limits that these values of the symbols break. A limit of a symbol without a value is not judged."""
-    return [limit for limit in limits if _names(limit) <= set(values) and not _value(ast.parse(limit, mode="eval").body, values)]
+    return [limit for limit in limits if _names(limit) <= set(values) and not _holds(limit, values)]
+
+
+def _holds(limit: str, values: Mapping[str, int]) -> bool:
+    return bool(_value(ast.parse(limit, mode="eval").body, values))
 
 
 def _names(limit: str) -> set[str]:
@@ -90,6 +99,6 @@ def _value(node: ast.expr, values: Mapping[str, int]) -> Any:
     if isinstance(node, ast.BoolOp):
         parts = [_value(part, values) for part in node.values]
         return all(parts) if isinstance(node.op, ast.And) else any(parts)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS and not node.keywords:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS:
         return FUNCTIONS[node.func.id](*(_value(part, values) for part in node.args))
     raise ValueError(f"no limit: {ast.unparse(node)!r}")

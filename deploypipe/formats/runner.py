@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from deploypipe.contract.signature import Signature, mismatches
+from deploypipe.contract.signature import Signature
 from deploypipe.contract.structure import unflatten
 from deploypipe.formats.session import Session
 from deploypipe.formats.torch_session import to_array, to_tensor
@@ -50,7 +50,7 @@ class Runner:
         """Run on `inputs`, in the signature's order. TypeError where their number, dtypes or shapes do not fit."""
         signature = self.signature
         if signature is not None:
-            for problem in mismatches(signature.inputs, inputs):
+            for problem in signature.problems(inputs):
                 raise TypeError(problem)
             return unflatten(self.run(*inputs), signature.structure)
         leaves = self.run(*inputs)

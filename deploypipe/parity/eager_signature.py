@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from deploypipe.contract.signature import Axes, Signature, TensorSpec, dtype_name
+from deploypipe.contract.signature import Axes, Signature, TensorSpec, dtype_name, sizes_of
+from deploypipe.contract.sizes import parse_axis
 from deploypipe.contract.structure import leaf_names
 from deploypipe.eager import argument_names, check_axes, eager_outputs
 from deploypipe.parity.probes import Probe
@@ -20,7 +21,7 @@ def input_specs(module: nn.Module, example: tuple[Tensor, ...], dynamic: Axes) -
         TensorSpec(
             name,
             dtype_name(tensor.dtype),
-            tuple(dynamic.get(name, {}).get(axis, size) for axis, size in enumerate(tensor.shape)),
+            tuple(_axis(dynamic.get(name, {}).get(axis, size)) for axis, size in enumerate(tensor.shape)),
         )
         for name, tensor in named.items()
     )
@@ -30,7 +31,7 @@ def signature_of(module: nn.Module, inputs: tuple[TensorSpec, ...], probes: Sequ
     """The whole signature of `module`, which takes all of `probes`; the first is the example. An axis of an output is
     symbolic where its size differs between them: by the name of an input's axis that always has the same size."""
     answers = [eager_outputs(module, probe.inputs) for probe in probes]
-    sizes = [_sizes(inputs, probe.inputs) for probe in probes]
+    sizes = [sizes_of(inputs, probe.inputs) for probe in probes]
     leaves, structure = answers[0]
     outputs = []
     for index, (name, leaf) in enumerate(zip(leaf_names(structure), leaves, strict=True)):
@@ -39,14 +40,8 @@ def signature_of(module: nn.Module, inputs: tuple[TensorSpec, ...], probes: Sequ
     return Signature(inputs, tuple(outputs), structure)
 
 
-def _sizes(inputs: Sequence[TensorSpec], tensors: Sequence[Tensor]) -> dict[str, int]:
-    """Symbol → its size in one call."""
-    return {
-        axis: tensor.shape[position]
-        for spec, tensor in zip(inputs, tensors, strict=True)
-        for position, axis in enumerate(spec.shape)
-        if isinstance(axis, str)
-    }
+def _axis(written: int | str) -> int | str:
+    return parse_axis(written).shown if isinstance(written, str) else written
 
 
 def _axes(name: str, shapes: Sequence[torch.Size], sizes: Sequence[dict[str, int]]) -> tuple[int | str, ...]:

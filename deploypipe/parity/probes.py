@@ -1,19 +1,24 @@
 """Probes: the inputs on which an artifact must return what eager returns, by families."""
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from deploypipe.contract.signature import Signature, TensorSpec
+from deploypipe.contract.signature import Signature, TensorSpec, sizes_of
+from deploypipe.contract.sizes import Axis, broken_limits, parse_axis
 from deploypipe.eager import check_inputs
 
 SIZES = (1, 2, 3, 7, 32, 257)
 """Of a batch, or of any symbolic axis, which has no largest size: the last stands for that. It is no power of two, and
 none that an example would have."""
+ATTEMPTS = 2000
+"""Combinations of sizes that are tried against the limits of an artifact."""
 FOUND = "found for a branch"
 """The family of the inputs that were searched for."""
 EXTREMES = (1e-4, 1e4)
@@ -75,18 +80,21 @@ def image_probes(images: Tensor, sizes: Sequence[int] = SIZES, seed: int = 0) ->
     ]
 
 
-def drawn_probes(specs: Sequence[TensorSpec], example: Sequence[Tensor], seed: int = 0) -> list[Probe]:
+def drawn_probes(
+    specs: Sequence[TensorSpec], example: Sequence[Tensor], limits: Sequence[str] = (), seed: int = 0
+) -> list[Probe]:
     """Probes for a model of which only the inputs and an example are known: the example itself; values of its kind and
-    range drawn anew, with every symbolic axis at every size; all zero, all one; floating-point values of both signs,
-    far smaller and larger; and larger whole numbers."""
+    range drawn anew, with every symbolic axis at every size that `limits` allow; all zero, all one; floating-point
+    values of both signs, far smaller and larger; and larger whole numbers."""
     generator = torch.Generator().manual_seed(seed)
-    symbols = sorted({axis for spec in specs for axis in spec.shape if isinstance(axis, str)})
+    axes = {axis: parse_axis(axis) for spec in specs for axis in spec.shape if isinstance(axis, str)}
+    own = sizes_of(specs, example)
 
     def draw(turn: int) -> tuple[Tensor, ...]:
-        # Each symbol goes through all sizes, and no two have the same one at a time.
-        chosen = {symbol: SIZES[(turn + offset) % len(SIZES)] for offset, symbol in enumerate(symbols)}
+        chosen = _drawn_sizes(list(axes.values()), turn, own, limits)
+        sizes = {shown: chosen[axis.symbol] * axis.multiple for shown, axis in axes.items()}
         return tuple(
-            _like(tensor, [chosen[axis] if isinstance(axis, str) else axis for axis in spec.shape], generator)
+            _like(tensor, [sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape], generator)
             for spec, tensor in zip(specs, example, strict=True)
         )
 
@@ -103,6 +111,24 @@ def drawn_probes(specs: Sequence[TensorSpec], example: Sequence[Tensor], seed: i
     if any(_is_count(tensor) for tensor in example):
         probes += [made("larger counts", partial(_enlarged, factor), 2) for factor in (2, 4)]
     return probes
+
+
+def _drawn_sizes(axes: Sequence[Axis], turn: int, own: Mapping[str, int], limits: Sequence[str]) -> dict[str, int]:
+    """A value for each symbol. Each goes through all sizes, and no two have the same one at a time, unless the limits
+    forbid: then the first values that keep them, and in the end the example's own."""
+    multiples = {axis.symbol: max(other.multiple for other in axes if other.symbol == axis.symbol) for axis in axes}
+    symbols = sorted(multiples)
+    choices = []
+    for offset, symbol in enumerate(symbols):
+        sizes = [max(1, SIZES[(turn + offset + step) % len(SIZES)] // multiples[symbol]) for step in range(len(SIZES))]
+        bounds = [int(number) for limit in limits for number in re.findall(rf"\b{symbol} [<>]= (\d+)", limit)]
+        first, *others = [size for size in sizes if not broken_limits(limits, {symbol: size})] or [own[symbol]]
+        choices.append(list(dict.fromkeys([first, *bounds, *others, own[symbol]])))
+    for values in itertools.islice(itertools.product(*choices), ATTEMPTS):
+        chosen = dict(zip(symbols, values, strict=True))
+        if not broken_limits(limits, chosen):
+            return chosen
+    return dict(own)
 
 
 def _centred(tensor: Tensor) -> Tensor:

@@ -34,6 +34,10 @@ Running:
 - `rewriting`   the resolver, which gives the rewritten form of a function that is called
 - `copies`      a copy of a module, whose forwards are rewritten
 - `trace`       a module and example inputs become a program
+- `selection`   which functions are rewritten: those that stop the trace, in the end all
+- `open_axes`   the dynamic axes of a trace
+- `size_limits` guards that some sizes break, in the author's words
+- `effects`     what Python code does beside computing
 - `outputs`     what a model returns, as tensors
 - `failures`    any failure as an error at the author's line
 - `simplify`    last touches on a captured graph

@@ -99,6 +99,6 @@ def _shape_of(value: Any) -> Any:
 
 
 def is_output_only(before: Any, after: Any) -> bool:
-    """Whether an attribute, by its fingerprints, was written with an object that forward makes anew in each call, such as
-    a tensor, in place of nothing or of another such. A number, or a container that grew, may count the calls."""
+    """Whether an attribute, by its fingerprints, was written with an object that forward makes anew in each call, such
+    as a tensor, in place of nothing or of another such. A number, or a container that grew, may count the calls."""
     return isinstance(after, tuple) and (before is None or isinstance(before, tuple))

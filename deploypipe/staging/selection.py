@@ -5,14 +5,13 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from torch import nn
 
 from deploypipe.compiler.factory import is_rewritten
 from deploypipe.errors import ExportError
-from deploypipe.staging.guards import Limit, is_torchs
-from deploypipe.torch_compat.guards import Frame, frames_of
+from deploypipe.staging.size_limits import Limit, is_torchs
+from deploypipe.torch_compat.guards import Caller, callers_of
 
 Selection = frozenset[types.CodeType] | None
 EVERYTHING: Selection = None
@@ -25,7 +24,7 @@ class Attempts:
 
     def __init__(self, module: nn.Module) -> None:
         self.forwards = {
-            inspect.unwrap(part.forward).__code__  # type: ignore[attr-defined]
+            inspect.unwrap(part.forward).__code__
             for part in module.modules()
             if hasattr(inspect.unwrap(part.forward), "__code__")
         }
@@ -37,7 +36,7 @@ class Attempts:
         link: BaseException | None = error
         stacks = []
         while link is not None:
-            stacks.append(frames_of(link))
+            stacks.append(callers_of(link))
             link = link.__cause__ or link.__context__
         self._rewrite(stacks)
 
@@ -45,13 +44,13 @@ class Attempts:
         """The trace went through, and holds for some sizes only: rewrite what asked about sizes."""
         self._rewrite([limit.stack for limit in limits if not limit.torchs_own])
 
-    def _rewrite(self, stacks: Iterable[Sequence[Frame]]) -> None:
+    def _rewrite(self, stacks: Iterable[Sequence[Caller]]) -> None:
         held = self.selection or frozenset()
         found = {code for stack in stacks for code in self._asking(stack)}
         self.left -= 1
         self.selection = held | found if found - held and self.left else None
 
-    def _asking(self, stack: Sequence[Frame]) -> list[types.CodeType]:
+    def _asking(self, stack: Sequence[Caller]) -> list[types.CodeType]:
         """The author's functions on a stack, from the innermost forward down: that is what reaches the question. None
         where the innermost of them is rewritten already, and so rewriting does not help."""
         own = [frame for frame in stack if not is_torchs(frame.module)]

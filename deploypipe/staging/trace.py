@@ -22,17 +22,17 @@ from deploypipe.contract.signature import Axes
 from deploypipe.eager import argument_names, check_axes
 from deploypipe.errors import ExportError
 from deploypipe.staging.arithmetic import bools_as_numbers
-from deploypipe.staging.context import StagingContext, active, current
+from deploypipe.staging.context import StagingContext, active
 from deploypipe.staging.copies import containers_of, fingerprint, is_output_only, rewrite_forwards, working_copy
+from deploypipe.staging.effects import without_effects
 from deploypipe.staging.failures import explain, line_of_forward
-from deploypipe.staging.guards import Limit, limits_of
 from deploypipe.staging.open_axes import OpenSymbols, check_open, open_axes, open_symbols
 from deploypipe.staging.outputs import own_outputs, tensors_only
 from deploypipe.staging.rewriting import rewritten
 from deploypipe.staging.same_tensor import refuse_stale
 from deploypipe.staging.selection import EVERYTHING, Attempts, Selection
-from deploypipe.staging.silence import silent
 from deploypipe.staging.simplify import changed_in_place, simplify_program
+from deploypipe.staging.size_limits import Limit, limits_of
 from deploypipe.staging.watch import Watch
 from deploypipe.torch_compat.dispatch import pytree
 from deploypipe.torch_compat.guards import Guard, forget_guards, noting_guards
@@ -83,9 +83,10 @@ def trace(module: nn.Module, example_inputs: tuple[Any, ...], dynamic: Axes | No
         limited = limited or traced
         attempts.limited(traced.limits)
     try:
-        return _program(module, _own_memory(module, example_inputs, dynamic, EVERYTHING))
+        traced = _own_memory(module, example_inputs, dynamic, EVERYTHING)
+        return _program(module, limited if traced.limits and limited is not None else traced)
     except ExportError as error:
-        if limited is not None and not limited.context.selection:
+        if limited is not None:
             return _program(module, limited)
         raise (native if native is not None and attempts.library_stops(error) else error) from error
 
@@ -157,7 +158,7 @@ def _export(
             sizes_stay_open(),
             no_overlap_question(),
             noting_guards(guards),
-            silent(context),
+            without_effects(context),
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")
@@ -170,14 +171,22 @@ def _export(
     remarks = _attributes(before, fingerprint(copy), module, selection)
     if selection is EVERYTHING:
         check_open(program, names, dynamic, line_of_forward(module))
-        return Traced(program, context, {}, (), [*context.dropped, *remarks])
     limits = limits_of(guards, context.axes)
+    pinned = next((limit for limit in limits if limit.pins), None)
+    if pinned is not None:
+        raise ExportError(
+            f"{pinned.where or line_of_forward(module)}: an axis that was asked to be dynamic came out as a constant:"
+            f" the program holds for `{pinned.text}` only",
+            "Look for a size that is used as a constant there.",
+        )
     forget_guards(program, list(context.axes))
     shown = {symbol: axis.shown for symbol, axis in context.axes.items()}
     return Traced(program, context, shown, limits, [*context.dropped, *remarks])
 
 
-def _attributes(before: Mapping[str, Any], after: Mapping[str, Any], module: nn.Module, selection: Selection) -> list[str]:
+def _attributes(
+    before: Mapping[str, Any], after: Mapping[str, Any], module: nn.Module, selection: Selection
+) -> list[str]:
     """A remark for each attribute that forward writes and that is no memory of earlier calls; ExportError for one that
     may be."""
     remarks = []
@@ -225,13 +234,14 @@ class _Root(nn.Module):
 
     def run(self, *args: Any) -> Any:
         model: Any = self.model_
-        context: StagingContext = self.context_
+        context: Any = self.context_
+        axes: Any = self.open_
         context.tracer = tracer()
-        if context.selection is not EVERYTHING:
-            context.axes.update(self.open_.bind(args))
+        context.axes.update(axes.bind(args))
         if self.own_inputs_:
             args = tuple(a.clone() if isinstance(a, Tensor) else a for a in args)
-        with plain_builtins() if context.selection else contextlib.nullcontext(), bools_as_numbers():
+        rewriting = context.selection != frozenset()
+        with plain_builtins() if rewriting else contextlib.nullcontext(), bools_as_numbers():
             with Watch():
                 outputs = tensors_only(model(*args))
             for leaf in pytree.tree_leaves(outputs):

@@ -4,6 +4,7 @@ Each entry has a canary in `tests/test_torch_compat.py` that fails first, and by
 what the entry stands on. Nothing else in the package touches such an API.
 
 - `dispatch`: watching every operator that runs, what an operator's schema says, and trees of arguments
+- `guards`: what a trace concluded about sizes, and who asked
 - `kernels`: what a training takes of torch's own parts
 - `onnx_exporter`: what must be repaired in torch's ONNX exporter
 - `operators`: the one table of functions that draw random numbers, and of names that change a tensor in place

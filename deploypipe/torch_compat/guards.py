@@ -20,7 +20,7 @@ from torch.utils._sympy.value_ranges import ValueRanges
 
 
 @dataclass(frozen=True)
-class Frame:
+class Caller:
     """A place on the stack: the code, the module that it belongs to, and the line."""
 
     code: CodeType
@@ -32,12 +32,17 @@ class Frame:
 class Guard:
     expression: Any
     """SymPy's relation of symbolic sizes; it holds for the example."""
-    stack: tuple[Frame, ...]
+    stack: tuple[Caller, ...]
     """Who asked, the innermost last."""
 
     @property
     def symbols(self) -> tuple[str, ...]:
         return tuple(sorted(str(symbol) for symbol in self.expression.free_symbols))
+
+    @property
+    def excludes_a_point(self) -> bool:
+        """Whether it says only that two sizes differ."""
+        return isinstance(self.expression, sympy.Unequality)
 
     def holds(self, sizes: Mapping[str, int]) -> bool:
         """Whether it holds for these sizes, by symbol. What cannot be evaluated (a division by zero) does not hold."""
@@ -48,7 +53,8 @@ class Guard:
             return False
 
     def __str__(self) -> str:
-        return PythonPrinter().doprint(self.expression).replace("torch.sym_min", "min").replace("torch.sym_max", "max")
+        text: str = PythonPrinter().doprint(self.expression)
+        return text.replace("torch.sym_min", "min").replace("torch.sym_max", "max")
 
 
 @contextlib.contextmanager
@@ -75,11 +81,11 @@ ANSWERING = ("torch.fx.experimental.symbolic_shapes", "torch.fx.experimental.sym
 """The modules that answer a question about a size; who asked stands outside them."""
 
 
-def stack_here() -> tuple[Frame, ...]:
+def stack_here() -> tuple[Caller, ...]:
     """The current stack, down to who asked the question that is being answered."""
     frames, frame = [], sys._getframe(2)
     while frame is not None:
-        frames.append(Frame(frame.f_code, str(frame.f_globals.get("__name__", "")), frame.f_lineno))
+        frames.append(Caller(frame.f_code, str(frame.f_globals.get("__name__", "")), frame.f_lineno))
         frame = frame.f_back  # type: ignore[assignment]
     while frames and (frames[0].module.startswith(ANSWERING) or frames[0].code.co_name == "__bool__"):
         del frames[0]
@@ -94,7 +100,7 @@ def forget_guards(program: ExportedProgram, symbols: Sequence[str]) -> None:
             program.range_constraints[symbol] = ValueRanges(0, sympy.oo)
 
 
-def frames_of(error: BaseException) -> tuple[Frame, ...]:
+def callers_of(error: BaseException) -> tuple[Caller, ...]:
     """Where an error arose, the innermost frame last."""
     walked = traceback.walk_tb(error.__traceback__)
-    return tuple(Frame(f.f_code, str(f.f_globals.get("__name__", "")), line) for f, line in walked)
+    return tuple(Caller(f.f_code, str(f.f_globals.get("__name__", "")), line) for f, line in walked)

@@ -54,7 +54,12 @@ def all_symbols(environment: ShapeEnvironment) -> frozenset[Symbol]:
 
 def rename_symbols(expression: str, names: Mapping[str, str]) -> str:
     """A size as torch writes it, with the author's names for its symbols: "s77 + 1" becomes "batch + 1"."""
-    return re.sub(r"\b[su]\d+\b", lambda match: names.get(match.group(), match.group()), expression)
+
+    def renamed(match: re.Match[str]) -> str:
+        name = names.get(match.group(), match.group())
+        return f"({name})" if "*" in name and match.group() != expression else name
+
+    return re.sub(r"\b[su]\d+\b", renamed, expression)
 
 
 def is_unbacked(symbol: Symbol) -> bool:

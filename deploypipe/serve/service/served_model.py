@@ -18,7 +18,7 @@ from ...contract.records import from_document
 from ...contract.rejection import UNPROCESSABLE, Rejection
 from ...contract.sample import Sample
 from ...contract.seal import broken_link
-from ...contract.signature import Signature, mismatches
+from ...contract.signature import Signature
 from ...contract.tasks import IMAGE_CLASSIFICATION, image_shape
 from ...contract.tensors import Array
 from ...errors import first_line
@@ -94,7 +94,7 @@ class ServedModel:
             return read_image_request(body, self.signature, self.batch)
         request = read_tensor_request(body, self.signature)
         for inputs in request.runs:
-            if problems := mismatches(self.signature.inputs, inputs):
+            if problems := self.signature.problems(inputs):
                 raise Rejection(UNPROCESSABLE, "; ".join(problems))
         return request
 

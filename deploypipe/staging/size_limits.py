@@ -1,14 +1,21 @@
-"""What is left of a trace's guards: those that every size keeps are dropped, the rest are limits of the program."""
+"""What is left of a trace's guards: those that every size keeps are dropped, the rest are limits of the program.
+
+One kind of guard is left to the gate, which compares at sizes 1 and 2 and at sizes that agree: where torch itself, not
+the author's code, noted that two sizes differ, or that one is not 0 or 1. Its kernels ask that to choose a memory
+layout or to skip work, and compute the same values either way.
+"""
 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from deploypipe.contract.sizes import Axis
-from deploypipe.torch_compat.guards import Frame, Guard
+from deploypipe.torch_compat.guards import Caller, Guard
 
+PINNED = re.compile(r"\w+ == \d+")
 TRIED = (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64, 65, 77, 100, 127, 128, 129, 197, 224,
          255, 256, 257, 384, 500, 511, 512, 513, 768, 1000, 1023, 1024, 1025, 2047, 2048, 2049, 4097, 8191, 16384,
          65537, 2**20 + 1)  # fmt: skip
@@ -27,11 +34,21 @@ class Limit:
 
     text: str
     """As `contract.sizes` reads it."""
-    asked_by: Frame | None
+    asked_by: Caller | None
     """The innermost function that is not torch's; None where there is none."""
     torchs_own: bool
     """Whether torch itself asked on the function's behalf (an operator's demand), not the function."""
-    stack: tuple[Frame, ...]
+    stack: tuple[Caller, ...]
+
+    @property
+    def pins(self) -> bool:
+        """Whether it leaves one size."""
+        return bool(PINNED.fullmatch(self.text))
+
+    @property
+    def where(self) -> str:
+        """`file:line` of the function that asked, "" where there is none."""
+        return f"{self.asked_by.code.co_filename}:{self.asked_by.line}" if self.asked_by else ""
 
 
 def limits_of(guards: Iterable[Guard], axes: Mapping[str, Axis]) -> list[Limit]:
@@ -42,6 +59,8 @@ def limits_of(guards: Iterable[Guard], axes: Mapping[str, Axis]) -> list[Limit]:
             continue  # about numbers that the program computes: it checks those itself
         outer = [frame for frame in guard.stack if not is_torchs(frame.module)]
         own = bool(guard.stack) and is_torchs(guard.stack[-1].module)
+        if own and guard.excludes_a_point:
+            continue
         if _implied(guard, axes, degenerate=not own):
             continue
         text = _text(guard, axes)
@@ -71,7 +90,8 @@ def _implied(guard: Guard, axes: Mapping[str, Axis], *, degenerate: bool) -> boo
         values = _values(by_name[name], candidates)
         choices.append(values if degenerate else [v for v in values if v * by_name[name].multiple > 1])
     return all(
-        guard.holds(_sizes(guard, axes, dict(zip(names, values, strict=True)))) for values in itertools.product(*choices)
+        guard.holds(_sizes(guard, axes, dict(zip(names, values, strict=True))))
+        for values in itertools.product(*choices)
     )
 
 
@@ -83,9 +103,7 @@ def _text(guard: Guard, axes: Mapping[str, Axis]) -> str:
     """The guard in the author's symbols; of one symbol, as the range or the multiple that it comes down to."""
     if len({axes[symbol].symbol for symbol in guard.symbols}) == 1:
         axis = axes[guard.symbols[0]]
-        holding = [
-            value for value in range(SEARCHED) if guard.holds(_sizes(guard, axes, {axis.symbol: value}))
-        ]
+        holding = [value for value in range(SEARCHED) if guard.holds(_sizes(guard, axes, {axis.symbol: value}))]
         simple = _range_or_multiple(axis.symbol, [value for value in holding if value > 1])
         if simple:
             return simple
