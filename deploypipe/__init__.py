@@ -1,10 +1,10 @@
 """deploypipe takes a PyTorch model from training to a served endpoint, and proves that what is served is what was
 trained.
 
-    artifact = deploypipe.export(module, example_inputs, format="onnx", path="model.onnx")
+    artifact = deploypipe.export(module, args, kwargs, format="onnx", path="model.onnx")
     runner = deploypipe.load("model.onnx")
-    outputs = runner(*inputs)
-    report = deploypipe.verify(module, "model.onnx", probes=[inputs])
+    outputs = runner(*args, **kwargs)
+    report = deploypipe.verify(module, "model.onnx", probes=[deploypipe.Call(*args, **kwargs)])
 
 Importing this package imports none of its rooms: each public name is loaded when it is first used, so that the command
 line and a client of a server start without torch. README.md lists the rooms under "Layout".
@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from deploypipe.contract.call import Call
     from deploypipe.contract.sidecar import Artifact
     from deploypipe.contract.signature import Signature, TensorSpec
     from deploypipe.errors import (
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Artifact": "deploypipe.contract.sidecar",
+    "Call": "deploypipe.contract.call",
     "DataError": "deploypipe.errors",
     "DeploypipeError": "deploypipe.errors",
     "ExportError": "deploypipe.errors",
@@ -60,6 +62,7 @@ _HOMES = {
 
 __all__ = [
     "Artifact",
+    "Call",
     "DataError",
     "DeploypipeError",
     "ExportError",

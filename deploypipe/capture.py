@@ -9,12 +9,22 @@ from typing import Any
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from deploypipe.contract.call import CallForm
 from deploypipe.contract.sidecar import ControlFlow
 from deploypipe.contract.signature import Axes, Signature, TensorSpec, dtype_name
 from deploypipe.contract.sizes import parse_axis
 from deploypipe.contract.structure import Structure, leaf_names
-from deploypipe.eager import argument_names, check_axes, check_inputs, eager_outputs, reference_copy
-from deploypipe.errors import UsageError
+from deploypipe.eager import (
+    argument_names,
+    check_axes,
+    check_inputs,
+    eager_outputs,
+    input_names,
+    reference_copy,
+    title_of,
+)
+from deploypipe.errors import ExportError, UsageError
+from deploypipe.flat_module import Example, as_call, dynamic_by_name, flat_call
 from deploypipe.staging.outcomes import find_inputs, missing_outcomes, record_outcomes
 from deploypipe.staging.trace import StaticProgram, trace
 from deploypipe.torch_compat.symbols import rename_symbols
@@ -23,7 +33,8 @@ from deploypipe.torch_compat.symbols import rename_symbols
 @dataclass(frozen=True)
 class Capture:
     module: nn.Module
-    """The author's module: a copy of its own, in eval mode, on the CPU. The reference for parity."""
+    """The author's module: a copy of its own, in eval mode, on the CPU. The reference for parity. Where the author's
+    takes more than tensors, it is a `FlatModule` around it."""
     example_inputs: tuple[Tensor, ...]
     static: StaticProgram
     """The program, and what became of Python's control flow."""
@@ -32,6 +43,8 @@ class Capture:
     """Whether the author's module was in train mode."""
     symbols: Mapping[str, str]
     """torch's symbol ("s77") → the author's name for it ("batch")."""
+    form: CallForm
+    """Of the call that was captured."""
 
     @property
     def program(self) -> ExportedProgram:
@@ -40,28 +53,37 @@ class Capture:
 
 def capture(
     module: nn.Module,
-    example_inputs: tuple[Tensor, ...],
+    example: Example,
     dynamic: Axes | None = None,
     output_names: Sequence[str] | None = None,
 ) -> Capture:
-    """Capture `module`, which stays as it was. ExportError where it cannot; UsageError for bad arguments."""
-    reference = reference_copy(module)
-    example_inputs = check_inputs(example_inputs, "the example")
-    dynamic = dynamic or {}
-    names = argument_names(reference, example_inputs)
-    check_axes(dynamic, dict(zip(names, example_inputs, strict=True)), type(module).__name__)
+    """Capture `module`, which stays as it was, in the call `example`: a tuple of arguments, a dict of keyword
+    arguments, a tensor or a `Call`. ExportError where it cannot; UsageError for bad arguments."""
+    flat = flat_call(module, as_call(example, "the example"))
+    reference = reference_copy(flat.module)
+    example_inputs = check_inputs(flat.inputs, "the example")
+    names = input_names(reference, example_inputs)
+    dynamic = dynamic_by_name(dynamic or {}, flat.form.paths(), names)
+    check_axes(dynamic, dict(zip(names, example_inputs, strict=True)), title_of(reference))
     leaves, structure = eager_outputs(reference, example_inputs)
     output_names = _output_names(output_names, leaf_names(structure), names)
     if len(output_names) != len(leaves):
         raise UsageError(f"{len(output_names)} output names were given for {len(leaves)} outputs")
-    static = trace(reference, example_inputs, dynamic)
+    if not leaves:
+        raise ExportError(f"{title_of(reference)}.forward returns no tensor", "An artifact computes tensors.")
+    static = trace(
+        reference, example_inputs, dynamic_by_name(dynamic, names, argument_names(reference, example_inputs))
+    )
     symbols = dict(static.symbols)
     limits = [
         *(limit for axes in dynamic.values() for written in axes.values() for limit in parse_axis(written).limits)
     ]
     limits = list(dict.fromkeys([*limits, *static.limits]))
-    signature = replace(_signature(static.program, names, output_names, structure, symbols), limits=tuple(limits))
-    return Capture(reference, example_inputs, static, signature, module.training, symbols)
+    call = None if flat.form == CallForm.of_names(names) else flat.form
+    signature = replace(
+        _signature(static.program, names, output_names, structure, symbols), limits=tuple(limits), call=call
+    )
+    return Capture(reference, example_inputs, static, signature, module.training, symbols, flat.form)
 
 
 def cover_outcomes(

@@ -9,12 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from deploypipe.contract.signature import Axes, dtype_name
 from deploypipe.contract.sizes import broken_limits, parse_axis, symbol_value
 from deploypipe.contract.structure import Structure, flatten
 from deploypipe.errors import ExportError, UsageError, first_line
+from deploypipe.flat_module import FlatModule
 from deploypipe.torch_compat.dispatch import TorchDispatchMode
+from deploypipe.torch_compat.nodes import open_node
+from deploypipe.torch_compat.wrappers import unwrapped
 
 
 class Endless(RuntimeError):
@@ -54,12 +58,20 @@ def check_inputs(inputs: Any, what: str) -> tuple[Tensor, ...]:
 
 
 def reference_copy(module: nn.Module) -> nn.Module:
-    """A copy in eval mode on the CPU, so that nothing done with it reaches the caller's module."""
+    """A copy in eval mode on the CPU, of what is inside of wrappers, so that nothing done with it reaches the caller's
+    module."""
+    module = unwrapped(module)
+    never_run = next((name for name, weight in module.named_parameters() if is_lazy(weight)), None)
+    if never_run is not None:
+        raise ExportError(
+            f"{title_of(module)} has a parameter without a shape, `{never_run}`: its lazy layers have not run yet",
+            "Run the module once first, on inputs like those that it is for.",
+        )
     try:
         return copy.deepcopy(module).cpu().eval()
     except Exception as cause:
         raise ExportError(
-            f"{type(module).__name__} cannot be copied: {first_line(cause)}",
+            f"{title_of(module)} cannot be copied: {first_line(cause)}",
             "Keep only modules, parameters and plain values in it.",
         ) from cause
 
@@ -79,18 +91,35 @@ def eager_outputs(
     try:
         return flat_tensors(outputs)
     except TypeError as cause:
-        raise ExportError(f"{type(reference).__name__}.forward: {cause}", "Return only those.") from cause
+        raise ExportError(f"{title_of(reference)}.forward: {cause}", "Return only those.") from cause
 
 
 def flat_tensors(outputs: Any) -> tuple[list[Tensor], Structure]:
     """The tensors of a model's outputs in order, and how they nest; a number becomes a 0-d tensor. TypeError for what
     is neither."""
-    leaves, structure = flatten(outputs)
+    leaves, structure = flatten(outputs, open_node)
     return [torch.as_tensor(leaf) for leaf in leaves], structure
 
 
+def title_of(module: nn.Module) -> str:
+    """The name of the author's class."""
+    return type(author_of(module)).__name__
+
+
+def author_of(module: nn.Module) -> nn.Module:
+    """The module as its author wrote it, where it is called otherwise."""
+    return module.author if isinstance(module, FlatModule) else module
+
+
+def input_names(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[str]:
+    """What the inputs are called: the arguments of `forward`, and places in them: `x`, `images[0]`."""
+    return module.form.paths() if isinstance(module, FlatModule) else argument_names(module, inputs)
+
+
 def argument_names(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[str]:
-    """The names in `forward` of the arguments that `inputs` fill."""
+    """The names in `forward` of the arguments that `inputs` fill, as identifiers."""
+    if isinstance(module, FlatModule):
+        return module.identifiers()
     parameters = inspect.signature(module.forward).parameters
     try:
         bound = inspect.signature(module.forward).bind(*inputs)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from deploypipe.capture import Capture, capture, cover_outcomes
+from deploypipe.contract.call import Call
 from deploypipe.contract.environment import git_commit, versions
-from deploypipe.contract.records import to_document
 from deploypipe.contract.run import Run
 from deploypipe.contract.sample import EncodedTensor, Sample
 from deploypipe.contract.seal import digest_of
@@ -24,9 +24,10 @@ from deploypipe.contract.sidecar import Artifact, ControlFlow, is_sidecar, sidec
 from deploypipe.contract.signature import Axes
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION, TENSORS
 from deploypipe.data import Split, dataset_of
-from deploypipe.eager import flat_tensors
+from deploypipe.eager import flat_tensors, title_of
 from deploypipe.errors import DeploypipeError, ExportError, ParityError, UsageError, first_line
 from deploypipe.files import scratch_folder, sha256_file
+from deploypipe.flat_module import as_call
 from deploypipe.formats import format_named
 from deploypipe.formats.format import Format, Write
 from deploypipe.formats.reading import read_runner
@@ -35,7 +36,7 @@ from deploypipe.formats.torch_session import to_array
 from deploypipe.models import entry_of
 from deploypipe.models.trained import load_trained
 from deploypipe.parity.gate import Gate, usable
-from deploypipe.parity.probes import FOUND, Probe, drawn_probes, found_probe, image_probes, row_probes
+from deploypipe.parity.probes import FOUND, GivenProbe, Probe, drawn_probes, found_probe, image_probes, row_probes
 from deploypipe.parity.reference import Reference, exact
 from deploypipe.parity.standards import EQUAL_TO_EAGER, Standard
 from deploypipe.parity.verdict import Report
@@ -63,7 +64,7 @@ class Plan:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What the author should know before relying on an artifact of this plan."""
-        title = type(self.captured.module).__name__
+        title = title_of(self.captured.module)
         mode = (f"{title} is in train mode: it is exported in eval mode",) if self.captured.was_training else ()
         limits = tuple(
             f"{title}: the artifact holds for `{limit}` only; other sizes are refused"
@@ -88,7 +89,7 @@ class Plan:
 
 def plan(
     captured: Capture,
-    probes: Iterable[Probe | tuple[Tensor, ...]] | None = None,
+    probes: Iterable[GivenProbe] | None = None,
     provenance: Mapping[str, Any] | None = None,
     task: str = TENSORS,
     *,
@@ -100,11 +101,11 @@ def plan(
     reference = Reference(captured.module)
     if probes is None:
         probes = drawn_probes(captured.signature.inputs, captured.example_inputs, captured.signature.limits)
-    given, untried = usable(reference, probes)
+    given, untried = usable(reference, probes, captured.form)
     given += usable(reference, row_probes(given, captured.signature))[0]
     if not all(reference.repeats(probe) for probe in given[:3]):
         raise ExportError(
-            f"{type(captured.module).__name__}.forward draws random numbers: eager itself differs between two calls",
+            f"{title_of(captured.module)}.forward draws random numbers: eager itself differs between two calls",
             "Draw them outside and pass them in, or switch the randomness off in eval mode.",
         )
     found, control_flow = cover_outcomes(captured, [probe.inputs for probe in given])
@@ -132,7 +133,7 @@ def own_provenance(module: nn.Module) -> dict[str, Any]:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return {
-        "model": type(module).__name__,
+        "model": title_of(module),
         "versions": versions(),
         "git_commit": git_commit(),
         "weights_sha256": digest.hexdigest(),
@@ -141,28 +142,37 @@ def own_provenance(module: nn.Module) -> dict[str, Any]:
 
 def export(
     module: nn.Module,
-    example_inputs: tuple[Tensor, ...],
+    args: Tensor | tuple[Any, ...] | Mapping[str, Any] | Call,
+    kwargs: Mapping[str, Any] | None = None,
     *,
     format: str,
     path: str | Path,
     dynamic: Axes | None = None,
-    probes: Iterable[Probe | tuple[Tensor, ...]] | None = None,
+    probes: Iterable[GivenProbe] | None = None,
     output_names: Sequence[str] | None = None,
     provenance: Mapping[str, Any] | None = None,
     require_coverage: bool = False,
 ) -> Artifact:
     """Write `module` to `path` as one artifact, proven equal to eager on every probe, with its sidecar beside it.
 
-    `example_inputs`: a tuple of tensors to capture with. `dynamic`: argument name → axis → symbol name, the axes whose
-    size may differ from the example's. `probes`: input tuples on which the artifact must return what eager returns;
-    without them the example and values like it, at several batch sizes. Python control flow that depends on tensor
-    values or dynamic sizes is carried into the graph; a branch outcome that no probe takes is warned of
-    (UserWarning), and with `require_coverage` refused. A module in train mode is exported in eval mode, with a warning.
+    `args`, `kwargs`: the call to capture, `module(*args, **kwargs)`: tensors, None, numbers, strings, and lists,
+    tuples, dicts, dataclasses, NamedTuples and registered pytree nodes of them. Tensors are the inputs, named by their
+    place (`x`, `images[0]`, `batch.input_ids`); everything else is a constant of the artifact, and a call with another
+    value is refused. `dynamic`: input name → axis → symbol name, the axes whose size may differ from the example's.
+    `probes`: calls on which the artifact must return what eager returns, each a tuple of arguments, a dict of keyword
+    arguments or a `Call`; without them the example and values like it, at several batch sizes.
+
+    Python control flow that depends on tensor values or dynamic sizes is carried into the graph; a branch outcome that
+    no probe takes is warned of (UserWarning), and with `require_coverage` refused. A module in train mode is exported
+    in eval mode, with a warning.
 
     The module stays as it was (mode, weights, class). Nothing is left at `path` unless it was proven: ExportError when
     the model cannot be captured or the format cannot carry it, ParityError when the artifact differs from eager.
     """
-    prepared = plan(capture(module, example_inputs, dynamic, output_names), probes, provenance)
+    example = as_call(args, "the example")
+    if kwargs:
+        example = Call(*example.args, **{**example.kwargs, **kwargs})
+    prepared = plan(capture(module, example, dynamic, output_names), probes, provenance)
     if require_coverage:
         prepared.require_coverage()
     for line in prepared.remarks:
@@ -214,7 +224,7 @@ def _describes_itself(path: Path) -> bool:
 def _write(prepared: Plan, entry: Format, path: Path, write: Write) -> str:
     """What is worth saying about how it was written."""
     standard = prepared.standard
-    facts = {"signature": to_document(prepared.captured.signature), "provenance": dict(prepared.provenance)}
+    facts = {"signature": prepared.captured.signature.to_json(), "provenance": dict(prepared.provenance)}
     metadata = json.dumps({**facts, "precision": standard.precision} if standard.precision else facts)
     try:
         return write(prepared.captured, path, metadata, [probe.inputs for probe in prepared.gate.probes])
@@ -233,18 +243,18 @@ def _prove(prepared: Plan, entry: Format, written: Path, path: Path) -> Report:
 
 
 def _cannot_be(prepared: Plan, what: str, entry: Format, reason: str) -> ExportError:
-    title = type(prepared.captured.module).__name__
+    title = title_of(prepared.captured.module)
     return ExportError(f"{title} cannot be {what} as {entry.name}: {reason}",
                        "Another format may carry it: `deploypipe formats` lists them.")  # fmt: skip
 
 
 def _seal(entry: Format, path: Path, report: Report, probe: Probe) -> None:
     """Write into the proven file that it is proven: its own answer must not change by that."""
-    before = read_runner(path)(*probe.inputs)
+    before = read_runner(path).run(*probe.inputs)
     seal = {"verdict": report.verdict, "sha256": digest_of(report.summary())}
     entry.seal(path, json.dumps(seal))
     sealed = read_runner(path)
-    pairs = zip(flat_tensors(before)[0], flat_tensors(sealed(*probe.inputs))[0], strict=True)
+    pairs = zip(before, sealed.run(*probe.inputs), strict=True)
     same = all(torch.allclose(exact(a), exact(b), rtol=0, atol=0, equal_nan=True) for a, b in pairs)
     if sealed.seal != seal or not same:
         raise ExportError(f"{path.name} is no longer what was proven once its verdict is in it", "This is a bug.")

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deploypipe.contract.call import Call
 from deploypipe.errors import UsageError, first_line
+from deploypipe.flat_module import as_call
 
 
 def load_module(reference: str) -> nn.Module:
@@ -30,16 +32,14 @@ def load_module(reference: str) -> nn.Module:
     return found
 
 
-def load_example(reference: str) -> tuple[Tensor, ...]:
-    """`file.py:name`: a tensor, a tuple of tensors, or a function that returns either."""
+def load_example(reference: str) -> Call:
+    """`file.py:name`: a tensor, a tuple of arguments, a dict of keyword arguments, a `Call`, or a function that returns
+    one of them."""
     found = _load(reference, "--example")
     if callable(found) and not isinstance(found, Tensor):
         torch.manual_seed(0)
         found = _call(found, reference)
-    inputs = tuple(found) if isinstance(found, tuple | list) else (found,)
-    if not inputs or not all(isinstance(item, Tensor) for item in inputs):
-        raise UsageError(f"{reference} is not a tensor or a tuple of tensors")
-    return inputs
+    return as_call(found, reference)
 
 
 def parse_dynamic(axes: Sequence[str]) -> dict[str, dict[int, str]]:

@@ -15,14 +15,16 @@ from typing import Any, overload
 from torch import Tensor, nn
 
 from deploypipe.client import client_for
+from deploypipe.contract.call import Call, CallForm
 from deploypipe.contract.run import Run
 from deploypipe.contract.sidecar import Artifact, sidecar_of
-from deploypipe.contract.signature import Axes, TensorSpec
+from deploypipe.contract.signature import Axes, Signature, TensorSpec
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.data import dataset_of
-from deploypipe.eager import argument_names, check_inputs
+from deploypipe.eager import check_inputs, input_names, title_of
 from deploypipe.errors import DeploypipeError, UsageError
 from deploypipe.files import write_json
+from deploypipe.flat_module import Example, as_call, flat_call, module_of_form, tensors_of_call
 from deploypipe.formats.reading import inspect_artifact, read_artifact, read_runner
 from deploypipe.formats.runner import Runner
 from deploypipe.formats.torch_session import to_array, to_tensor
@@ -31,7 +33,7 @@ from deploypipe.models.trained import load_trained
 from deploypipe.parity.eager_signature import input_specs, signature_of
 from deploypipe.parity.gate import Gate, usable
 from deploypipe.parity.own_files import SCHEMA, document_for, free_path, is_own_document, remove_own, script_for
-from deploypipe.parity.probes import FOUND, Probe, drawn_probes, found_probe, image_probes, row_probes
+from deploypipe.parity.probes import FOUND, GivenProbe, Probe, drawn_probes, found_probe, image_probes, row_probes
 from deploypipe.parity.reference import Reference
 from deploypipe.parity.reproduction import write_reproduction
 from deploypipe.parity.tolerances import NO_OVERRIDES, Overrides
@@ -69,9 +71,9 @@ class Verified:
 def verify(
     module: nn.Module,
     artifact: str | Path,
-    probes: Iterable[Probe | tuple[Tensor, ...]] | None = None,
+    probes: Iterable[GivenProbe] | None = None,
     *,
-    example: tuple[Tensor, ...] | None = None,
+    example: Example | None = None,
     dynamic: Axes | None = None,
     device: str = "cpu",
     overrides: Overrides = NO_OVERRIDES,
@@ -82,9 +84,9 @@ def verify(
 def verify(
     module: nn.Module,
     artifact: Subjects,
-    probes: Iterable[Probe | tuple[Tensor, ...]] | None = None,
+    probes: Iterable[GivenProbe] | None = None,
     *,
-    example: tuple[Tensor, ...] | None = None,
+    example: Example | None = None,
     dynamic: Axes | None = None,
     overrides: Overrides = NO_OVERRIDES,
 ) -> tuple[Report, ...]: ...
@@ -93,9 +95,9 @@ def verify(
 def verify(
     module: nn.Module,
     artifact: str | Path | Subjects,
-    probes: Iterable[Probe | tuple[Tensor, ...]] | None = None,
+    probes: Iterable[GivenProbe] | None = None,
     *,
-    example: tuple[Tensor, ...] | None = None,
+    example: Example | None = None,
     dynamic: Axes | None = None,
     device: str = "cpu",
     overrides: Overrides = NO_OVERRIDES,
@@ -103,9 +105,10 @@ def verify(
     """Compare an artifact, whoever wrote it, with the eager `module`, and check what is in its file; the verdict is in
     the Report, nothing is raised for a difference. For `Subjects` there is a Report for each of them.
 
-    `probes`: the inputs to compare on. Without them it is the `example` (without one, the sample of the artifact's
-    sidecar), values like it at other sizes, and the inputs that were found at export. `dynamic`: the axes that must be
-    free, by argument and axis; without it those that the artifact declares. `overrides`: other tolerances.
+    `probes`: the calls to compare on, each a tuple of arguments, a dict of keyword arguments or a `Call`. Without them
+    it is the `example` (without one, the sample of the artifact's sidecar), values like it at other sizes, and the
+    inputs that were found at export. `dynamic`: the axes that must be free, by input and axis; without it those that
+    the artifact declares. `overrides`: other tolerances.
 
     ParityError for a file that cannot be loaded; UsageError for inputs that the eager module itself does not take, and
     where there is nothing to compare on.
@@ -113,21 +116,27 @@ def verify(
     subjects = artifact if isinstance(artifact, Subjects) else Subjects((Path(artifact),), device=device)
     first = next(iter(subjects.artifacts), None)
     with _serving(subjects, first) as served:
+        known = read_runner(first).signature if first else next(iter(served.values())).signature
         if probes is not None:
-            reference = Reference(module)
-            gate = Gate(reference, tuple(usable(reference, probes)[0]), overrides=overrides)
+            probes = list(probes)
+            calls = [as_call(probe, "a probe") for probe in probes if not isinstance(probe, Probe | Tensor)]
+            adapted, form, _ = _as_captured(module, next(iter(calls), None), known)
+            reference = Reference(adapted)
+            gate = Gate(reference, tuple(usable(reference, probes, form)[0]), overrides=overrides)
         else:
-            declared = inputs_of(first) if first else next(iter(served.values())).inputs
             sidecars = _sidecars(subjects.artifacts)
-            sample, limits = example or _sample_of(sidecars), stated_limits(sidecars)
-            gate = gate_for(module, sample, declared, dynamic, overrides, _found(sidecars), limits)
+            call = as_call(example, "the example") if example is not None else None
+            adapted, _, inputs = _as_captured(module, call, known)
+            declared = inputs_of(first) if first else next(iter(served.values())).inputs
+            sample, limits = inputs or _sample_of(sidecars), stated_limits(sidecars)
+            gate = gate_for(adapted, sample, declared, dynamic, overrides, _found(sidecars), limits)
         reports = _examine(gate, subjects, served)
     return reports if isinstance(artifact, Subjects) else reports[0]
 
 
 def verify_module(
     module: nn.Module,
-    example: tuple[Tensor, ...],
+    example: Example,
     subjects: Subjects,
     dynamic: Axes | None = None,
     overrides: Overrides = NO_OVERRIDES,
@@ -185,7 +194,7 @@ def gate_for(
     declared. `limits`: what the artifacts demand of their sizes."""
     reference, example = Reference(module), check_inputs(example, "the example")
     if dynamic is None:
-        named = zip(argument_names(reference.module, example), declared, strict=False)
+        named = zip(input_names(reference.module, example), declared, strict=False)
         dynamic = {name: axes for name, spec in named if (axes := _symbols_of(spec))}
     specs = input_specs(reference.module, example, dynamic)
     return _gate(reference, specs, [*drawn_probes(specs, example, limits), *found], overrides)
@@ -198,12 +207,26 @@ def _gate(
     probes, _ = usable(reference, candidates)
     if not all(reference.repeats(probe) for probe in probes[:3]):
         raise UsageError(
-            f"{type(reference.module).__name__}.forward draws random numbers: eager itself differs between two calls",
+            f"{title_of(reference.module)}.forward draws random numbers: eager itself differs between two calls",
             "Draw them outside and pass them in, or switch the randomness off in eval mode.",
         )
     signature = signature_of(reference.module, specs, [probe for probe in probes if probe.family != FOUND])
     rows, _ = usable(reference, row_probes(probes, signature))
     return Gate(reference, (*probes, *rows), overrides=overrides, signature=signature)
+
+
+def _as_captured(
+    module: nn.Module, call: Call | None, known: Signature | None
+) -> tuple[nn.Module, CallForm | None, tuple[Tensor, ...]]:
+    """The module as one that takes the tensors alone of a call like `call`, or else of the call that was captured; the
+    form of that call, if it is known; and the tensors of `call`. UsageError where the two calls are not of one form."""
+    form = known.call_form if known else None
+    if call is None:
+        return module_of_form(module, known.call) if known and known.call else module, form, ()
+    flat = flat_call(module, call)
+    if form:
+        tensors_of_call(call, form, "the call")
+    return flat.module, form or flat.form, flat.inputs
 
 
 def _symbols_of(spec: TensorSpec) -> dict[int, str]:

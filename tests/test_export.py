@@ -369,18 +369,32 @@ def test_names_that_clash_get_names_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"example_inputs": torch.rand(1, 3)}, "the example must be a tuple of tensors, not a Tensor"),
-        ({"example_inputs": (3,)}, "the example holds a int, not a tensor"),
-        ({"probes": [torch.rand(2, 3)]}, "a probe must be a tuple of tensors"),
+        ({"args": 3}, "the example must be a tuple of arguments, a dict of keyword arguments or a Call, not a int"),
+        ({"args": (3,)}, "the example holds no tensor"),
+        ({"args": (torch.rand(2, 3), 3)}, "the example does not fit TwoHeads.forward: too many positional arguments"),
+        ({"args": (object(),)}, "the example holds a object as `x`: a call may hold tensors, None, numbers"),
+        ({"probes": [torch.rand(2, 3)]}, "a probe must be a tuple of arguments"),
+        ({"probes": [{"y": torch.rand(2, 3)}]}, "a probe does not fit the call that was captured: missing .*'x'"),
         ({"dynamic": {"x": ["batch"]}}, "must be axis → symbol"),
         ({"dynamic": {"x": {5: "batch"}}}, "'x' has no axis 5: it has 2"),
         ({"dynamic": {"x": {0: "n", 1: "n"}}}, "axes of sizes 2 and 3 cannot both be 'n'"),
         ({"output_names": ["x", "b"]}, "must differ from each other and from the inputs'"),
     ],
-    ids=["bare tensor", "number", "bare probe", "list of axes", "no such axis", "one symbol, two sizes", "name clash"],
+    ids=[
+        "no arguments",
+        "number",
+        "too many",
+        "object",
+        "bare probe",
+        "no such argument",
+        "list of axes",
+        "no such axis",
+        "one symbol, two sizes",
+        "name clash",
+    ],
 )
 def test_arguments_of_the_wrong_kind_are_named(tmp_path: Path, arguments: Any, message: str) -> None:
-    given = {"example_inputs": (torch.rand(2, 3),), "format": "onnx", "path": tmp_path / "m.onnx", **arguments}
+    given = {"args": (torch.rand(2, 3),), "format": "onnx", "path": tmp_path / "m.onnx", **arguments}
     with pytest.raises(UsageError, match=message):
         deploypipe.export(TwoHeads().eval(), **given)
 

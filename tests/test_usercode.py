@@ -32,6 +32,10 @@ inputs = (torch.zeros(2, 3),)
 single = torch.zeros(2, 3)
 def fresh():
     return torch.rand(2, 3), torch.rand(1)
+named = {"x": torch.zeros(2, 3)}
+def call():
+    from deploypipe import Call
+    return Call(torch.zeros(2, 3), scale=2)
 number = 3
 """
 
@@ -53,9 +57,13 @@ def test_weights_drawn_at_construction_are_the_same_each_time(file: Path) -> Non
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
-@pytest.mark.parametrize(("name", "count"), [("inputs", 1), ("single", 1), ("fresh", 2)])
-def test_examples(file: Path, name: str, count: int) -> None:
-    assert len(load_example(f"{file}:{name}")) == count
+@pytest.mark.parametrize(
+    ("name", "count", "names"),
+    [("inputs", 1, []), ("single", 1, []), ("fresh", 2, []), ("named", 0, ["x"]), ("call", 1, ["scale"])],
+)
+def test_examples(file: Path, name: str, count: int, names: list[str]) -> None:
+    call = load_example(f"{file}:{name}")
+    assert len(call.args) == count and list(call.kwargs) == names
 
 
 @pytest.mark.parametrize(
@@ -78,7 +86,9 @@ def test_what_cannot_be_loaded(file: Path, reference: str, message: str) -> None
 
 
 def test_an_example_that_is_no_tensor(file: Path) -> None:
-    with pytest.raises(UsageError, match="not a tensor or a tuple of tensors"):
+    with pytest.raises(
+        UsageError, match="must be a tuple of arguments, a dict of keyword arguments or a Call, not a int"
+    ):
         load_example(f"{file}:number")
 
 

@@ -11,6 +11,7 @@ seal.py         the proof that is carried from the weights to the server, and wh
 sidecar.py      the document beside each artifact: what it takes, returns, comes from and proved
 signature.py    what a model takes and returns: names, dtypes and shapes
 sizes.py        sizes of dynamic axes: how an author writes one, and the limits that an artifact states
+call.py         the form of a call: its arguments, which of them are tensors, and what is constant
 structure.py    how a model's outputs nest, and the flat list of them that artifacts carry
 tasks.py        what a server makes of a model
 tensors.py      arrays, and their bytes as text

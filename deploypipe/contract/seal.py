@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from .signature import SIGNATURE_KEYS
+
 PASSED = "passed"
 
 
@@ -25,7 +27,6 @@ class Sealed(Protocol):
         """{"verdict", "sha256"}: that it was proven, and the digest of its sidecar's parity; empty when it was not."""
 
 
-SIGNATURE = ("inputs", "outputs", "structure", "limits")
 """The keys of a sidecar that make its signature; files from before there were limits have none."""
 
 
@@ -46,7 +47,7 @@ def broken_link(sidecar: Mapping[str, Any], artifact: Sealed) -> str:
     if seal.get("sha256") != digest_of(parity):
         return "its own seal is for another proof than its sidecar's"
     own_signature = {"limits": [], **metadata.get("signature", {})}
-    if own_signature != {"limits": [], **{key: sidecar[key] for key in SIGNATURE if key in sidecar}}:
+    if own_signature != {"limits": [], **{key: sidecar[key] for key in SIGNATURE_KEYS if key in sidecar}}:
         return "its own signature is not its sidecar's"
     wanted = sidecar.get("precision", "")
     for where, precision in (("its own", metadata.get("precision", "")), ("its proof's", parity.get("precision", ""))):

@@ -8,8 +8,7 @@ from typing import Any
 
 from deploypipe.contract.records import from_document, to_document
 from deploypipe.contract.sample import EncodedTensor, Sample
-from deploypipe.contract.seal import SIGNATURE
-from deploypipe.contract.signature import Signature, TensorSpec, described
+from deploypipe.contract.signature import SIGNATURE_KEYS, Signature, TensorSpec, described
 from deploypipe.contract.structure import leaf_names
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION, TENSORS
 from deploypipe.errors import DeploypipeError, ParityError, UsageError, first_line
@@ -69,11 +68,11 @@ class Artifact:
 
     def to_json(self) -> dict[str, Any]:
         document = to_document(self)
-        del document["path"]
+        del document["path"], document["signature"]
         for optional in ("precision", "found_inputs"):
             if not document.get(optional):
                 document.pop(optional, None)
-        return {"schema": SCHEMA, "file": self.path.name, **document.pop("signature"), **document}
+        return {"schema": SCHEMA, "file": self.path.name, **self.signature.to_json(), **document}
 
     def write_sidecar(self) -> None:
         write_json(self.sidecar, self.to_json())
@@ -113,7 +112,7 @@ def from_sidecar(path: Path, document: Mapping[str, Any]) -> Artifact:
     contradict each other or the file's name."""
     if "structure" not in document:
         raise ValueError("it has no `structure`")
-    signature = {key: document[key] for key in SIGNATURE if key in document}
+    signature = {key: document[key] for key in SIGNATURE_KEYS if key in document}
     artifact = from_document({**document, "path": str(path), "signature": signature}, Artifact)
     if artifact.task not in (IMAGE_CLASSIFICATION, TENSORS):
         raise ValueError(f"no task {artifact.task!r}")

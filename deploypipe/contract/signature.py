@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from .call import CallForm
+from .records import to_document
 from .sizes import broken_limits, symbol_value, writes_axis
-from .structure import Structure
+from .structure import Structure, is_tensor_like
 
 Axes = Mapping[str, Mapping[int, str]]
 """Which axes stay dynamic: argument name → axis → symbol name. Axes with one symbol have one size."""
@@ -44,13 +46,25 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Signature:
-    """The inputs and outputs of a model in order, and how its outputs nest."""
+    """The inputs and outputs of a model in order, how its outputs nest, and the call that its inputs are taken from."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     structure: Structure = None
     limits: tuple[str, ...] = ()
     """What must hold of the sizes of dynamic axes beside their being equal where a name occurs twice: "seq <= 64"."""
+    call: CallForm | None = None
+    """None where the inputs are the arguments, one by one."""
+
+    @property
+    def call_form(self) -> CallForm:
+        return self.call or CallForm.of_names([spec.name for spec in self.inputs])
+
+    def to_json(self) -> dict[str, Any]:
+        document: dict[str, Any] = to_document(self)
+        if self.call is None:
+            document.pop("call", None)
+        return document
 
     def problems(self, tensors: Sequence[HasShape]) -> list[str]:
         """Why `tensors` are no inputs, a line each."""
@@ -60,6 +74,10 @@ class Signature:
         sizes = sizes_of(self.inputs, tensors)
         stated = ", ".join(f"{name} is {size}" for name, size in sizes.items())
         return [f"the artifact holds for `{limit}`, and {stated}" for limit in broken_limits(self.limits, sizes)]
+
+
+SIGNATURE_KEYS = tuple(Signature.__dataclass_fields__)
+"""Of a signature in a document."""
 
 
 def sizes_of(specs: Sequence[TensorSpec], tensors: Sequence[HasShape]) -> dict[str, int]:
@@ -90,6 +108,9 @@ def mismatches(specs: Sequence[TensorSpec], tensors: Sequence[HasShape]) -> list
     sizes: dict[str, int] = {}
     found = []
     for spec, tensor in zip(specs, tensors, strict=True):
+        if not is_tensor_like(tensor):
+            found.append(f"expected {spec}, got a {type(tensor).__name__}")
+            continue
         fits = spec.accepts(tensor) and all(
             _fits(axis, size, sizes)
             for axis, size in zip(spec.shape, tensor.shape, strict=True)

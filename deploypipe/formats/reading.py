@@ -42,7 +42,7 @@ def inspect_artifact(path: Path) -> Inspection:
 
 
 def load(path: str | Path, device: str = "cpu", threads: int | None = None) -> Runner:
-    """A Runner for the artifact at `path`: `runner(*inputs)` takes and returns what the eager module does.
+    """A Runner for the artifact at `path`: `runner(*args, **kwargs)` takes and returns what the eager module does.
 
     `device`: "cpu", "cuda", "cuda:1". `threads`: CPU threads of one call; None leaves it to the runtime.
     ParityError when the file is not the one that its sidecar describes; a file without a sidecar is loaded as it is.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deploypipe.contract.signature import Signature, dtype_name
-from deploypipe.contract.structure import Structure, by_name, leaf_names
+from deploypipe.contract.structure import Structure, by_name, kind_of, leaf_names
 from deploypipe.eager import flat_tensors
 from deploypipe.errors import DeploypipeError, first_line
 from deploypipe.formats.runner import Runner
@@ -41,7 +41,7 @@ class Returned:
 
 def returned_by(runner: Runner, probe: Probe) -> Returned:
     try:
-        leaves, structure = flat_tensors(by_name(runner(*copy.deepcopy(probe.inputs))))
+        leaves, structure = flat_tensors(by_name(runner.answer(*copy.deepcopy(probe.inputs))))
     except DeploypipeError:  # not the artifact's doing: a server that is gone
         raise
     except Exception as cause:
@@ -79,11 +79,13 @@ def output_names(signature: Signature | None, answer: EagerOutputs) -> list[str]
 
 
 def _shown(structure: Structure) -> str:
-    """ "a tensor", "a tuple of 2", "a dict of a, b"."""
+    """ "a tensor", "None", "a tuple of 2", "a dict of a, b"."""
     if structure is None:
         return "a tensor"
-    ((kind, items),) = structure.items()
-    return f"a {kind} of {', '.join(name for name, _ in items) if kind == 'dict' else len(items)}"
+    kind, items = kind_of(structure)
+    if kind == "constant":
+        return repr(items)
+    return f"a {kind} of {', '.join(str(name) for name, _ in items) if kind == 'dict' else len(items)}"
 
 
 def _compare_output(

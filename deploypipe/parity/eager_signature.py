@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from deploypipe.contract.signature import Axes, Signature, TensorSpec, dtype_name, sizes_of
 from deploypipe.contract.sizes import parse_axis
 from deploypipe.contract.structure import leaf_names
-from deploypipe.eager import argument_names, check_axes, eager_outputs
+from deploypipe.eager import check_axes, eager_outputs, input_names, title_of
 from deploypipe.parity.probes import Probe
 
 
 def input_specs(module: nn.Module, example: tuple[Tensor, ...], dynamic: Axes) -> tuple[TensorSpec, ...]:
     """What `module` takes: the example's dtypes and sizes, but for the axes that `dynamic` names. UsageError for an
     example that does not fit `forward`, and for axes that it does not have."""
-    named = dict(zip(argument_names(module, example), example, strict=True))
-    check_axes(dynamic, named, type(module).__name__)
+    named = dict(zip(input_names(module, example), example, strict=True))
+    check_axes(dynamic, named, title_of(module))
     return tuple(
         TensorSpec(
             name,

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from torch import Tensor
-
+from deploypipe.contract.call import CallForm
 from deploypipe.contract.signature import Signature
 from deploypipe.data import Split
 from deploypipe.errors import ParityError, UsageError
@@ -18,7 +17,7 @@ from deploypipe.parity.comparison import compare_outputs, output_names, returned
 from deploypipe.parity.file_structure import check_structure
 from deploypipe.parity.fresh import FreshProcess
 from deploypipe.parity.localisation import locate
-from deploypipe.parity.probes import Probe, as_probe
+from deploypipe.parity.probes import GivenProbe, Probe, as_probe
 from deploypipe.parity.provenance import check_provenance
 from deploypipe.parity.reference import Reference
 from deploypipe.parity.runtime_settings import representatives, settings
@@ -150,11 +149,15 @@ class _Examination:
             self.outcomes += found
 
 
-def usable(reference: Reference, probes: Iterable[Probe | tuple[Tensor, ...]]) -> tuple[list[Probe], list[str]]:
-    """The probes that eager takes, and a line for each drawn one that it does not: it may be outside of what the model
-    is for (too long a sequence), and proves nothing. UsageError for a given one."""
+def usable(
+    reference: Reference, probes: Iterable[GivenProbe], form: CallForm | None = None
+) -> tuple[list[Probe], list[str]]:
+    """The probes (calls of this form; without one tuples of tensors) that eager takes, and a line for each drawn one
+    that it does not: it may be outside of what the model is for (too long a sequence), and proves nothing. UsageError
+    for a given one."""
     taken, untried = [], []
-    for probe in map(as_probe, probes):
+    for item in probes:
+        probe = as_probe(item, form)
         try:
             reference.answer(probe)
         except UsageError as cause:

@@ -44,7 +44,7 @@ class Itself(Reference):
         self._runner = runner
 
     def _ask(self, probe: Probe) -> EagerOutputs:
-        leaves, structure = flat_tensors(by_name(self._runner(*copy.deepcopy(probe.inputs))))
+        leaves, structure = flat_tensors(by_name(self._runner.answer(*copy.deepcopy(probe.inputs))))
         return EagerOutputs(tuple(leaves), structure, None)
 
 
@@ -81,4 +81,4 @@ def check_rows(runner: Runner, probes: Sequence[Probe]) -> Finding:
 
 
 def _outputs(runner: Runner, inputs: tuple[Tensor, ...]) -> Tensor:
-    return flat_tensors(runner(*copy.deepcopy(inputs)))[0][0]
+    return runner.run(*copy.deepcopy(inputs))[0]

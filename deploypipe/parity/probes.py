@@ -6,13 +6,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from deploypipe.contract.call import Call, CallForm
 from deploypipe.contract.signature import Signature, TensorSpec, sizes_of
 from deploypipe.contract.sizes import Axis, broken_limits, parse_axis
 from deploypipe.eager import check_inputs
+from deploypipe.errors import UsageError
+from deploypipe.flat_module import as_call, tensors_of_call
 
 SIZES = (1, 2, 3, 7, 32, 257)
 """Of a batch, or of any symbolic axis, which has no largest size: the last stands for that. It is no power of two, and
@@ -49,8 +53,21 @@ class Probe:
         return " ".join("x".join(map(str, tensor.shape)) or "scalar" for tensor in self.inputs)
 
 
-def as_probe(item: Probe | tuple[Tensor, ...]) -> Probe:
-    return item if isinstance(item, Probe) else Probe("given", check_inputs(item, "a probe"))
+GivenProbe = Probe | Call | tuple[Any, ...] | Mapping[str, Any]
+"""Positional arguments are a tuple, keyword arguments a dict, both a `Call`."""
+
+
+def as_probe(item: GivenProbe, form: CallForm | None = None) -> Probe:
+    """UsageError for a call that is not of this form (without one, of tensors alone): what was constant in the captured
+    call must be the same."""
+    if isinstance(item, Probe):
+        return item
+    if isinstance(item, Tensor):  # whose rows would be probes, if it was meant to be a list of them
+        raise UsageError("a probe must be a tuple of arguments, not a Tensor", "One input x is (x,).")
+    call = as_call(item, "a probe")
+    if form is None and not call.kwargs:
+        return Probe("given", check_inputs(call.args, "a probe"))
+    return Probe("given", check_inputs(tensors_of_call(call, form or CallForm(()), "a probe"), "a probe"))
 
 
 def found_probe(inputs: tuple[Tensor, ...]) -> Probe:

@@ -10,6 +10,7 @@ from torch import nn
 
 from deploypipe.compiler.factory import is_rewritten
 from deploypipe.compiler.unsupported import Unsupported
+from deploypipe.eager import author_of
 from deploypipe.errors import ExportError
 from deploypipe.staging.context import DeliberateRaise
 
@@ -19,6 +20,7 @@ OTHERWISE = "Write this step with torch operations, or report it with the line a
 
 def line_of_forward(module: nn.Module) -> str:
     """`file:line` of a module's forward."""
+    module = author_of(module)
     code = getattr(type(module).forward, "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else type(module).__name__
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import torch
@@ -12,16 +11,18 @@ from deploypipe.compiler.unsupported import Unsupported
 from deploypipe.staging.lists import CountingList, GrowingList
 from deploypipe.staging.packing import number_tensor
 from deploypipe.staging.sequences import Sequence
-from deploypipe.staging.templates import NUMBER_DTYPES, children, number_kind
+from deploypipe.staging.templates import NUMBER_DTYPES, number_kind
 from deploypipe.staging.undefined import Undefined
 from deploypipe.torch_compat.dispatch import pytree
+from deploypipe.torch_compat.nodes import open_node
 
 
 def tensors_only(value: Any) -> Any:
-    """A model's outputs as tensors in plain containers: numbers become 0-dim tensors, dataclasses dicts."""
+    """A model's outputs as tensors in plain containers: numbers become 0-dim tensors, objects dicts of their fields;
+    None and strings are left out."""
     if isinstance(value, Undefined):
         value.refuse()
-    if isinstance(value, Tensor) or value is None or isinstance(value, str):
+    if isinstance(value, Tensor):
         return value
     kind = number_kind(value)
     if kind is not None:
@@ -31,19 +32,21 @@ def tensors_only(value: Any) -> Any:
         raise Unsupported(
             "the output", "it holds a list whose length depends on data", "stack or concatenate it before returning"
         )
-    found = children(value)
-    if found is None:
+    container = open_node(value)
+    if container is None:
         raise Unsupported(
             "the output", f"it holds a {type(value).__name__}", "return tensors, numbers and containers of them"
         )
-    parts = [tensors_only(p) for p in found[1]]
-    if dataclasses.is_dataclass(value):
-        return dict(zip(found[0][1], parts, strict=True))
-    if isinstance(value, dict):
-        return dict(zip(value, parts, strict=True))
-    if isinstance(value, tuple):
-        return tuple(parts)
-    return parts
+    # None and strings are in the artifact's signature, not in its program.
+    varying = [(key, item) for key, item in zip(container.keys, container.items, strict=True) if not _is_constant(item)]
+    parts = [(key, tensors_only(item)) for key, item in varying]
+    if container.kind in ("dict", "object"):
+        return dict(parts)
+    return (list if container.kind == "list" else tuple)(part for _, part in parts)
+
+
+def _is_constant(value: Any) -> bool:
+    return value is None or isinstance(value, str)
 
 
 def own_outputs(outputs: Any, inputs: tuple[Any, ...]) -> Any:

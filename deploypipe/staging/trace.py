@@ -19,7 +19,7 @@ from torch.export.graph_signature import InputKind
 
 from deploypipe.compiler.sites import Site
 from deploypipe.contract.signature import Axes
-from deploypipe.eager import argument_names, check_axes
+from deploypipe.eager import argument_names, check_axes, title_of
 from deploypipe.errors import ExportError
 from deploypipe.staging.arithmetic import bools_as_numbers
 from deploypipe.staging.context import StagingContext, active
@@ -146,7 +146,7 @@ def _export(
     rewrite_forwards(copy)
     before = fingerprint(copy)
     names = argument_names(module, example_inputs)
-    check_axes(dynamic, dict(zip(names, example_inputs, strict=True)), type(module).__name__)
+    check_axes(dynamic, dict(zip(names, example_inputs, strict=True)), title_of(module))
     inputs, shapes = open_axes(example_inputs, names, dynamic, selection)
     context = StagingContext(capturing=True, resolver=rewritten, selection=selection, owned=containers_of(copy))
     root = _Root(copy, names, own_inputs, open_symbols(names, dynamic), context)

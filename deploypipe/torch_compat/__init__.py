@@ -6,9 +6,11 @@ what the entry stands on. Nothing else in the package touches such an API.
 - `dispatch`: watching every operator that runs, what an operator's schema says, and trees of arguments
 - `guards`: what a trace concluded about sizes, and who asked
 - `kernels`: what a training takes of torch's own parts
+- `nodes`: containers that are registered with torch's pytree
 - `onnx_exporter`: what must be repaired in torch's ONNX exporter
 - `operators`: the one table of functions that draw random numbers, and of names that change a tensor in place
 - `script_graphs`: the graphs of script modules, read, simplified and run
 - `symbols`: symbolic sizes and numbers, and the guards that torch collects about them (imports SymPy, which is slow)
 - `tracing`: the tracer that `torch.export` runs, the fake tensors under it, and what must be repaired in it
+- `wrappers`: what `torch.compile`, `DataParallel` and `DistributedDataParallel` put around a module
 """

@@ -42,7 +42,8 @@ class Scored:
 
 def test_dataclasses_become_dicts_and_numbers_tensors() -> None:
     leaves, structure = flat_tensors(Scored(torch.zeros(2), 3))
-    assert structure == {"dict": [["boxes", None], ["best", None]]}
+    assert structure == {"object": [f"{__name__}:Scored", [["boxes", None], ["best", None]]]}
+    assert unflatten(leaves, structure) == {"boxes": leaves[0], "best": leaves[1]}
     assert leaves[1].item() == 3 and leaves[1].shape == ()
     assert leaf_names(structure) == ["boxes", "best"]
 
@@ -62,8 +63,8 @@ def test_leaf_names(outputs: Any, names: list[str]) -> None:
 
 
 def test_what_is_no_tensor_is_refused() -> None:
-    with pytest.raises(TypeError, match="not str"):
-        flat_tensors({"text": "no"})
+    with pytest.raises(TypeError, match="not set"):
+        flat_tensors({"text": {"no"}})
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32, torch.float16, torch.bfloat16, torch.bool])
