@@ -267,6 +267,8 @@ def _described(structure: Structure) -> str:
     """ "a tuple of 2", "a dict of a, b", "a Point of x, y"."""
     kind, items = kind_of(structure)
     keys = ", ".join(str(key) for key, _ in children_of(structure))
+    if not keys and kind != "object":
+        return f"an empty {kind}"
     if kind == "object":
         return f"a {items[0].rpartition(':')[2]} of {keys}"
     return f"a dict of {keys}" if kind == "dict" else f"a {kind} of {len(items)}"

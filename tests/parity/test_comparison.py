@@ -39,7 +39,7 @@ class Fake:
     precision: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
-    def __call__(self, *inputs: Tensor) -> Any:
+    def answer(self, *inputs: Tensor) -> Any:
         return self.function(*inputs)
 
     def run(self, *inputs: Tensor) -> list[Tensor]:
