@@ -27,9 +27,6 @@ class Sealed(Protocol):
         """{"verdict", "sha256"}: that it was proven, and the digest of its sidecar's parity; empty when it was not."""
 
 
-"""The keys of a sidecar that make its signature; files from before there were limits have none."""
-
-
 def digest_of(parity: Mapping[str, Any]) -> str:
     """The sha256 of a sidecar's parity summary, by which a seal names it."""
     return hashlib.sha256(json.dumps(parity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
