@@ -73,6 +73,18 @@ def open_axes(
     return tuple(made), tuple(shapes)
 
 
+def resized(inputs: tuple[Any, ...], names: Sequence[str], dynamic: Axes, values: Mapping[str, int]) -> tuple[Any, ...]:
+    """The example with other values of some symbols."""
+    made = []
+    for name, tensor in zip(names, inputs, strict=True):
+        for axis, written in dynamic.get(name, {}).items():
+            size = parse_axis(written)
+            if size.symbol in values:
+                tensor = _resized(tensor, axis, values[size.symbol] * size.multiple)
+        made.append(tensor)
+    return tuple(made)
+
+
 def _dim(axis: Axis, dims: Mapping[str, Any]) -> Any:
     if not dims:
         return Dim.AUTO

@@ -57,7 +57,7 @@ class Attempts:
         if not own or is_rewritten(own[-1].code):
             return []
         start = max((i for i, frame in enumerate(own) if frame.code in self.forwards), default=0)
-        return [frame.code for frame in own[start:]]
+        return [frame.code for frame in own[start:] if not is_rewritten(frame.code)]
 
     @staticmethod
     def library_stops(error: ExportError) -> bool:

@@ -12,10 +12,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from deploypipe.contract.sizes import Axis
+from deploypipe.contract.sizes import Axis, broken_limits
 from deploypipe.torch_compat.guards import Caller, Guard
 
 PINNED = re.compile(r"\w+ == \d+")
+NOT_ONE = re.compile(r"(\w+) (?:> 1|!= 1|>= 2)")
 TRIED = (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64, 65, 77, 100, 127, 128, 129, 197, 224,
          255, 256, 257, 384, 500, 511, 512, 513, 768, 1000, 1023, 1024, 1025, 2047, 2048, 2049, 4097, 8191, 16384,
          65537, 2**20 + 1)  # fmt: skip
@@ -41,6 +42,12 @@ class Limit:
     stack: tuple[Caller, ...]
 
     @property
+    def excludes_one(self) -> str:
+        """The symbol of which it excludes the size 1 and no larger one; "" where it is another limit."""
+        match = NOT_ONE.fullmatch(self.text)
+        return match[1] if match else ""
+
+    @property
     def pins(self) -> bool:
         """Whether it leaves one size."""
         return bool(PINNED.fullmatch(self.text))
@@ -54,18 +61,33 @@ class Limit:
 def limits_of(guards: Iterable[Guard], axes: Mapping[str, Axis]) -> list[Limit]:
     """The guards that sizes of the dynamic axes break, each once. `axes`: torch's symbol → what the author calls it."""
     found: dict[str, Limit] = {}
-    for guard in {str(guard.expression): guard for guard in reversed(list(guards))}.values():
+    distinct = {str(guard): guard for guard in reversed(list(guards))}.values()
+    # Those of one symbol come first: what they leave is all that those of several must hold for.
+    for guard in sorted(distinct, key=lambda guard: len(guard.symbols)):
         if not guard.symbols or any(symbol not in axes for symbol in guard.symbols):
             continue  # about numbers that the program computes: it checks those itself
         outer = [frame for frame in guard.stack if not is_torchs(frame.module)]
         own = bool(guard.stack) and is_torchs(guard.stack[-1].module)
         if own and guard.excludes_a_point:
             continue
-        if _implied(guard, axes, degenerate=not own):
+        if _implied(guard, axes, list(found), degenerate=not own):
             continue
         text = _text(guard, axes)
         found.setdefault(text, Limit(text, outer[-1] if outer else None, own, guard.stack))
-    return list(found.values())
+    return [limit for limit in found.values() if not _weaker(limit.text, list(found))]
+
+
+BOUND = re.compile(r"(\w+) ([<>])= (\d+)")
+
+
+def _weaker(text: str, others: Sequence[str]) -> bool:
+    """Whether another bound of the same symbol says more."""
+    match = BOUND.fullmatch(text)
+    if match is None:
+        return False
+    symbol, side, own = match[1], match[2], int(match[3])
+    bounds = [int(m[3]) for m in map(BOUND.fullmatch, others) if m and m[1] == symbol and m[2] == side]
+    return own != (max(bounds) if side == ">" else min(bounds))
 
 
 def is_torchs(module: str) -> bool:
@@ -79,9 +101,9 @@ def _values(axis: Axis, candidates: Sequence[int]) -> list[int]:
     return sorted(inside | (edges if axis.smallest is not None else set()) | ({high} if high is not None else set()))
 
 
-def _implied(guard: Guard, axes: Mapping[str, Axis], *, degenerate: bool) -> bool:
-    """Whether it holds for all sizes of the axes, as far as trying many of them tells. One symbol of the author's may
-    be several of torch's: they have one size."""
+def _implied(guard: Guard, axes: Mapping[str, Axis], limits: Sequence[str], *, degenerate: bool) -> bool:
+    """Whether it holds for all sizes that the limits leave, as far as trying many of them tells. One symbol of the
+    author's may be several of torch's: they have one size."""
     names = list(dict.fromkeys(axes[symbol].symbol for symbol in guard.symbols))
     by_name = {axes[symbol].symbol: axes[symbol] for symbol in guard.symbols}
     candidates = (*DEGENERATE, *(TRIED if len(names) == 1 else FEW))
@@ -89,10 +111,8 @@ def _implied(guard: Guard, axes: Mapping[str, Axis], *, degenerate: bool) -> boo
     for name in names:
         values = _values(by_name[name], candidates)
         choices.append(values if degenerate else [v for v in values if v * by_name[name].multiple > 1])
-    return all(
-        guard.holds(_sizes(guard, axes, dict(zip(names, values, strict=True))))
-        for values in itertools.product(*choices)
-    )
+    tried = (dict(zip(names, values, strict=True)) for values in itertools.product(*choices))
+    return all(guard.holds(_sizes(guard, axes, values)) for values in tried if not broken_limits(limits, values))
 
 
 def _sizes(guard: Guard, axes: Mapping[str, Axis], values: Mapping[str, int]) -> dict[str, int]:

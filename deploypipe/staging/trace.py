@@ -26,7 +26,7 @@ from deploypipe.staging.context import StagingContext, active
 from deploypipe.staging.copies import containers_of, fingerprint, is_output_only, rewrite_forwards, working_copy
 from deploypipe.staging.effects import without_effects
 from deploypipe.staging.failures import explain, line_of_forward
-from deploypipe.staging.open_axes import OpenSymbols, check_open, open_axes, open_symbols
+from deploypipe.staging.open_axes import OpenSymbols, check_open, open_axes, open_symbols, resized
 from deploypipe.staging.outputs import own_outputs, tensors_only
 from deploypipe.staging.rewriting import rewritten
 from deploypipe.staging.same_tensor import refuse_stale
@@ -78,17 +78,29 @@ def trace(module: nn.Module, example_inputs: tuple[Any, ...], dynamic: Axes | No
             native = native or error
             attempts.stopped(error)
             continue
-        if not traced.limits:
+        questions = [limit for limit in traced.limits if limit.pins or not limit.torchs_own]
+        if not questions and not traced.pinned:
             return _program(module, traced)
-        limited = limited or traced
-        attempts.limited(traced.limits)
+        if not traced.pinned:
+            limited = limited or traced
+        attempts.limited(questions)
     try:
         traced = _own_memory(module, example_inputs, dynamic, EVERYTHING)
+        if traced.pinned:
+            raise _constant(traced.pinned, module)
         return _program(module, limited if traced.limits and limited is not None else traced)
     except ExportError as error:
         if limited is not None:
             return _program(module, limited)
         raise (native if native is not None and attempts.library_stops(error) else error) from error
+
+
+def _constant(pinned: Limit, module: nn.Module) -> ExportError:
+    return ExportError(
+        f"{pinned.where or line_of_forward(module)}: an axis that was asked to be dynamic came out as a constant:"
+        f" the program holds for `{pinned.text}` only",
+        "Look for a size that is used as a constant there.",
+    )
 
 
 def _own_memory(module: nn.Module, example_inputs: tuple[Any, ...], dynamic: Axes, selection: Selection) -> Traced:
@@ -134,6 +146,11 @@ class Traced:
     limits: Sequence[Limit]
     remarks: Sequence[str]
 
+    @property
+    def pinned(self) -> Limit | None:
+        """A limit that leaves one size of an axis."""
+        return next((limit for limit in self.limits if limit.pins), None)
+
 
 def _in_order(site: Site) -> tuple[str, int, int]:
     return site.file, site.line, site.number
@@ -172,16 +189,30 @@ def _export(
     if selection is EVERYTHING:
         check_open(program, names, dynamic, line_of_forward(module))
     limits = limits_of(guards, context.axes)
-    pinned = next((limit for limit in limits if limit.pins), None)
-    if pinned is not None:
-        raise ExportError(
-            f"{pinned.where or line_of_forward(module)}: an axis that was asked to be dynamic came out as a constant:"
-            f" the program holds for `{pinned.text}` only",
-            "Look for a size that is used as a constant there.",
-        )
-    forget_guards(program, list(context.axes))
     shown = {symbol: axis.shown for symbol, axis in context.axes.items()}
+    forget_guards(program, list(context.axes))
+    if selection is not EVERYTHING:
+        limits = [limit for limit in limits if not _holds_at_one(limit, program, module, example_inputs, dynamic)]
     return Traced(program, context, shown, limits, [*context.dropped, *remarks])
+
+
+def _holds_at_one(
+    limit: Limit, program: ExportedProgram, module: nn.Module, example_inputs: tuple[Any, ...], dynamic: Axes
+) -> bool:
+    """Whether a program that is said to hold for larger sizes only gives at size 1 what eager gives. Library code asks
+    so to skip work that changes nothing. The gate compares at size 1 on more inputs."""
+    symbol = limit.excludes_one
+    if not symbol:
+        return False
+    inputs = resized(example_inputs, argument_names(module, example_inputs), dynamic, {symbol: 1})
+    try:
+        with torch.no_grad():
+            expected = tensors_only(working_copy(module)(*(t.clone() for t in inputs)))
+            found = program.module()(*inputs)
+            pairs = zip(pytree.tree_leaves(expected), pytree.tree_leaves(found), strict=True)
+            return all(a.shape == b.shape and torch.allclose(a, b, 1e-3, 1e-4, True) for a, b in pairs)
+    except Exception:
+        return False
 
 
 def _attributes(

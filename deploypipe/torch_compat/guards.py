@@ -5,6 +5,8 @@ of the program. A guard that other sizes of a dynamic axis break means that the 
 """
 
 import contextlib
+import functools
+import math
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +19,13 @@ from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._sympy.printers import PythonPrinter
 from torch.utils._sympy.value_ranges import ValueRanges
+
+PYTHON: Mapping[str, Any] = {"__builtins__": {}, "min": min, "max": max, "math": math}
+
+
+@functools.lru_cache(maxsize=4096)
+def _compiled(text: str) -> CodeType:
+    return compile(text, "<guard>", "eval")
 
 
 @dataclass(frozen=True)
@@ -46,11 +55,13 @@ class Guard:
 
     def holds(self, sizes: Mapping[str, int]) -> bool:
         """Whether it holds for these sizes, by symbol. What cannot be evaluated (a division by zero) does not hold."""
-        values = {symbol: sympy.Integer(sizes[str(symbol)]) for symbol in self.expression.free_symbols}
         try:
-            return bool(self.expression.xreplace(values).doit())
-        except (TypeError, ZeroDivisionError, AssertionError, ValueError):
+            return bool(eval(_compiled(str(self)), dict(PYTHON), dict(sizes)))
+        except ZeroDivisionError:
             return False
+        except (NameError, SyntaxError):  # a function that Python does not have
+            values = {symbol: sympy.Integer(sizes[str(symbol)]) for symbol in self.expression.free_symbols}
+            return bool(self.expression.xreplace(values).doit())
 
     def __str__(self) -> str:
         text: str = PythonPrinter().doprint(self.expression)
@@ -81,13 +92,18 @@ ANSWERING = ("torch.fx.experimental.symbolic_shapes", "torch.fx.experimental.sym
 """The modules that answer a question about a size; who asked stands outside them."""
 
 
+ASKED = ("__bool__", "__int__", "__index__", "__hash__", "__float__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__",
+         "__ge__")  # fmt: skip
+"""What Python calls of a symbolic size on behalf of whoever asks."""
+
+
 def stack_here() -> tuple[Caller, ...]:
     """The current stack, down to who asked the question that is being answered."""
     frames, frame = [], sys._getframe(2)
     while frame is not None:
         frames.append(Caller(frame.f_code, str(frame.f_globals.get("__name__", "")), frame.f_lineno))
         frame = frame.f_back  # type: ignore[assignment]
-    while frames and (frames[0].module.startswith(ANSWERING) or frames[0].code.co_name == "__bool__"):
+    while frames and (frames[0].module.startswith(ANSWERING) or frames[0].code.co_name in ASKED):
         del frames[0]
     return tuple(reversed(frames))
 

@@ -136,6 +136,46 @@ def test_a_multiple_and_a_range_are_declared_and_enforced(format: str, tmp_path)
         runner(torch.randn(5, 1, 8, 8))
 
 
+class Causal(nn.Module):
+    """As libraries write it: no mask where there is one position, which changes nothing."""
+
+    def forward(self, q: Tensor) -> Tensor:
+        causal = q.shape[1] > 1
+        return F.scaled_dot_product_attention(q, q, q, is_causal=bool(causal))
+
+
+def test_a_question_about_size_1_that_changes_nothing_excludes_nothing() -> None:
+    static = trace(Causal().eval(), (X[None],), {"q": {0: "b", 1: "seq"}})
+    assert static.limits == () and static.selection == frozenset()
+
+
+class OneRow(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.shape[0] == 1 else x + 1
+
+
+def test_a_question_about_size_1_that_changes_something_becomes_a_branch() -> None:
+    static = trace(OneRow().eval(), (X,), ROWS)
+    assert [site.became for site in static.sites] == ["cond"] and static.limits == ()
+    program = static.program.module()
+    assert torch.equal(program(X[:1]), X[:1] * 2) and torch.equal(program(X[:2]), X[:2] + 1)
+
+
+class Unrolled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        total = x[0]
+        for row in range(1, int(x.shape[0])):
+            total = total * 0.5 + x[row]
+        return total
+
+
+def test_a_loop_over_a_size_is_never_unrolled_in_silence() -> None:
+    program = trace(Unrolled().eval(), (X,), ROWS).program.module()
+    for rows in (1, 2, 9):
+        x = torch.randn(rows, 8)
+        torch.testing.assert_close(program(x), Unrolled()(x))
+
+
 def test_an_axis_that_the_code_pins_is_refused_with_the_line() -> None:
     class Pinned(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
