@@ -2,7 +2,8 @@
 
 read.py      a session from a file
 write.py     a file from a captured program
-exporter.py  torch's exporter, with some of its translations corrected
+exporter.py  torch's exporter, with lowerings of our own
+lowerings/   what an operator becomes where the exporter lacks it or has it wrong
 inspect.py   the inside of a file
 """
 

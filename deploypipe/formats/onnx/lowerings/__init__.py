@@ -1,0 +1,24 @@
+"""What each ATen operator becomes in ONNX where torch's exporter has no translation of it, or a wrong one.
+
+`TRANSLATIONS` is handed to `torch.onnx.export(dynamo=True, custom_translation_table=...)`. Each module is one family:
+
+reductions.py  amax, max, argmax and their kin, with NaN as torch has it
+sorting.py     sort, topk, median, kthvalue, mode
+searching.py   bucketize, searchsorted, isin
+division.py    quotients and remainders of negative numbers
+while_loops.py while_loop, item
+values.py      pieces of a graph that several families use
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from deploypipe.formats.onnx.lowerings import division, reductions, searching, sorting, while_loops
+
+FAMILIES = (reductions, sorting, searching, division, while_loops)
+
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    operator: translation for family in FAMILIES for operator, translation in family.TRANSLATIONS.items()
+}
