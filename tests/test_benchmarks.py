@@ -8,7 +8,7 @@ import pytest
 from support import PROJECT, clean_environment
 
 FOLDER = PROJECT / "benchmarks"
-SCRIPTS = [*sorted(FOLDER.glob("[cp]a*/*.py")), FOLDER / "memory.py", FOLDER / "startup.py"]
+SCRIPTS = [*sorted(FOLDER.glob("[cp]a*/*.py")), FOLDER / "memory.py", FOLDER / "startup.py", FOLDER / "zoo.py"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.name}")

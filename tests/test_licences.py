@@ -10,9 +10,9 @@ from packaging.requirements import Requirement
 from support import PROJECT
 
 ACCEPTED = {
-    "0BSD", "Apache 2.0", "Apache License Version 2.0", "Apache Software License", "Apache-2.0",
+    "0BSD", "Apache 2.0", "Apache 2.0 License", "Apache License Version 2.0", "Apache Software License", "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception", "BSD", "BSD License", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0",
-    "ISC", "ISC License", "ISC License (ISCL)", "MIT", "MIT License", "MIT-CMU", "PSF-2.0",
+    "CNRI-Python", "ISC", "ISC License", "ISC License (ISCL)", "MIT", "MIT License", "MIT-CMU", "PSF-2.0",
     "Python Software Foundation License", "3-Clause BSD License", "Zlib",
     # Of files that were changed the source must be offered; none are changed here.
     "MPL-2.0", "Mozilla Public License 2.0 (MPL 2.0)",
@@ -45,9 +45,10 @@ def is_accepted(expression: str) -> bool:
 
 
 def installed() -> Iterator[str]:
-    """Every package that deploypipe needs, directly or not, with what its development needs."""
+    """Every package that deploypipe needs, directly or not, with what its development and the zoo need, where it is."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    asked = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *extras["dev"], *extras["zoo"]]
     waiting = [(Requirement(line), "") for line in asked]
     seen = set()
     while waiting:
