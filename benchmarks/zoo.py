@@ -40,7 +40,7 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.utils import _pytree as pytree  # noqa: E402
 from zoo_models import ZOO, ZooCall, ZooModel  # noqa: E402
-from zoo_models.comparison import difference, run  # noqa: E402
+from zoo_models.comparison import capture_of, difference, run, run_captured  # noqa: E402
 
 RIGHT, WRONG, REFUSED, LATE, BROKEN = "right", "wrong", "refused", "time limit", "the model itself fails"
 PLAIN = {"pt2": "torch.export", "onnx": "torch.onnx.export"}
@@ -133,7 +133,7 @@ def ours(format: str) -> Callable[[ZooModel, nn.Module, Path, Meter], Runner]:
         from deploypipe.export import plan, write_proven
         from deploypipe.formats import format_named
 
-        captured = meter.time("capture", our_capture, model, module)
+        captured = meter.time("capture", capture_of, module, model.example, model.dynamic)
         prepared = meter.time("proof", plan, captured)
         path, entry = folder / f"model{format_named(format).suffix}", format_named(format)
 
@@ -152,16 +152,8 @@ def ours(format: str) -> Callable[[ZooModel, nn.Module, Path, Meter], Runner]:
 
 def only_capture(model: ZooModel, module: nn.Module, folder: Path, meter: Meter) -> Runner:
     """The captured program as it is, without a file, a gate or a runner."""
-    program = meter.time("capture", our_capture, model, module).program.module()
-    return lambda call: run(program, call)
-
-
-def our_capture(model: ZooModel, module: nn.Module) -> Any:
-    from deploypipe import Call
-    from deploypipe.capture import capture
-
-    call = model.example
-    return capture(module, Call(*call.args, **call.kwargs), dynamic=model.dynamic)
+    captured = meter.time("capture", capture_of, module, model.example, model.dynamic)
+    return lambda call: run_captured(captured, module, call)
 
 
 TOOLS: dict[str, Callable[[ZooModel, nn.Module, Path, Meter], Runner]] = {

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from zoo_models import ZOO, ZooModel
-from zoo_models.comparison import difference, run
+from zoo_models.comparison import capture_of, difference, run, run_captured
 
 import deploypipe
-from deploypipe.capture import capture
 
 CAPTURED = (
     "transformers/BertModel",
@@ -49,17 +48,13 @@ def needed(id: str) -> ZooModel:
     return model
 
 
-def call_of(call: tuple[object, ...]) -> deploypipe.Call:
-    args, kwargs = call
-    return deploypipe.Call(*args, **kwargs)  # type: ignore[attr-defined,no-any-return]
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("id", CAPTURED)
 def test_a_model_is_captured_with_its_axes(id: str) -> None:
     model = needed(id)
-    program = capture(model.module(), call_of(model.example), dynamic=model.dynamic).program.module()
-    assert not difference(run(model.module(), model.another_call), run(program, model.another_call))
+    captured = capture_of(model.module(), model.example, model.dynamic)
+    expected = run(model.module(), model.another_call)
+    assert not difference(expected, run_captured(captured, model.module(), model.another_call))
 
 
 @pytest.mark.filterwarnings("ignore")

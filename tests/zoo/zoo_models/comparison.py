@@ -5,9 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from deploypipe import Call
+from deploypipe.capture import Capture, capture
+from deploypipe.flat_module import flat_call
 from zoo_models.model import ZooCall
 
 
@@ -39,3 +42,13 @@ def difference(expected: Any, actual: Any) -> str:
         if not torch.allclose(b, a, rtol=1e-3, atol=1e-4 * scale, equal_nan=True):
             return f"output {i} differs by {float((a - b).abs().nan_to_num().max()):.3g}"
     return ""
+
+
+def capture_of(module: nn.Module, call: ZooCall, dynamic: Any) -> Capture:
+    return capture(module, Call(*call.args, **call.kwargs), dynamic=dynamic)
+
+
+def run_captured(captured: Capture, module: nn.Module, call: ZooCall) -> Any:
+    """The captured program on the tensors of a call of `module`."""
+    flat = flat_call(module, Call(*call.args, **call.kwargs))
+    return run(captured.program.module(), ZooCall(flat.inputs, {}))
