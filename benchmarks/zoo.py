@@ -3,6 +3,7 @@
     python benchmarks/zoo.py [--only PATTERN] [--formats pt2,onnx,torchscript] [--out FILE.json] [--no-plain]
     python benchmarks/zoo.py --capture-only --no-plain     capture alone: neither written nor proven
     python benchmarks/zoo.py --out FILE.json --show        the tables of what was measured, nothing is run
+    python benchmarks/zoo.py --out FILE.json --show --into docs/models.md       the same, at the end of that page
 
 The models are in tests/zoo/zoo_models. Each runs in a child process of its own for each tool, with a time limit. With
 --out, what the file holds already is not run again, so a run that was stopped goes on where it ended; --again runs
@@ -199,7 +200,8 @@ def reason_of(error: BaseException) -> str:
     lines = [line.strip() for line in str(seen).splitlines() if line.strip()]
     specific = [line for line in lines if re.match(r"- .*|.*but your code specialized.*", line)]
     shown = " ".join([*lines[:1], *(specific[:1] if "Constraints violated" in str(seen) else [])])
-    return f"{type(seen).__name__}: {shown}"[:300]
+    text = re.sub(r"/\S*?site-packages/", "", f"{type(seen).__name__}: {shown}").replace(f"{ROOT}/", "")
+    return text[:300]
 
 
 def detail(error: BaseException) -> str:
@@ -238,6 +240,7 @@ def _child(model: ZooModel, tool: str, answer: Connection) -> None:
 
 # -- the tables
 
+MARK = "<!-- Written by benchmarks/zoo.py: change nothing below. -->"
 MARKS = {RIGHT: "yes", WRONG: "**wrong**", REFUSED: "no", LATE: "too long", BROKEN: "broken"}
 
 
@@ -293,7 +296,14 @@ def reasons(results: Mapping[str, Row]) -> str:
 
 
 def report(results: Mapping[str, Row]) -> str:
-    return "\n\n".join([by_family(results), by_model(results), reasons(results)])
+    parts = {"By family": by_family, "What is refused, and why": reasons, "By model": by_model}
+    return "\n\n".join(f"## {title}\n\n{part(results)}" for title, part in parts.items()) + "\n"
+
+
+def write_into(page: Path, text: str) -> None:
+    """All below the mark is what was measured."""
+    kept = page.read_text().partition(MARK)[0]
+    page.write_text(f"{kept}{MARK}\n\n{text}")
 
 
 # -- the command
@@ -310,6 +320,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="FILE", help="results as JSON; what it holds is not run again")
     parser.add_argument("--again", action="store_true", help="run deploypipe again, whatever --out holds")
     parser.add_argument("--show", action="store_true", help="only print the tables of --out")
+    parser.add_argument("--into", type=Path, metavar="PAGE", help="replace that page's tables")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop then; with --out it goes on later")
     parser.add_argument("--limit", type=float, default=180, metavar="SECONDS", help="for each model and tool")
     return parser.parse_args()
 
@@ -321,7 +333,11 @@ def main() -> None:
     results: dict[str, Row] = json.loads(chosen.out.read_text()) if chosen.out and chosen.out.exists() else {}
     if not chosen.show:
         measure(chosen, tools, results)
-    print(report({id: results[id] for id, model in ZOO.items() if id in results and _matches(model, chosen.only)}))
+    shown = report({id: results[id] for id, model in ZOO.items() if id in results and _matches(model, chosen.only)})
+    if chosen.into:
+        write_into(chosen.into, shown)
+    else:
+        print(shown)
 
 
 def measure(chosen: argparse.Namespace, tools: Sequence[str], results: dict[str, Row]) -> None:
@@ -336,6 +352,7 @@ def measure(chosen: argparse.Namespace, tools: Sequence[str], results: dict[str,
                     importlib.import_module(library)
                 except ImportError:
                     print(f"{library} is not installed: its models are left out", file=sys.stderr)
+    end = time.monotonic() + 60 * chosen.minutes
     for model in models:
         if importlib.util.find_spec(model.library) is None:
             continue
@@ -343,6 +360,8 @@ def measure(chosen: argparse.Namespace, tools: Sequence[str], results: dict[str,
         for tool in tools:
             if tool in row and not (chosen.again and tool not in PLAIN.values()):
                 continue
+            if time.monotonic() > end:
+                return
             row[tool] = in_child(model, tool, chosen.limit)
             line = f"{model.id:60} {tool:18} {row[tool]['outcome']:10} {row[tool]['reason'][:100]}"
             print(line, file=sys.stderr, flush=True)
