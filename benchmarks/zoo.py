@@ -47,7 +47,7 @@ RIGHT, WRONG, REFUSED, LATE, BROKEN = "right", "wrong", "refused", "time limit",
 PLAIN = {"pt2": "torch.export", "onnx": "torch.onnx.export"}
 """Which plain tool a format of ours is compared with."""
 CAPTURE = "capture"
-SUFFIXES = {"pt2": ".pt2", "onnx": ".onnx", "torchscript": ".ts"}
+FORMATS = ("pt2", "onnx", "torchscript")
 LIBRARIES = ("onnxruntime", "onnxscript", "torchvision", "transformers", "timm", "diffusers", "torch_geometric.nn",
              "segmentation_models_pytorch")  # fmt: skip
 Row = dict[str, Any]
@@ -160,7 +160,7 @@ def only_capture(model: ZooModel, module: nn.Module, folder: Path, meter: Meter)
 TOOLS: dict[str, Callable[[ZooModel, nn.Module, Path, Meter], Runner]] = {
     "torch.export": plain_export,
     "torch.onnx.export": plain_onnx,
-    **{format: ours(format) for format in SUFFIXES},
+    **{format: ours(format) for format in FORMATS},
     CAPTURE: only_capture,
 }
 
