@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
@@ -59,6 +60,11 @@ def capture(
 ) -> Capture:
     """Capture `module`, which stays as it was, in the call `example`: a tuple of arguments, a dict of keyword
     arguments, a tensor or a `Call`. ExportError where it cannot; UsageError for bad arguments."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ExportError(
+            f"{module.original_name} is a ScriptModule: its Python code is gone, and there is nothing to capture",
+            "Give the nn.Module that it was scripted from, with these weights: load_state_dict(scripted.state_dict()).",
+        )
     flat = flat_call(module, as_call(example, "the example"))
     reference = reference_copy(flat.module)
     example_inputs = check_inputs(flat.inputs, "the example")

@@ -2,6 +2,7 @@
 torch moves one, this file fails first and says which entry of `deploypipe/torch_compat/` to mend."""
 
 import warnings
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deploypipe.torch_compat import dispatch, guards, kernels, onnx_exporter, script_graphs, symbols, tracing
+from deploypipe.torch_compat import (
+    dispatch,
+    guards,
+    kernels,
+    nodes,
+    onnx_exporter,
+    script_graphs,
+    symbols,
+    tracing,
+    wrappers,
+)
 
 
 def traced(forward: Callable[..., Any], *inputs: Tensor) -> torch.export.ExportedProgram:
@@ -46,6 +57,21 @@ def test_is_mutable_knows_operators_that_write() -> None:
 def test_storage_id_is_shared_by_views_alone() -> None:
     assert dispatch.storage_id(X) == dispatch.storage_id(X[1:])
     assert dispatch.storage_id(X) != dispatch.storage_id(X.clone())
+
+
+def test_a_registered_node_is_opened_and_made_again() -> None:
+    assert nodes.open_node(object()) is None
+    container = nodes.open_node(deque([X, X], maxlen=3))
+    assert container is not None and container.context == (3,) and list(container.keys) == [0, 1]
+    made = nodes.object_of(container.title, dict(enumerate(container.items)), *container.context)
+    assert isinstance(made, deque) and made.maxlen == 3 and made[0] is X
+
+
+def test_unwrapped_finds_the_author_s_module() -> None:
+    module = nn.Linear(2, 2)
+    assert wrappers.unwrapped(module) is module
+    for wrapped in (torch.compile(module, backend="eager"), nn.DataParallel(module)):
+        assert wrappers.unwrapped(wrapped) is module
 
 
 def test_a_dispatch_mode_sees_every_operator() -> None:

@@ -92,6 +92,11 @@ def test_an_example_that_is_no_tensor(file: Path) -> None:
         load_example(f"{file}:number")
 
 
+def test_dynamic_axes_of_nested_inputs() -> None:
+    wanted = {"batch.ids": {0: "rows"}, "past[0].key": {1: "length"}}
+    assert parse_dynamic(["batch.ids:0=rows", "past[0].key:1=length"]) == wanted
+
+
 def test_dynamic_axes() -> None:
     assert parse_dynamic(["x:0=batch", "x:1=length", "y:0=batch"]) == {
         "x": {0: "batch", 1: "length"},
