@@ -5,6 +5,9 @@
 reductions.py  amax, max, argmax and their kin, with NaN as torch has it
 sorting.py     sort, topk, median, kthvalue, mode
 searching.py   bucketize, searchsorted, isin
+scans.py       cumprod, cummax, cummin, logcumsumexp
+scatter.py     scatter_reduce in all modes, scatter
+pooling.py     adaptive max pooling
 division.py    quotients and remainders of negative numbers
 while_loops.py while_loop, item
 values.py      pieces of a graph that several families use
@@ -15,9 +18,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from deploypipe.formats.onnx.lowerings import division, reductions, searching, sorting, while_loops
+from deploypipe.formats.onnx.lowerings import (
+    division,
+    pooling,
+    reductions,
+    scans,
+    scatter,
+    searching,
+    sorting,
+    while_loops,
+)
 
-FAMILIES = (reductions, sorting, searching, division, while_loops)
+FAMILIES = (reductions, sorting, searching, scans, scatter, pooling, division, while_loops)
 
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     operator: translation for family in FAMILIES for operator, translation in family.TRANSLATIONS.items()
