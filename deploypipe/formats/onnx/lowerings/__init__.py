@@ -8,6 +8,9 @@ searching.py   bucketize, searchsorted, isin
 scans.py       cumprod, cummax, cummin, logcumsumexp
 scatter.py     scatter_reduce in all modes, scatter
 pooling.py     adaptive max pooling
+attention.py   scaled_dot_product_attention of three dimensions
+linalg.py      inverse, solution and determinant of small matrices
+clamping.py    clamp on one side
 division.py    quotients and remainders of negative numbers
 while_loops.py while_loop, item
 values.py      pieces of a graph that several families use
@@ -19,7 +22,10 @@ from collections.abc import Callable
 from typing import Any
 
 from deploypipe.formats.onnx.lowerings import (
+    attention,
+    clamping,
     division,
+    linalg,
     pooling,
     reductions,
     scans,
@@ -29,7 +35,7 @@ from deploypipe.formats.onnx.lowerings import (
     while_loops,
 )
 
-FAMILIES = (reductions, sorting, searching, scans, scatter, pooling, division, while_loops)
+FAMILIES = (reductions, sorting, searching, scans, scatter, pooling, attention, linalg, clamping, division, while_loops)
 
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     operator: translation for family in FAMILIES for operator, translation in family.TRANSLATIONS.items()

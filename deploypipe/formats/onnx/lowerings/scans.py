@@ -65,8 +65,7 @@ def _running(value: Any, dim: int, name: str, beats: Any, filler: Any) -> tuple[
         return op.Identity(value), constant(0)
     axis = axis_of(dim, rank)
     shifts = _shifts(value, axis, name)
-    size = size_of(value, axis)
-    places = constant(np.arange(size).reshape([-1 if a == axis else 1 for a in range(rank)]))
+    places = constant(np.arange(value.shape[axis]).reshape([-1 if a == axis else 1 for a in range(rank)]))
     best, place = value, op.Expand(places, op.Shape(value))
     for shift in shifts:
         earlier = _shifted(best, shift, axis, rank, constant(filler, value.dtype))

@@ -23,8 +23,8 @@ FLOAT = ir.DataType.FLOAT
 
 def scatter_reduce(self: Any, dim: int, index: Any, src: Any, reduce: str, include_self: bool = True) -> Any:
     if rank_of(self) == 0:
-        one = constant([-1])
-        flat = _scatter_reduce(*(op.Reshape(t, one) for t in (self, index, src)), self.dtype, 0, reduce, include_self)
+        row, where, added = (op.Reshape(value, constant([-1])) for value in (self, index, src))
+        flat = _scatter_reduce(row, where, added, self.dtype, 0, reduce, include_self)
         return op.Squeeze(flat, constant([0]))
     if rank_of(index) == 0:
         index, src = op.Reshape(index, constant([-1])), op.Reshape(src, constant([-1]))

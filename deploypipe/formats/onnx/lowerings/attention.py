@@ -1,0 +1,48 @@
+"""Attention without a dimension of heads.
+
+Torch's exporter refuses `scaled_dot_product_attention` of anything but four dimensions. Here one is added in front of
+two or three and taken away again: `Unsqueeze`, the exporter's own translation, `Squeeze`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from onnxscript import ir
+from onnxscript.function_libs.torch_lib.ops.nn import aten_scaled_dot_product_attention
+
+from deploypipe.formats.onnx.lowerings.values import constant, op, rank_of
+
+
+def scaled_dot_product_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    lacking = 4 - max(rank_of(query), rank_of(key), rank_of(value))
+    if lacking <= 0:
+        return aten_scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+    query, key, value = (_with_heads(t) for t in (query, key, value))
+    if attn_mask is not None and rank_of(attn_mask) > 2:
+        attn_mask = _with_heads(attn_mask)
+    result = aten_scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+    return op.Squeeze(result, constant(list(range(lacking))))
+
+
+def _with_heads(value: Any) -> Any:
+    lacking = 4 - rank_of(value)
+    result = op.Unsqueeze(value, constant(list(range(lacking))))
+    result.dtype, result.shape = value.dtype, ir.Shape([1] * lacking + list(value.shape))
+    return result
+
+
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.aten.scaled_dot_product_attention.default: scaled_dot_product_attention,
+}
