@@ -13,7 +13,7 @@ import torch
 from onnxscript import ir
 from onnxscript.function_libs.torch_lib.ops.nn import aten_scaled_dot_product_attention
 
-from deploypipe.formats.onnx.lowerings.values import constant, op, rank_of
+from deploypipe.formats.onnx.lowerings.values import literal, op, rank_of
 
 
 def scaled_dot_product_attention(
@@ -33,12 +33,12 @@ def scaled_dot_product_attention(
     if attn_mask is not None and rank_of(attn_mask) > 2:
         attn_mask = _with_heads(attn_mask)
     result = aten_scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
-    return op.Squeeze(result, constant(list(range(lacking))))
+    return op.Squeeze(result, literal(list(range(lacking))))
 
 
 def _with_heads(value: Any) -> Any:
     lacking = 4 - rank_of(value)
-    result = op.Unsqueeze(value, constant(list(range(lacking))))
+    result = op.Unsqueeze(value, literal(list(range(lacking))))
     result.dtype, result.shape = value.dtype, ir.Shape([1] * lacking + list(value.shape))
     return result
 

@@ -11,23 +11,23 @@ from typing import Any
 
 import torch
 
-from deploypipe.formats.onnx.lowerings.values import constant, op
+from deploypipe.formats.onnx.lowerings.values import literal, op
 
 
 def clamp(self: Any, min: float | None = None, max: float | None = None) -> Any:
     if min is not None and max is not None:
-        return op.Clip(self, constant(min, self.dtype), constant(max, self.dtype))
+        return op.Clip(self, literal(min, self.dtype), literal(max, self.dtype))
     if min is not None:
         return clamp_min(self, min)
     return op.Identity(self) if max is None else clamp_max(self, max)
 
 
 def clamp_min(self: Any, min: float) -> Any:
-    return op.Max(self, constant(min, self.dtype))
+    return op.Max(self, literal(min, self.dtype))
 
 
 def clamp_max(self: Any, max: float) -> Any:
-    return op.Min(self, constant(max, self.dtype))
+    return op.Min(self, literal(max, self.dtype))
 
 
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from onnxscript import ir
 
-from deploypipe.formats.onnx.lowerings.values import constant, op, rank_of, size_of
+from deploypipe.formats.onnx.lowerings.values import literal, op, rank_of, size_of
 
 LARGEST = 8
 
@@ -31,17 +31,17 @@ def _reduced(table: Any, size: int, dtype: ir.DataType) -> Any:
     """[A | B] with A made the identity: [1 | A⁻¹ B]."""
     rows = np.arange(size).reshape(-1, 1)
     for k in range(size):
-        column = op.Gather(table, constant([k]), axis=-1)
-        candidates = op.Where(constant(rows < k, ir.DataType.BOOL), constant(-1, dtype), op.Abs(column))
+        column = op.Gather(table, literal([k]), axis=-1)
+        candidates = op.Where(literal(rows < k, ir.DataType.BOOL), literal(-1, dtype), op.Abs(column))
         pivot = op.ArgMax(candidates, axis=-2, keepdims=True)
-        chosen = op.Equal(constant(rows), pivot)
+        chosen = op.Equal(literal(rows), pivot)
         pivot_row = _row_at(table, pivot)
-        kth_row = op.Gather(table, constant([k]), axis=-2)
+        kth_row = op.Gather(table, literal([k]), axis=-2)
         exchanged = op.Where(chosen, kth_row, table)
-        scaled = op.Div(pivot_row, op.Gather(pivot_row, constant([k]), axis=-1))
-        factors = op.Gather(exchanged, constant([k]), axis=-1)
+        scaled = op.Div(pivot_row, op.Gather(pivot_row, literal([k]), axis=-1))
+        factors = op.Gather(exchanged, literal([k]), axis=-1)
         cleared = op.Sub(exchanged, op.Mul(factors, scaled))
-        table = op.Where(constant(rows == k, ir.DataType.BOOL), scaled, cleared)
+        table = op.Where(literal(rows == k, ir.DataType.BOOL), scaled, cleared)
     return table
 
 
@@ -53,13 +53,13 @@ def _row_at(table: Any, place: Any) -> Any:
 
 def _solved(matrix: Any, right: Any, size: int) -> Any:
     table = op.Concat(matrix, right, axis=-1)
-    ends = constant([np.iinfo(np.int64).max])
-    return op.Slice(_reduced(table, size, matrix.dtype), constant([size]), ends, constant([-1]))
+    ends = literal([np.iinfo(np.int64).max])
+    return op.Slice(_reduced(table, size, matrix.dtype), literal([size]), ends, literal([-1]))
 
 
 def inverse(A: Any) -> Any:
     size = _size(A, "linalg.inv")
-    return _solved(A, op.Expand(constant(np.eye(size), A.dtype), op.Shape(A)), size)
+    return _solved(A, op.Expand(literal(np.eye(size), A.dtype), op.Shape(A)), size)
 
 
 def solve(A: Any, B: Any, left: bool = True) -> Any:
@@ -68,7 +68,7 @@ def solve(A: Any, B: Any, left: bool = True) -> Any:
         raise NotImplementedError("linalg.solve with left=False has no translation to ONNX")
     # As torch decides it: B is a batch of vectors only where it has one dimension, or A's shape but the last.
     if rank_of(B) == 1 or (rank_of(B) == rank_of(A) - 1 and list(B.shape) == list(A.shape)[:-1]):
-        return op.Squeeze(_solved(A, op.Unsqueeze(B, constant([-1])), size), constant([-1]))
+        return op.Squeeze(_solved(A, op.Unsqueeze(B, literal([-1])), size), literal([-1]))
     return _solved(A, B, size)
 
 
@@ -78,7 +78,7 @@ def slogdet(A: Any) -> tuple[Any, Any, Any, Any]:
 
 
 def _no_error(matrix: Any) -> Any:
-    return op.Expand(constant(0, ir.DataType.INT32), op.Shape(matrix, start=0, end=-2))
+    return op.Expand(literal(0, ir.DataType.INT32), op.Shape(matrix, start=0, end=-2))
 
 
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {

@@ -16,17 +16,17 @@ import torch
 from onnxscript import ir
 
 from deploypipe.formats.onnx.lowerings.reductions import extreme, position
-from deploypipe.formats.onnx.lowerings.values import constant, op, rank_of, run_time_size
+from deploypipe.formats.onnx.lowerings.values import literal, op, rank_of, run_time_size
 
 
 def _windows(value: Any, axis: int, count: int) -> Any:
     """The positions of each window: (count, longest)."""
     size = run_time_size(value, axis)
-    number = constant([[i] for i in range(count)])
-    start = op.Div(op.Mul(number, size), constant(count))
-    end = op.Div(op.Add(op.Mul(op.Add(number, constant(1)), size), constant(count - 1)), constant(count))
+    number = literal([[i] for i in range(count)])
+    start = op.Div(op.Mul(number, size), literal(count))
+    end = op.Div(op.Add(op.Mul(op.Add(number, literal(1)), size), literal(count - 1)), literal(count))
     longest = op.ReduceMax(op.Sub(end, start), keepdims=False)
-    return op.Min(op.Add(start, op.Range(constant(0), longest, constant(1))), op.Sub(end, constant(1)))
+    return op.Min(op.Add(start, op.Range(literal(0), longest, literal(1))), op.Sub(end, literal(1)))
 
 
 def _known(value: Any, like: Any, shape: Sequence[Any]) -> Any:
@@ -56,22 +56,22 @@ def _places(value: Any, counts: Sequence[int]) -> Any:
     axes = range(rank - spatial, rank)
     windows = [_windows(value, axis, count) for axis, count in zip(axes, counts, strict=True)]
     gathered = value
-    flat = constant(0)
+    flat = literal(0)
     for number, (axis, window) in enumerate(zip(axes, windows, strict=True)):
         gathered = op.Gather(gathered, window, axis=axis + number)
-        where = op.Unsqueeze(window, constant([k for k in range(2 * spatial) if k // 2 != number]))
+        where = op.Unsqueeze(window, literal([k for k in range(2 * spatial) if k // 2 != number]))
         flat = op.Add(op.Mul(flat, run_time_size(value, axis)), where)
     first = rank - spatial
     order = [first + 2 * k for k in range(spatial)] + [first + 2 * k + 1 for k in range(spatial)]
     lead = list(range(first))
-    open_ended = constant([0] * (first + spatial) + [-1])
+    open_ended = literal([0] * (first + spatial) + [-1])
     lined = op.Reshape(op.Transpose(gathered, perm=[*lead, *order]), open_ended)
     lined = _known(lined, value, [*list(value.shape)[:first], *counts, None])
     which = position(op.ArgMax, lined, -1, True)
     flat = op.Transpose(flat, perm=[k - first for k in order])
-    flat = op.Reshape(flat, constant([*counts, -1]))
+    flat = op.Reshape(flat, literal([*counts, -1]))
     shape = op.Concat(op.Shape(lined, start=0, end=-1), op.Shape(flat, start=-1), axis=0)
-    return op.Squeeze(op.GatherElements(op.Expand(flat, shape), which, axis=-1), constant([-1]))
+    return op.Squeeze(op.GatherElements(op.Expand(flat, shape), which, axis=-1), literal([-1]))
 
 
 def adaptive_max_pool(self: Any, output_size: Sequence[int]) -> tuple[Any, Any]:

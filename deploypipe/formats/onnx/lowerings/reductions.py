@@ -17,8 +17,8 @@ from onnxscript import ir
 
 from deploypipe.formats.onnx.lowerings.values import (
     axis_of,
-    constant,
     is_float,
+    literal,
     nan_among,
     op,
     rank_of,
@@ -37,21 +37,21 @@ def extreme(reduce: Any, value: Any, axes: Sequence[int], keepdim: bool) -> Any:
     axes = sorted(axis_of(axis, rank_of(value)) for axis in axes) or list(range(rank_of(value)))
     dtype = value.dtype
     numbers = op.Cast(value, to=ir.DataType.INT32) if dtype in NOT_REDUCED else value
-    result = reduce(numbers, constant(axes), keepdims=False)
+    result = reduce(numbers, literal(axes), keepdims=False)
     if is_float(value):
-        result = op.Where(nan_among(value, axes, False), constant(float("nan"), dtype), result)
+        result = op.Where(nan_among(value, axes, False), literal(float("nan"), dtype), result)
     shape = without_axes(value, axes)
     if shape is not None:
         result = reshape(result, shape)
     if keepdim:
-        result = op.Unsqueeze(result, constant(axes))
+        result = op.Unsqueeze(result, literal(axes))
     return op.Cast(result, to=dtype) if dtype in NOT_REDUCED else result
 
 
 def position(find: Any, value: Any, axis: int, keepdim: bool) -> Any:
     """`find` is `op.ArgMax` or `op.ArgMin`. The first NaN counts as the largest and as the smallest value."""
     if rank_of(value) == 0:
-        return constant(0)
+        return literal(0)
     axis = axis_of(axis, rank_of(value))
     kinds = (*NOT_REDUCED, ir.DataType.UINT8, ir.DataType.INT8)
     numbers = op.Cast(value, to=ir.DataType.INT32) if value.dtype in kinds else value
@@ -62,7 +62,7 @@ def position(find: Any, value: Any, axis: int, keepdim: bool) -> Any:
     shape = without_axes(value, [axis])
     if shape is not None:
         result = reshape(result, shape)
-    return op.Unsqueeze(result, constant([axis])) if keepdim else result
+    return op.Unsqueeze(result, literal([axis])) if keepdim else result
 
 
 def amax(self: Any, dim: Sequence[int] = (), keepdim: bool = False) -> Any:
@@ -100,10 +100,10 @@ def argmin(self: Any, dim: int | None = None, keepdim: bool = False) -> Any:
 def _argument(find: Any, value: Any, dim: int | None, keepdim: bool) -> Any:
     if dim is not None or rank_of(value) == 0:
         return position(find, value, dim or 0, keepdim)
-    flat = op.Reshape(value, constant([-1]))
+    flat = op.Reshape(value, literal([-1]))
     flat.dtype, flat.shape = value.dtype, ir.Shape([None])
     result = position(find, flat, 0, False)
-    return op.Reshape(result, constant([1] * rank_of(value))) if keepdim else result
+    return op.Reshape(result, literal([1] * rank_of(value))) if keepdim else result
 
 
 def aminmax(self: Any, dim: int | None = None, keepdim: bool = False) -> tuple[Any, Any]:

@@ -18,9 +18,9 @@ from onnxscript.function_libs.torch_lib.ops.core import aten_logcumsumexp
 
 from deploypipe.formats.onnx.lowerings.values import (
     axis_of,
-    constant,
     highest,
     is_float,
+    literal,
     lowest,
     op,
     rank_of,
@@ -41,7 +41,7 @@ def _shifted(value: Any, shift: int, axis: int, rank: int, filler: Any) -> Any:
     """`value` moved along `axis` by `shift`, with `filler` where nothing comes from."""
     pads = np.zeros(2 * rank, np.int64)
     pads[axis], pads[rank + axis] = shift, -shift
-    return op.Pad(value, constant(pads), filler)
+    return op.Pad(value, literal(pads), filler)
 
 
 def cumprod(self: Any, dim: int, dtype: int = -1) -> Any:
@@ -54,7 +54,7 @@ def cumprod(self: Any, dim: int, dtype: int = -1) -> Any:
         return result
     axis = axis_of(dim, rank)
     for shift in _shifts(self, axis, "cumprod"):
-        result = op.Mul(result, _shifted(result, shift, axis, rank, constant(1, kind)))
+        result = op.Mul(result, _shifted(result, shift, axis, rank, literal(1, kind)))
     return result
 
 
@@ -62,17 +62,17 @@ def _running(value: Any, dim: int, name: str, beats: Any, filler: Any) -> tuple[
     """The best so far and where it stands: the last of equal ones, and NaN above all."""
     rank = rank_of(value)
     if rank == 0:
-        return op.Identity(value), constant(0)
+        return op.Identity(value), literal(0)
     axis = axis_of(dim, rank)
     shifts = _shifts(value, axis, name)
-    places = constant(np.arange(value.shape[axis]).reshape([-1 if a == axis else 1 for a in range(rank)]))
+    places = literal(np.arange(value.shape[axis]).reshape([-1 if a == axis else 1 for a in range(rank)]))
     best, place = value, op.Expand(places, op.Shape(value))
     for shift in shifts:
-        earlier = _shifted(best, shift, axis, rank, constant(filler, value.dtype))
+        earlier = _shifted(best, shift, axis, rank, literal(filler, value.dtype))
         taken = beats(best, earlier)
         if is_float(value):
             taken = op.Or(op.IsNaN(best), op.And(taken, op.Not(op.IsNaN(earlier))))
-        place = op.Where(taken, place, _shifted(place, shift, axis, rank, constant(0)))
+        place = op.Where(taken, place, _shifted(place, shift, axis, rank, literal(0)))
         best = op.Where(taken, best, earlier)
     return op.Identity(best), place
 
@@ -94,10 +94,10 @@ def logcumsumexp(self: Any, dim: int) -> Any:
     if size_of(self, axis) is None:
         return aten_logcumsumexp(self, dim)
     for shift in _shifts(self, axis, "logcumsumexp"):
-        earlier = _shifted(result, shift, axis, rank, constant(float("-inf"), self.dtype))
+        earlier = _shifted(result, shift, axis, rank, literal(float("-inf"), self.dtype))
         # Equal infinities have no difference.
-        apart = op.Where(op.Equal(result, earlier), constant(0, self.dtype), op.Abs(op.Sub(result, earlier)))
-        more = op.Log(op.Add(op.Exp(op.Neg(apart)), constant(1, self.dtype)))
+        apart = op.Where(op.Equal(result, earlier), literal(0, self.dtype), op.Abs(op.Sub(result, earlier)))
+        more = op.Log(op.Add(op.Exp(op.Neg(apart)), literal(1, self.dtype)))
         result = op.Add(op.Max(result, earlier), more)
     return result
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from onnxscript import INT64, ir
 
-from deploypipe.formats.onnx.lowerings.values import constant, op, rank_of, size_of
+from deploypipe.formats.onnx.lowerings.values import literal, op, rank_of, size_of
 
 
 def searchsorted(
@@ -47,22 +47,22 @@ def _below(boundary: Any, value: Any, right: bool) -> Any:
 
 def _count_below(boundaries: Any, values: Any, right: bool) -> Any:
     if rank_of(boundaries) > 1:
-        boundaries = op.Unsqueeze(boundaries, constant([-2]))
-    below = _below(boundaries, op.Unsqueeze(values, constant([-1])), right)
-    return op.ReduceSum(op.Cast(below, to=ir.DataType.INT64), constant([-1]), keepdims=False)
+        boundaries = op.Unsqueeze(boundaries, literal([-2]))
+    below = _below(boundaries, op.Unsqueeze(values, literal([-1])), right)
+    return op.ReduceSum(op.Cast(below, to=ir.DataType.INT64), literal([-1]), keepdims=False)
 
 
 def _search(boundaries: Any, values: Any, right: bool) -> Any:
     rows = rank_of(boundaries) > 1
     size = size_of(boundaries, rank_of(boundaries) - 1)
     assert size is not None
-    place = op.Expand(constant(0), op.Shape(values))
+    place = op.Expand(literal(0), op.Shape(values))
     step = 1 << size.bit_length() >> 1
     while step:
-        tried = op.Add(place, constant(step))
-        asked = op.Min(op.Sub(tried, constant(1)), constant(size - 1))
+        tried = op.Add(place, literal(step))
+        asked = op.Min(op.Sub(tried, literal(1)), literal(size - 1))
         found = op.GatherElements(boundaries, asked, axis=-1) if rows else op.Gather(boundaries, asked)
-        inside = op.LessOrEqual(tried, constant(size))
+        inside = op.LessOrEqual(tried, literal(size))
         place = op.Where(op.And(inside, _below(found, values, right)), tried, place)
         step //= 2
     return place

@@ -21,8 +21,8 @@ from onnxscript import INT64, ir
 
 from deploypipe.formats.onnx.lowerings.values import (
     axis_of,
-    constant,
     is_float,
+    literal,
     nan_among,
     op,
     rank_of,
@@ -37,8 +37,8 @@ def keys_of(value: Any) -> Any:
     """What sorts as torch sorts `value`."""
     if is_float(value):
         wide = op.Cast(value, to=DOUBLE)
-        below = op.Min(wide, constant(np.finfo(np.float64).max, DOUBLE))
-        return op.Where(op.IsNaN(value), constant(np.inf, DOUBLE), below)
+        below = op.Min(wide, literal(np.finfo(np.float64).max, DOUBLE))
+        return op.Where(op.IsNaN(value), literal(np.inf, DOUBLE), below)
     return value if value.dtype in (ir.DataType.INT32, ir.DataType.INT64) else op.Cast(value, to=ir.DataType.INT32)
 
 
@@ -50,7 +50,7 @@ def first_of_order(value: Any, count: Any, axis: int, largest: bool) -> tuple[An
 
 def sort(self: Any, dim: int = -1, descending: bool = False) -> tuple[Any, Any]:
     if rank_of(self) == 0:
-        return op.Identity(self), constant(0)
+        return op.Identity(self), literal(0)
     axis = axis_of(dim, rank_of(self))
     return first_of_order(self, run_time_size(self, axis), axis, descending)
 
@@ -61,12 +61,12 @@ def sort_stable(self: Any, stable: bool = True, dim: int = -1, descending: bool 
 
 def topk(self: Any, k: INT64, dim: int = -1, largest: bool = True, sorted: bool = True) -> tuple[Any, Any]:
     if rank_of(self) == 0:
-        return op.Identity(self), constant(0)
-    return first_of_order(self, op.Reshape(k, constant([1])), axis_of(dim, rank_of(self)), largest)
+        return op.Identity(self), literal(0)
+    return first_of_order(self, op.Reshape(k, literal([1])), axis_of(dim, rank_of(self)), largest)
 
 
 def _last(value: Any, axis: int, keepdim: bool) -> Any:
-    return op.Gather(value, constant([-1] if keepdim else -1), axis=axis)
+    return op.Gather(value, literal([-1] if keepdim else -1), axis=axis)
 
 
 def _at_rank(value: Any, count: Any, axis: int, keepdim: bool) -> tuple[Any, Any]:
@@ -77,25 +77,25 @@ def _at_rank(value: Any, count: Any, axis: int, keepdim: bool) -> tuple[Any, Any
 
 def kthvalue(self: Any, k: INT64, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]:
     if rank_of(self) == 0:
-        return op.Identity(self), constant(0)
-    return _at_rank(self, op.Reshape(k, constant([1])), axis_of(dim, rank_of(self)), keepdim)
+        return op.Identity(self), literal(0)
+    return _at_rank(self, op.Reshape(k, literal([1])), axis_of(dim, rank_of(self)), keepdim)
 
 
 def median_along(self: Any, dim: int, keepdim: bool = False) -> tuple[Any, Any]:
     """The lower one of two in the middle; the first NaN where there is one."""
     if rank_of(self) == 0:
-        return op.Identity(self), constant(0)
+        return op.Identity(self), literal(0)
     axis = axis_of(dim, rank_of(self))
     size = size_of(self, axis)
     if size is not None:
-        count = constant([(size + 1) // 2])
+        count = literal([(size + 1) // 2])
     else:
-        count = op.Div(op.Add(run_time_size(self, axis), constant([1])), constant([2]))
+        count = op.Div(op.Add(run_time_size(self, axis), literal([1])), literal([2]))
     value, index = _at_rank(self, count, axis, keepdim)
     if is_float(self):
         has_nan = nan_among(self, [axis], keepdim)
         first = op.ArgMax(op.Cast(op.IsNaN(self), to=ir.DataType.UINT8), axis=axis, keepdims=keepdim)
-        value = op.Where(has_nan, constant(np.nan, self.dtype), value)
+        value = op.Where(has_nan, literal(np.nan, self.dtype), value)
         index = op.Where(has_nan, first, index)
     return value, index
 
@@ -111,10 +111,10 @@ def nanmedian_along(self: Any, dim: int, keepdim: bool = False) -> tuple[Any, An
     axis = axis_of(dim, rank_of(self))
     values, order = sort(self, axis)
     numbers = op.Cast(op.Not(op.IsNaN(self)), to=ir.DataType.INT64)
-    count = op.ReduceSum(numbers, constant([axis]), keepdims=True)
-    middle = op.Max(op.Div(op.Sub(count, constant(1)), constant(2)), constant(0))
+    count = op.ReduceSum(numbers, literal([axis]), keepdims=True)
+    middle = op.Max(op.Div(op.Sub(count, literal(1)), literal(2)), literal(0))
     found = op.GatherElements(values, middle, axis=axis), op.GatherElements(order, middle, axis=axis)
-    return found if keepdim else (op.Squeeze(found[0], constant([axis])), op.Squeeze(found[1], constant([axis])))
+    return found if keepdim else (op.Squeeze(found[0], literal([axis])), op.Squeeze(found[1], literal([axis])))
 
 
 def nanmedian(self: Any) -> Any:
@@ -124,27 +124,27 @@ def nanmedian(self: Any) -> Any:
 def mode(self: Any, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]:
     """The most frequent value, the smallest of several, and where it stands last."""
     if rank_of(self) == 0:
-        return op.Identity(self), constant(0)
+        return op.Identity(self), literal(0)
     axis = axis_of(dim, rank_of(self))
     values, order = sort(self, axis)
-    ends = constant([np.iinfo(np.int64).max])
-    earlier = op.Slice(values, constant([0]), constant([-1]), constant([axis]))
-    later = op.Slice(values, constant([1]), ends, constant([axis]))
+    ends = literal([np.iinfo(np.int64).max])
+    earlier = op.Slice(values, literal([0]), literal([-1]), literal([axis]))
+    later = op.Slice(values, literal([1]), ends, literal([axis]))
     starts = op.Cast(op.Not(op.Equal(earlier, later)), to=ir.DataType.INT64)
     pads = np.zeros(2 * rank_of(self), np.int64)
     pads[axis] = 1
-    runs = op.CumSum(op.Pad(starts, constant(pads), constant(0)), constant(axis))
+    runs = op.CumSum(op.Pad(starts, literal(pads), literal(0)), literal(axis))
     zeros = op.Sub(runs, runs)
-    lengths = op.ScatterElements(zeros, runs, op.Add(zeros, constant(1)), axis=axis, reduction="add")
+    lengths = op.ScatterElements(zeros, runs, op.Add(zeros, literal(1)), axis=axis, reduction="add")
     longest = op.ArgMax(op.Cast(lengths, to=ir.DataType.INT32), axis=axis, keepdims=True)
     until = op.Cast(op.LessOrEqual(runs, longest), to=ir.DataType.INT64)
-    last = op.Sub(op.ReduceSum(until, constant([axis]), keepdims=True), constant(1))
+    last = op.Sub(op.ReduceSum(until, literal([axis]), keepdims=True), literal(1))
     found = op.GatherElements(values, last, axis=axis), op.GatherElements(order, last, axis=axis)
-    return found if keepdim else (op.Squeeze(found[0], constant([axis])), op.Squeeze(found[1], constant([axis])))
+    return found if keepdim else (op.Squeeze(found[0], literal([axis])), op.Squeeze(found[1], literal([axis])))
 
 
 def _flat(value: Any) -> Any:
-    flat = op.Reshape(value, constant([-1]))
+    flat = op.Reshape(value, literal([-1]))
     flat.dtype, flat.shape = value.dtype, ir.Shape([None])
     return flat
 

@@ -14,7 +14,7 @@ op: Any = opset18
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
 
 
-def constant(value: Any, dtype: ir.DataType = ir.DataType.INT64) -> Any:
+def literal(value: Any, dtype: ir.DataType = ir.DataType.INT64) -> Any:
     return op.Constant(value=ir.tensor(np.asarray(value).astype(dtype.numpy()), dtype=dtype))
 
 
@@ -40,7 +40,7 @@ def size_of(value: Any, axis: int) -> int | None:
 def run_time_size(value: Any, axis: int) -> Any:
     """The size of an axis as a vector of one number, read in each call where it may differ."""
     size = size_of(value, axis)
-    return constant([size]) if size is not None else op.Shape(value, start=axis, end=axis + 1)
+    return literal([size]) if size is not None else op.Shape(value, start=axis, end=axis + 1)
 
 
 def lowest(dtype: ir.DataType) -> Any:
@@ -62,7 +62,7 @@ def without_axes(value: Any, axes: Sequence[int]) -> Any | None:
         return None
     if kept == list(range(len(kept))):
         return op.Shape(value, start=0, end=len(kept))
-    return op.Gather(op.Shape(value), constant(kept))
+    return op.Gather(op.Shape(value), literal(kept))
 
 
 def reshape(value: Any, shape: Any) -> Any:
@@ -72,4 +72,4 @@ def reshape(value: Any, shape: Any) -> Any:
 
 def nan_among(value: Any, axes: Sequence[int], keepdim: bool) -> Any:
     """Whether any value along `axes` is NaN, in one pass: a sum of squares is NaN for no other reason."""
-    return op.IsNaN(op.ReduceSumSquare(value, constant(list(axes)), keepdims=keepdim))
+    return op.IsNaN(op.ReduceSumSquare(value, literal(list(axes)), keepdims=keepdim))
