@@ -254,7 +254,7 @@ def tools_in(results: Mapping[str, Row]) -> list[str]:
 
 
 def by_family(results: Mapping[str, Row]) -> str:
-    """How many of each family were right, and the wrong ones if there are any."""
+    """How many of those that were run were right, and how many were wrong, if any."""
     tools = tools_in(results)
     families: dict[str, list[Row]] = {}
     for id, row in results.items():
@@ -264,7 +264,7 @@ def by_family(results: Mapping[str, Row]) -> str:
     def cell(rows: list[Row], tool: str) -> str:
         outcomes = [row[tool]["outcome"] for row in rows if tool in row]
         wrong = f" ({outcomes.count(WRONG)} wrong)" if WRONG in outcomes else ""
-        return f"{outcomes.count(RIGHT)}{wrong}" if outcomes else "–"
+        return f"{outcomes.count(RIGHT)} of {len(outcomes)}{wrong}" if outcomes else "–"
 
     lines = [[name, len(rows), *(cell(rows, tool) for tool in tools)] for name, rows in families.items()]
     return table(["family", "models", *tools], lines)
@@ -311,7 +311,7 @@ def write_into(page: Path, text: str) -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="*", metavar="PATTERN", help="models whose id, or family, matches")
+    parser.add_argument("--only", default="*", metavar="PATTERN,…", help="models whose id, or family, matches")
     parser.add_argument("--formats", default="pt2,onnx,torchscript", help="deploypipe's formats; '' for none")
     parser.add_argument(
         "--plain", action=argparse.BooleanOptionalAction, default=True, help="PyTorch's own tools as well"
@@ -381,8 +381,8 @@ def in_turn(models: Iterable[ZooModel]) -> list[ZooModel]:
     return sorted((ZOO[id] for id in places), key=lambda model: places[model.id])
 
 
-def _matches(model: ZooModel, pattern: str) -> bool:
-    return fnmatch.fnmatch(model.id, pattern) or fnmatch.fnmatch(model.family, pattern)
+def _matches(model: ZooModel, patterns: str) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns.split(",") for name in (model.id, model.family))
 
 
 if __name__ == "__main__":

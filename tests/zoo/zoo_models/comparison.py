@@ -49,6 +49,9 @@ def capture_of(module: nn.Module, call: ZooCall, dynamic: Any) -> Capture:
 
 
 def run_captured(captured: Capture, module: nn.Module, call: ZooCall) -> Any:
-    """The captured program on the tensors of a call of `module`."""
+    """The captured program on the tensors of a call of `module`. ValueError where its signature refuses their sizes, as
+    every runner of an artifact does."""
     flat = flat_call(module, Call(*call.args, **call.kwargs))
+    if problems := captured.signature.problems(flat.inputs):
+        raise ValueError("; ".join(problems))
     return run(captured.program.module(), ZooCall(flat.inputs, {}))
