@@ -200,7 +200,9 @@ def reason_of(error: BaseException) -> str:
     lines = [line.strip() for line in str(seen).splitlines() if line.strip()]
     specific = [line for line in lines if re.match(r"- .*|.*but your code specialized.*", line)]
     shown = " ".join([*lines[:1], *(specific[:1] if "Constraints violated" in str(seen) else [])])
-    text = re.sub(r"/\S*?site-packages/", "", f"{type(seen).__name__}: {shown}").replace(f"{ROOT}/", "")
+    text = re.sub(r"/\S*?site-packages/|/\S*/(?=model\.)", "", f"{type(seen).__name__}: {shown}").replace(
+        f"{ROOT}/", ""
+    )
     return text[:300]
 
 
