@@ -11,6 +11,7 @@ pooling.py     adaptive max pooling
 attention.py   scaled_dot_product_attention of three dimensions
 linalg.py      inverse, solution and determinant of small matrices
 clamping.py    clamp on one side
+selection.py   masked_select, sign
 division.py    quotients and remainders of negative numbers
 while_loops.py while_loop, item
 values.py      pieces of a graph that several families use
@@ -31,11 +32,25 @@ from deploypipe.formats.onnx.lowerings import (
     scans,
     scatter,
     searching,
+    selection,
     sorting,
     while_loops,
 )
 
-FAMILIES = (reductions, sorting, searching, scans, scatter, pooling, attention, linalg, clamping, division, while_loops)
+FAMILIES = (
+    reductions,
+    sorting,
+    searching,
+    scans,
+    scatter,
+    pooling,
+    attention,
+    linalg,
+    clamping,
+    selection,
+    division,
+    while_loops,
+)
 
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     operator: translation for family in FAMILIES for operator, translation in family.TRANSLATIONS.items()
