@@ -57,10 +57,26 @@ def check_inputs(inputs: Any, what: str) -> tuple[Tensor, ...]:
     return tuple(tensor.detach().cpu().clone() for tensor in inputs)
 
 
+QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
+
+
+def _computed_tensors(module: nn.Module) -> dict[int, Any]:
+    """A copy of each tensor attribute that was computed from parameters, such as the weight of a weight norm: it has a
+    history, and such tensors cannot be copied by `copy.deepcopy`."""
+    values = [value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor)]
+    return {id(value): value.detach().clone() for value in values if not value.is_leaf}
+
+
 def reference_copy(module: nn.Module) -> nn.Module:
     """A copy in eval mode on the CPU, of what is inside of wrappers, so that nothing done with it reaches the caller's
     module."""
     module = unwrapped(module)
+    rounded = next((name for name, part in module.named_modules() if type(part).__module__.startswith(QUANTIZED)), None)
+    if rounded is not None:
+        raise ExportError(
+            f"{title_of(module)} holds a module that PyTorch has quantized, `{rounded}`: no format carries its kernels",
+            "Export the module of before, and round the artifact with `deploypipe quantize`.",
+        )
     never_run = next((name for name, weight in module.named_parameters() if is_lazy(weight)), None)
     if never_run is not None:
         raise ExportError(
@@ -68,7 +84,7 @@ def reference_copy(module: nn.Module) -> nn.Module:
             "Run the module once first, on inputs like those that it is for.",
         )
     try:
-        return copy.deepcopy(module).cpu().eval()
+        return copy.deepcopy(module, _computed_tensors(module)).cpu().eval()
     except Exception as cause:
         raise ExportError(
             f"{title_of(module)} cannot be copied: {first_line(cause)}",

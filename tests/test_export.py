@@ -404,3 +404,36 @@ def test_an_own_module_s_artifact_says_where_it_comes_from(tmp_path: Path) -> No
     artifact = deploypipe.export(module, (torch.rand(2, 3),), format="pt2", path=tmp_path / "m.pt2")
     assert artifact.provenance["model"] == "TwoHeads" and len(artifact.provenance["weights_sha256"]) == 64
     assert "torch" in artifact.provenance["versions"]
+
+
+class InPlace(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x.mul_(2)
+        return self.layer(x)
+
+
+@pytest.mark.parametrize(("format", "suffix"), [("onnx", ".onnx"), ("pt2", ".pt2"), ("torchscript", ".pt")])
+def test_an_artifact_never_changes_the_callers_tensor(format, suffix, tmp_path):
+    module, x = InPlace().eval(), torch.randn(4, 3)
+    path = tmp_path / f"m{suffix}"
+    deploypipe.export(module, (x[:2],), format=format, path=path, dynamic={"x": {0: "batch"}})
+    given, expected = x.clone(), module(x.clone())
+    torch.testing.assert_close(deploypipe.load(path)(given), expected)
+    assert torch.equal(given, x)
+
+
+def test_what_pytorch_quantized_is_refused_in_one_line(tmp_path):
+    rounded = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(3, 2)), {nn.Linear}, dtype=torch.qint8)
+    with pytest.raises(ExportError, match="holds a module that PyTorch has quantized, `0`"):
+        deploypipe.export(rounded, (torch.randn(2, 3),), format="onnx", path=tmp_path / "m.onnx")
+
+
+def test_a_weight_that_was_computed_from_others_can_be_copied(tmp_path):
+    module = nn.utils.weight_norm(nn.Linear(3, 2)).eval()
+    module(torch.randn(2, 3))
+    deploypipe.export(module, (torch.randn(2, 3),), format="pt2", path=tmp_path / "m.pt2")
+    assert not module.weight.is_leaf

@@ -61,5 +61,6 @@ class Attempts:
 
     @staticmethod
     def library_stops(error: ExportError) -> bool:
-        """Whether rewriting failed in code that is not the author's own, so that its reason would say little."""
-        return "site-packages" in str(error)
+        """Whether rewriting failed in code that is not the author's own, or at torch's own checks, so that its reason
+        would say little."""
+        return "site-packages" in str(error) or "Constraints violated" in str(error)

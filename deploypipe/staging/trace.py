@@ -81,7 +81,9 @@ def trace(module: nn.Module, example_inputs: tuple[Any, ...], dynamic: Axes | No
         questions = [limit for limit in traced.limits if limit.pins or not limit.torchs_own]
         if not questions and not traced.pinned:
             return _program(module, traced)
-        if not traced.pinned:
+        if traced.pinned:
+            native = native or _constant(traced.pinned, module)
+        else:
             limited = limited or traced
         attempts.limited(questions)
     try:
