@@ -55,3 +55,8 @@ def test_a_limit_of_a_symbol_without_a_value_is_not_judged() -> None:
 def test_a_limit_is_no_code() -> None:
     with pytest.raises(ValueError, match="no limit"):
         broken_limits(["__import__('os').getpid() == a"], {"a": 1, "__import__": 1})
+
+
+def test_a_limit_that_has_no_value_does_not_hold() -> None:
+    assert broken_limits(["8 % (n // 4) == 0"], {"n": 2}) == ["8 % (n // 4) == 0"]
+    assert not broken_limits(["8 % (n // 4) == 0"], {"n": 8})
