@@ -198,7 +198,9 @@ def test_an_error_shows_the_line_that_it_is_about(folder: Path, monkeypatch: pyt
 
 
 def test_json_stays_json_whatever_goes_wrong(deploypipe: Command, tmp_path: Path) -> None:
-    (tmp_path / "net.py").write_text("print('hello')\n" + NET.replace("return self", "print('forward'); return self"))
+    (tmp_path / "net.py").write_text(
+        "print('hello')\n" + NET.replace("return self", "print('forward'); import time; time.time(); return self")
+    )
     for argv, code in [
         (["train", "--epochs", "few"], 2),
         (["nonsense"], 2),

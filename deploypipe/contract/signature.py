@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .call import CallForm
-from .records import to_document
 from .sizes import broken_limits, symbol_value, writes_axis
 from .structure import Structure, is_tensor_like
 
@@ -61,6 +60,9 @@ class Signature:
         return self.call or CallForm.of_names([spec.name for spec in self.inputs])
 
     def to_json(self) -> dict[str, Any]:
+        # A bare machine trains without msgspec, and an archive is served without it.
+        from .records import to_document
+
         document: dict[str, Any] = to_document(self)
         if self.call is None:
             document.pop("call", None)

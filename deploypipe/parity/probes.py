@@ -149,8 +149,12 @@ def _drawn_sizes(axes: Sequence[Axis], turn: int, own: Mapping[str, int], limits
 
 
 def _centred(tensor: Tensor) -> Tensor:
-    """Around 0 and twice as wide, so that the rows of a batch take different outcomes of a decision by sign."""
-    return (tensor - tensor.mean()) * 2 if tensor.is_floating_point() and tensor.numel() else tensor
+    """Around 0 and twice as wide, so that the rows of a batch take different outcomes of a decision by sign. Their mean
+    is a quarter of their spread and not 0, for there rounding would decide by itself."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return tensor
+    spread = (tensor - tensor.mean()).abs().mean()
+    return (tensor - tensor.mean() + spread / 4) * 2
 
 
 def _scaled(factor: float, tensor: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def check(program: Program, tally: Counter[str]) -> None:
             tally[f"correct in {fmt}"] += 1
 
 
-def sweep(count: int, phases: tuple[Phase, ...], part: int | None = None) -> None:
+def sweep(count: int, phases: tuple[Phase, ...], chosen: int | None = None) -> None:
     tally: Counter[str] = Counter()
 
     @settings(
@@ -69,15 +69,14 @@ def sweep(count: int, phases: tuple[Phase, ...], part: int | None = None) -> Non
         phases=phases,
         deadline=None,
         database=None,
-        derandomize=part is None,
+        derandomize=chosen is None,
         suppress_health_check=list(HealthCheck),
     )
-    @seed(part or 0)
     @given(programs())
     def each(program: Program) -> None:
         check(program, tally)
 
-    each()
+    (each if chosen is None else seed(chosen)(each))()
     print(dict(tally))
     for part in ("refused", *(f"refused by {fmt}" for fmt in WAYS)):
         assert tally[part] <= MAY_REFUSE * tally["programs"], f"{part}: {dict(tally)}"

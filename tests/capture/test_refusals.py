@@ -173,6 +173,21 @@ def test_what_python_does_beside_the_tensors_is_traced_as_it_is(cls, capsys):
         torch.testing.assert_close(static.program.module()(X[:1]), module(X[:1]), equal_nan=True)
 
 
+class PrintsAValue(nn.Module):
+    def forward(self, x):
+        if x.sum() > 0:
+            print("positive:", x.mean().item())
+            x = x * 2
+        return x
+
+
+def test_what_is_printed_in_a_branch_is_dropped(capsys):
+    static = trace(PrintsAValue().eval(), (X,), {"x": {0: "batch"}})
+    assert capsys.readouterr().out == "" and len(static.remarks) == 1
+    for x in (X.abs(), -X.abs()):
+        assert torch.equal(static.program.module()(x), x * 2 if x.sum() > 0 else x)
+
+
 def test_what_is_printed_is_dropped_with_one_remark():
     assert trace(Prints().eval(), (X,), {"x": {0: "batch"}}).remarks == (
         "what forward prints or logs is not in the artifact",

@@ -255,15 +255,6 @@ class ReadsTheClock(nn.Module):
         return x
 
 
-@refusal("prints_a_value", ("print",), "a side effect on one path, that no artifact has")
-class PrintsAValue(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        if x.sum() > 0:
-            print("positive:", x.mean().item())  # <- here
-            x = x * 2
-        return x
-
-
 @refusal("tensor_as_dict_key", ("key", "dict", "index", "subscript"), "a Python dict looked up by a value")
 class TensorAsDictKey(nn.Module):
     def __init__(self) -> None:

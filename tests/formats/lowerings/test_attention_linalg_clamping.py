@@ -26,6 +26,17 @@ def attention(x: Tensor) -> Any:
     )
 
 
+def hidden(x: Tensor) -> Any:
+    """Masks of flags, in which some queries see no key: with heads, without, and one mask for all rows."""
+    seen = (x[..., :1] > 0).expand(-1, -1, x.shape[1])
+    heads = x[:, None]
+    return (
+        F.scaled_dot_product_attention(x, x, x, attn_mask=seen),
+        F.scaled_dot_product_attention(heads, heads, heads, attn_mask=seen[:, None]),
+        F.scaled_dot_product_attention(heads, heads, heads, attn_mask=seen.transpose(1, 2)[:, None]),
+    )
+
+
 SQUARES: Inputs = [
     (torch.tensor([[2.0, -1.0, 0.5, 1.0, 3.0, -2.0, 0.0, 1.0, 1.5], [1.0, 2.0, 3.0, 0.0, 1.0, 4.0, 5.0, 6.0, 0.0]]),),
     (torch.tensor([[0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, -1.0]]),),  # each pivot is below or absent
@@ -44,6 +55,7 @@ def clamped(x: Tensor) -> Any:
 
 CASES: dict[str, tuple[Callable[[Tensor], Any], Inputs]] = {
     "attention": (attention, ATTENDED),
+    "hidden": (hidden, [*ATTENDED, (TOKENS.abs() * -1,)]),
     "matrices": (matrices, SQUARES),
     "clamped": (clamped, FLOATS),
 }

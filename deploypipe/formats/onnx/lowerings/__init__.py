@@ -8,10 +8,10 @@ searching.py   bucketize, searchsorted, isin
 scans.py       cumprod, cummax, cummin, logcumsumexp
 scatter.py     scatter_reduce in all modes, scatter
 pooling.py     adaptive max pooling
-attention.py   scaled_dot_product_attention of three dimensions
+attention.py   scaled_dot_product_attention of three dimensions, and of queries that see no key
 linalg.py      inverse, solution and determinant of small matrices
 clamping.py    clamp on one side
-selection.py   masked_select, sign
+masking.py     masked_select, sign
 division.py    quotients and remainders of negative numbers
 while_loops.py while_loop, item
 values.py      pieces of a graph that several families use
@@ -27,12 +27,12 @@ from deploypipe.formats.onnx.lowerings import (
     clamping,
     division,
     linalg,
+    masking,
     pooling,
     reductions,
     scans,
     scatter,
     searching,
-    selection,
     sorting,
     while_loops,
 )
@@ -47,7 +47,7 @@ FAMILIES = (
     attention,
     linalg,
     clamping,
-    selection,
+    masking,
     division,
     while_loops,
 )
