@@ -81,14 +81,10 @@ def capture(
         reference, example_inputs, dynamic_by_name(dynamic, names, argument_names(reference, example_inputs))
     )
     symbols = dict(static.symbols)
-    limits = [
-        *(limit for axes in dynamic.values() for written in axes.values() for limit in parse_axis(written).limits)
-    ]
-    limits = list(dict.fromkeys([*limits, *static.limits]))
+    declared = [limit for axes in dynamic.values() for written in axes.values() for limit in parse_axis(written).limits]
+    limits = tuple(dict.fromkeys([*declared, *static.limits]))
     call = None if flat.form == CallForm.of_names(names) else flat.form
-    signature = replace(
-        _signature(static.program, names, output_names, structure, symbols), limits=tuple(limits), call=call
-    )
+    signature = replace(_signature(static.program, names, output_names, structure, symbols), limits=limits, call=call)
     return Capture(reference, example_inputs, static, signature, module.training, symbols, flat.form)
 
 

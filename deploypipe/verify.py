@@ -127,7 +127,10 @@ def verify(
             sidecars = _sidecars(subjects.artifacts)
             call = as_call(example, "the example") if example is not None else None
             adapted, _, inputs = _as_captured(module, call, known)
-            declared = inputs_of(first) if first else next(iter(served.values())).inputs
+            if first:
+                declared = known.inputs if known else inspect_artifact(first).inputs
+            else:
+                declared = next(iter(served.values())).inputs
             sample, limits = inputs or _sample_of(sidecars), stated_limits(sidecars)
             gate = gate_for(adapted, sample, declared, dynamic, overrides, _found(sidecars), limits)
         reports = _examine(gate, subjects, served)
@@ -159,8 +162,9 @@ def verify_run(
     known = (*subjects.artifacts, *run.artifacts())
     reference, example = Reference(load_trained(run)), check_inputs(entry.example(), "the example")
     specs = input_specs(reference.module, example, entry.dynamic or {})
-    probes = image_probes(test.inputs) if test else drawn_probes(specs, example, stated_limits(_sidecars(known)))
-    gate = _gate(reference, specs, [*probes, *_found(_sidecars(known))], overrides)
+    sidecars = _sidecars(known)
+    probes = image_probes(test.inputs) if test else drawn_probes(specs, example, stated_limits(sidecars))
+    gate = _gate(reference, specs, [*probes, *_found(sidecars)], overrides)
     gate = replace(gate, test=test, weights_sha256=weights)
     # What a server takes is what the run's own artifacts take.
     with _serving(subjects, next(iter(known), None)) as served:

@@ -23,7 +23,6 @@ from typing import Any, Self
 from deploypipe.client import Client, Refused
 from deploypipe.contract.archive import CODE, ENTRY_FILE, MANIFEST, Archive, read_archive
 from deploypipe.contract.protocol import from_protocol, to_protocol, uncarried
-from deploypipe.contract.records import to_document
 from deploypipe.contract.rejection import Rejection
 from deploypipe.contract.server import started_here
 from deploypipe.contract.signature import Signature
@@ -39,7 +38,7 @@ class ServingSession(Session):
     def __init__(self, signature: Signature, precision: str, runtime: str, provider: str, device: str) -> None:
         if problem := uncarried(signature):
             raise UsageError(problem, "Compare the artifact itself: `deploypipe verify --artifact FILE`.")
-        metadata = {"signature": to_document(signature), "precision": precision}
+        metadata = {"signature": signature.to_json(), "precision": precision}
         super().__init__(json.dumps(metadata), "", device)
         self.runtime = runtime
         self.provider = provider

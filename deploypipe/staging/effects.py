@@ -1,4 +1,5 @@
-"""What Python code does beside computing while it is traced: its words are dropped, dice and clocks are refused."""
+"""What Python code does beside computing while it is traced: what it prints is dropped, and random numbers of Python's
+and the time are refused."""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ CHANGING: dict[ModuleType, tuple[str, ...]] = {
 
 @contextlib.contextmanager
 def without_effects(context: StagingContext) -> Iterator[None]:
-    """Inside, what the author's code prints or logs is not shown, and the context holds a remark of it; what the
-    author's code asks of Python's dice and clocks is refused (Unsupported)."""
+    """Inside, what the author's code prints or logs is not shown, and the context holds a remark of it; where the
+    author's code draws a random number of Python's or asks for the time, that is refused (Unsupported)."""
     with contextlib.ExitStack() as undo:
         undo.callback(setattr, builtins, "print", builtins.print)
         undo.callback(logging.disable, logging.root.manager.disable)

@@ -27,7 +27,7 @@ def line_of_forward(module: nn.Module) -> str:
 
 def explain(error: BaseException, module: nn.Module) -> ExportError:
     """What went wrong, where in the author's source, and what to do."""
-    chain = list(_chain(error))
+    chain = list(chain_of(error))
     where, line = _place(chain) or (line_of_forward(module), "")
     unsupported = next((link for link in chain if isinstance(link, Unsupported)), None)
     if unsupported is not None:
@@ -46,7 +46,7 @@ def explain(error: BaseException, module: nn.Module) -> ExportError:
     return ExportError(shown, DEPENDS_ON_DATA if data else OTHERWISE)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain_of(error: BaseException) -> Iterator[BaseException]:
     """An error and those that led to it."""
     seen: list[BaseException] = []
     link: BaseException | None = error

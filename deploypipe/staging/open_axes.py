@@ -59,18 +59,11 @@ def open_axes(
     axes = {name: {axis: parse_axis(written) for axis, written in dynamic.get(name, {}).items()} for name in names}
     values = _primes(axes) if everything else _near_the_example(inputs, names, axes)
     dims = {symbol: Dim(symbol, min=0) for symbol in values} if everything else {}
-    made: list[Any] = []
-    shapes: list[Any] = []
-    for name, value in zip(names, inputs, strict=True):
-        if not isinstance(value, Tensor):
-            made.append(value)
-            shapes.append(None)
-            continue
-        for axis, written in axes[name].items():
-            value = _resized(value, axis, values[written.symbol] * written.multiple)
-        made.append(value.detach().clone())
-        shapes.append({axis: _dim(written, dims) for axis, written in axes[name].items()} or None)
-    return tuple(made), tuple(shapes)
+    made = tuple(
+        value.detach().clone() if isinstance(value, Tensor) else value
+        for value in resized(inputs, names, dynamic, values)
+    )
+    return made, tuple({axis: _dim(written, dims) for axis, written in axes[name].items()} or None for name in names)
 
 
 def resized(inputs: tuple[Any, ...], names: Sequence[str], dynamic: Axes, values: Mapping[str, int]) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from deploypipe.compiler.factory import is_rewritten
 from deploypipe.errors import ExportError
+from deploypipe.staging.failures import chain_of
 from deploypipe.staging.size_limits import Limit, is_torchs
 from deploypipe.torch_compat.guards import Caller, callers_of
 
@@ -33,16 +34,11 @@ class Attempts:
 
     def stopped(self, error: ExportError) -> None:
         """The trace ended in an error: rewrite what led to it."""
-        link: BaseException | None = error
-        stacks = []
-        while link is not None:
-            stacks.append(callers_of(link))
-            link = link.__cause__ or link.__context__
-        self._rewrite(stacks)
+        self._rewrite(map(callers_of, chain_of(error)))
 
     def limited(self, limits: Sequence[Limit]) -> None:
-        """The trace went through, and holds for some sizes only: rewrite what asked about sizes."""
-        self._rewrite([limit.stack for limit in limits if not limit.torchs_own])
+        """The trace went through, and holds for some sizes only: rewrite what asked about them."""
+        self._rewrite(limit.stack for limit in limits)
 
     def _rewrite(self, stacks: Iterable[Sequence[Caller]]) -> None:
         held = self.selection or frozenset()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from deploypipe.contract.sizes import Axis, broken_limits
 from deploypipe.torch_compat.guards import Caller, Guard
+from deploypipe.torch_compat.symbols import rename_symbols
 
 PINNED = re.compile(r"\w+ == \d+")
 NOT_ONE = re.compile(r"(\w+) (?:> 1|!= 1|>= 2)")
@@ -127,11 +128,7 @@ def _text(guard: Guard, axes: Mapping[str, Axis]) -> str:
         simple = _range_or_multiple(axis.symbol, [value for value in holding if value > 1])
         if simple:
             return simple
-    text = str(guard)
-    for symbol in sorted(guard.symbols, key=len, reverse=True):
-        axis = axes[symbol]
-        text = text.replace(symbol, axis.symbol if axis.multiple == 1 else f"({axis.shown})")
-    return text
+    return rename_symbols(str(guard), {symbol: axes[symbol].shown for symbol in guard.symbols})
 
 
 def _range_or_multiple(symbol: str, holding: Sequence[int]) -> str:

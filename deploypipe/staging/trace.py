@@ -78,7 +78,7 @@ def trace(module: nn.Module, example_inputs: tuple[Any, ...], dynamic: Axes | No
             native = native or error
             attempts.stopped(error)
             continue
-        questions = [limit for limit in traced.limits if limit.pins or not limit.torchs_own]
+        questions = [limit for limit in traced.limits if not limit.torchs_own]
         if not questions and not traced.pinned:
             return _program(module, traced)
         if traced.pinned:
@@ -194,18 +194,17 @@ def _export(
     shown = {symbol: axis.shown for symbol, axis in context.axes.items()}
     forget_guards(program, list(context.axes))
     if selection is not EVERYTHING:
-        limits = [limit for limit in limits if not _holds_at_one(limit, program, module, example_inputs, dynamic)]
+        excluded = {limit.excludes_one for limit in limits} - {""}
+        held = {symbol for symbol in excluded if _holds_at_one(symbol, program, module, example_inputs, dynamic)}
+        limits = [limit for limit in limits if limit.excludes_one not in held]
     return Traced(program, context, shown, limits, [*context.dropped, *remarks])
 
 
 def _holds_at_one(
-    limit: Limit, program: ExportedProgram, module: nn.Module, example_inputs: tuple[Any, ...], dynamic: Axes
+    symbol: str, program: ExportedProgram, module: nn.Module, example_inputs: tuple[Any, ...], dynamic: Axes
 ) -> bool:
-    """Whether a program that is said to hold for larger sizes only gives at size 1 what eager gives. Library code asks
-    so to skip work that changes nothing. The gate compares at size 1 on more inputs."""
-    symbol = limit.excludes_one
-    if not symbol:
-        return False
+    """Whether a program that is said to hold for larger values of `symbol` only gives at 1 what eager gives. Library
+    code asks so to skip work that changes nothing. The gate compares at size 1 on more inputs."""
     inputs = resized(example_inputs, argument_names(module, example_inputs), dynamic, {symbol: 1})
     try:
         with torch.no_grad():

@@ -61,7 +61,7 @@ def check(program: Program, tally: Counter[str]) -> None:
             tally[f"correct in {fmt}"] += 1
 
 
-def sweep(count: int, phases: tuple[Phase, ...], chosen: int | None = None) -> None:
+def sweep(count: int, phases: tuple[Phase, ...], chosen: int) -> None:
     tally: Counter[str] = Counter()
 
     @settings(
@@ -69,17 +69,17 @@ def sweep(count: int, phases: tuple[Phase, ...], chosen: int | None = None) -> N
         phases=phases,
         deadline=None,
         database=None,
-        derandomize=chosen is None,
         suppress_health_check=list(HealthCheck),
     )
+    @seed(chosen)
     @given(programs())
     def each(program: Program) -> None:
         check(program, tally)
 
-    (each if chosen is None else seed(chosen)(each))()
+    each()
     print(dict(tally))
-    for part in ("refused", *(f"refused by {fmt}" for fmt in WAYS)):
-        assert tally[part] <= MAY_REFUSE * tally["programs"], f"{part}: {dict(tally)}"
+    for kind in ("refused", *(f"refused by {fmt}" for fmt in WAYS)):
+        assert tally[kind] <= MAY_REFUSE * tally["programs"], f"{kind}: {dict(tally)}"
 
 
 def test_fifteen_programs() -> None:
