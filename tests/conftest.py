@@ -5,6 +5,8 @@ import gc
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -54,15 +56,31 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """What starts `deploypipe` as a process forked from one that has imported it: see warm_command.py."""
+    folder = tmp_path_factory.mktemp("warm")
+    path = folder / "socket"
+    argv = [sys.executable, str(Path(__file__).with_name("warm_command.py")), "serve", str(path)]
+    forks = subprocess.Popen(argv, cwd=folder, env=clean_environment(folder), stdin=subprocess.PIPE)
+    while not path.exists():
+        assert forks.poll() is None
+        time.sleep(0.02)
+    yield [sys.executable, "-ISE", argv[1], "run", str(path)]
+    forks.communicate(timeout=60)
+
+
 @pytest.fixture
-def deploypipe(tmp_path: Path) -> Command:
-    """The real command in a process of its own, in an empty folder, without network or the user's folders."""
+def deploypipe(tmp_path: Path, warm: list[str]) -> Command:
+    """The command in a process of its own, in an empty folder, without network or the user's folders. With variables
+    of its own, which may matter while it starts, it is the real program from its first line on."""
 
     def run(
         *argv: str | Path, check: bool = False, timeout: float = 300, **environment: str
     ) -> "subprocess.CompletedProcess[str]":
+        program = [sys.executable, "-m", "deploypipe"] if environment else warm
         return subprocess.run(
-            [sys.executable, "-m", "deploypipe", *map(str, argv)],
+            [*program, *map(str, argv)],
             cwd=tmp_path,
             env=clean_environment(tmp_path) | environment,
             capture_output=True,

@@ -3,6 +3,7 @@ every one of each page in docs/."""
 
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -31,6 +32,16 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory, warm: list[str]) -> Path:
+    """A folder for the path with a `deploypipe` that starts at once."""
+    folder = tmp_path_factory.mktemp("programs")
+    program = folder / "deploypipe"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(warm)} "$@"\n')
+    program.chmod(0o755)
+    return folder
+
+
 def free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -41,10 +52,11 @@ def free(port: int) -> bool:
     return True
 
 
-def bash(script: str, folder: Path) -> str:
-    """`set -e`, so that each command of a block must succeed; the `deploypipe` and `python` of this environment."""
-    programs = Path(sys.executable).parent
-    environment = clean_environment(folder) | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+def bash(script: str, folder: Path, *programs: Path) -> str:
+    """`set -e`, so that each command of a block must succeed; the `python` of this environment, and its `deploypipe`
+    unless one of the folders `programs` has another."""
+    path = os.pathsep.join([*map(str, programs), str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = clean_environment(folder) | {"PATH": path}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script], cwd=folder, env=environment, capture_output=True, text=True
     )
@@ -81,13 +93,13 @@ def test_make_test_checks_everything() -> None:
     assert all(tool in recipes.stdout for tool in ("ruff check", "ruff format --check", "mypy", "pytest"))
 
 
-def run_blocks(blocks: Blocks, folder: Path) -> None:
+def run_blocks(blocks: Blocks, folder: Path, programs: Path) -> None:
     """In their order; a block whose first line is a comment with a file's name is written there for those after it."""
     for language, block in blocks:
         if named := re.match(r"# (\w+\.(?:py|toml))\n", block):
             (folder / named[1]).write_text(block)
         elif language == "bash" and "make " not in block:
-            said = bash(block, folder)
+            said = bash(block, folder, programs)
             if "curl" in block:
                 assert '"error"' in said or '"predictions"' in said or '"class"' in said or '"outputs"' in said
                 assert ('"error"' in said) == ("[[1, 2]]" in block), said
@@ -97,21 +109,21 @@ def run_blocks(blocks: Blocks, folder: Path) -> None:
             assert "passed" in said or said.strip() == "7"
 
 
-def test_every_block_runs(reader: Path) -> None:
+def test_every_block_runs(reader: Path, programs: Path) -> None:
     if not free(8080):
         pytest.skip("port 8080, which the README uses, is taken on this machine")
     bash("deploypipe run --data digits --epochs 1", reader)  # what `make demo` does, in short
     try:
-        run_blocks(README, reader)
+        run_blocks(README, reader, programs)
     finally:
         if not free(8080):
             bash("deploypipe stop || true", reader)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_block_of_a_page_runs(page: Path, tmp_path: Path) -> None:
+def test_every_block_of_a_page_runs(page: Path, tmp_path: Path, programs: Path) -> None:
     """Blocks that need several machines, or hours, are `text`."""
-    run_blocks(blocks_of(page), tmp_path)
+    run_blocks(blocks_of(page), tmp_path, programs)
 
 
 @pytest.mark.parametrize("page", [PROJECT / "README.md", *PAGES], ids=lambda page: page.stem)

@@ -1,5 +1,6 @@
 """Datasets that need no files. Each function takes the data folder, as every reader does, and does not use it."""
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,23 @@ from deploypipe.data.dataset import Split
 def digits(folder: Path) -> tuple[Split, Split]:
     """scikit-learn's 1,797 handwritten digits, 8×8 with 17 grey levels: enlarged to 20×20 and centred in 28×28 as
     MNIST's are; one image in five, drawn with a fixed seed, is for testing."""
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    small = torch.from_numpy(found.images).float().unsqueeze(1) * (255 / 16)
+    rows = np.loadtxt(_scikit_learns("datasets/data/digits.csv.gz"), delimiter=",")
+    pixels, classes = rows[:, :-1].reshape(-1, 1, 8, 8), rows[:, -1]
+    small = torch.from_numpy(pixels).float() * (255 / 16)
     large = torch.nn.functional.interpolate(small, size=(20, 20), mode="bilinear", align_corners=False)
     images = torch.nn.functional.pad(large.round().clamp(0, 255).to(torch.uint8), (4, 4, 4, 4))
-    labels = torch.from_numpy(found.target).long()
+    labels = torch.from_numpy(classes).long()
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(images)))
     test, train = order[: len(order) // 5], order[len(order) // 5 :]
     return Split(images[train], labels[train]), Split(images[test], labels[test])
+
+
+def _scikit_learns(path: str) -> Path:
+    """A file of scikit-learn's, which is not imported: that takes as long as importing torch."""
+    package = importlib.util.find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("scikit-learn is not installed", name="sklearn")
+    return Path(package.origin).parent / path
 
 
 def line(folder: Path) -> tuple[Split, Split]:

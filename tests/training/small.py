@@ -22,7 +22,7 @@ def processes() -> ForkServerContext:
     """Forked from a process that has imported all of it, which takes longer than the work. Not from this one: what
     other tests left in it, autograd's threads above all, would not survive."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["deploypipe.train", "onnxruntime", "sklearn.datasets", "torch.utils.tensorboard"])
+    context.set_forkserver_preload(["deploypipe.train", "torch.utils.tensorboard"])
     return context
 
 
