@@ -308,6 +308,17 @@ def test_write_extremes_with_two_operands() -> None:
     assert torch.sym_max in {node.target for node in program.graph.nodes}
 
 
+def test_unwritable_number_is_what_save_refuses() -> None:
+    def plain(x: Tensor) -> Tensor:
+        return x + x.shape[0] // 2
+
+    def floored(x: Tensor) -> Tensor:
+        return x + x.sum().item() // 0.7
+
+    assert symbols.unwritable_number(traced(plain, X)) is None
+    assert symbols.unwritable_number(traced(floored, X)) == "floor"
+
+
 # tracing
 
 

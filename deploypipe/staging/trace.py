@@ -36,7 +36,7 @@ from deploypipe.staging.size_limits import Limit, limits_of
 from deploypipe.staging.watch import Watch
 from deploypipe.torch_compat.dispatch import pytree
 from deploypipe.torch_compat.guards import Guard, forget_guards, noting_guards
-from deploypipe.torch_compat.symbols import sizes_stay_open, write_extremes_with_two_operands
+from deploypipe.torch_compat.symbols import sizes_stay_open, unwritable_number, write_extremes_with_two_operands
 from deploypipe.torch_compat.tracing import no_overlap_question, tracer
 
 PLAIN = builtins.max, builtins.min, math.pow
@@ -108,6 +108,11 @@ def _constant(pinned: Limit, module: nn.Module) -> ExportError:
 def _own_memory(module: nn.Module, example_inputs: tuple[Any, ...], dynamic: Axes, selection: Selection) -> Traced:
     """One attempt. Eager changes the caller's tensor in place; the artifact must not, so it works on copies."""
     traced = _export(module, example_inputs, dynamic, selection, own_inputs=False)
+    number = unwritable_number(traced.program)
+    if number is not None:
+        raise ExportError(
+            f"{line_of_forward(module)}: no format has a place for `{number}` of a number that is computed"
+        )
     changed = changed_in_place(traced.program)
     kept = next((spec for spec in changed if spec.kind is not InputKind.USER_INPUT), None)
     if kept is not None:

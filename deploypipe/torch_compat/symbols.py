@@ -5,6 +5,7 @@ number ("u3") or a float ("zuf1"). Its shape environment holds what is known and
 """
 
 import contextlib
+import operator
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,6 +19,9 @@ from sympy import (  # type: ignore[import-untyped]
     StrictLessThan,
     Unequality,
 )
+from torch._export.serde.serialize import _SYM_OPS
+from torch._ops import HigherOrderOperator, OpOverload
+from torch.export import ExportedProgram
 from torch.fx.experimental import _config
 from torch.fx.experimental.proxy_tensor import _sympy_handlers
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols, statically_known_true
@@ -173,3 +177,17 @@ def symbol_name(size: Any) -> str | None:
     """torch's name ("s77") for the size of an axis of an input; None for a constant or an expression."""
     expression = size.node.expr if isinstance(size, torch.SymInt) else None
     return str(expression) if expression is not None and expression.is_Symbol else None
+
+
+def unwritable_number(program: ExportedProgram) -> str | None:
+    """A function of numbers in the program that `torch.export.save` has no place for, such as `math.floor` of a
+    float."""
+    graphs = (part.graph for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule))
+    for node in (node for graph in graphs for node in graph.nodes if node.op == "call_function"):
+        known = isinstance(node.target, OpOverload | HigherOrderOperator) or node.target in {
+            *_SYM_OPS,
+            operator.getitem,
+        }
+        if not known:
+            return str(getattr(node.target, "__name__", node.target))
+    return None

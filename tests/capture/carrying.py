@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from deploypipe.errors import ExportError
 from deploypipe.formats.onnx.write import OPSET
 
 FORMATS = ("torchscript", "onnx", "pt2")
@@ -25,10 +26,15 @@ class Carried:
     """One capture of a module, and its artifact in each format."""
 
     def __init__(self, module: nn.Module, example: Inputs, dynamic: Dynamic, probes: Sequence[Inputs]) -> None:
+        from deploypipe.capture import capture
         from deploypipe.staging.trace import trace
 
         self.module, self.probes = module, list(probes)
         self.capture = trace(module, example, dynamic)
+        if self.capture.limits:
+            signature = capture(module, example, dynamic).signature
+            for problem in (problem for probe in probes for problem in signature.problems(probe)):
+                raise ExportError(problem)  # as every runner does: the form is carried within limits only
 
     def runner(self, fmt: str) -> Callable[..., Any]:
         if fmt == GENERATED:

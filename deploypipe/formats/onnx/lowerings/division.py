@@ -12,32 +12,36 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from onnxscript import INT64
+from onnxscript import ir
 from onnxscript.function_libs.torch_lib.tensor_typing import TTensor
 
-from deploypipe.formats.onnx.lowerings.values import op
-
-
-def floor_divide_integers(self: INT64, other: INT64) -> Any:
-    """What remains after the remainder is taken off divides without rest, so that nothing is left to round."""
-    return op.Div(op.Sub(self, op.Mod(self, other)), other)
+from deploypipe.formats.onnx.lowerings.values import FLOATS, literal, op
 
 
 def floor_divide(self: TTensor, other: TTensor) -> Any:
-    """As torch and Python compute it: through the exact remainder."""
-    if not self.dtype.is_floating_point():
+    return _floor_divide(self, other, self.dtype.is_floating_point())
+
+
+def remainder(self: TTensor, other: TTensor) -> Any:
+    return _remainder(self, other, self.dtype.is_floating_point())
+
+
+def _floor_divide(self: Any, other: Any, floats: bool) -> Any:
+    """As torch and Python compute it: through the exact remainder. What is left of an integer without it divides
+    evenly, so that nothing has to be rounded."""
+    if not floats:
         return op.Div(op.Sub(self, op.Mod(self, other)), other)
     zero = op.CastLike(op.Constant(value_float=0.0), self)
     half = op.CastLike(op.Constant(value_float=0.5), self)
-    quotient = op.Div(op.Sub(self, remainder(self, other)), other)
+    quotient = op.Div(op.Sub(self, _remainder(self, other, floats)), other)
     floor = op.Floor(quotient)
     floor = op.Add(floor, op.CastLike(op.Greater(op.Sub(quotient, floor), half), self))
     return op.Where(op.Equal(other, zero), op.Div(self, other), floor)
 
 
-def remainder(self: TTensor, other: TTensor) -> Any:
+def _remainder(self: Any, other: Any, floats: bool) -> Any:
     """Exact for floats, too: `fmod`, moved to the sign of the divisor."""
-    if not self.dtype.is_floating_point():
+    if not floats:
         return op.Mod(self, other)
     zero = op.CastLike(op.Constant(value_float=0.0), self)
     rest = op.Mod(self, other, fmod=1)
@@ -54,8 +58,34 @@ def divide(self: TTensor, other: TTensor, rounding_mode: str = "") -> Any:
     return op.Mul(op.Sign(quotient), op.Floor(op.Abs(quotient)))
 
 
+def floor_divide_numbers(self: Any, other: Any) -> Any:
+    """`//` of two numbers, of which one at least is computed in the call."""
+    return _floor_divide(*_alike(self, other))
+
+
+def remainder_of_numbers(self: Any, other: Any) -> Any:
+    """`%` of two numbers, of which one at least is computed in the call."""
+    return _remainder(*_alike(self, other))
+
+
+def _alike(self: Any, other: Any) -> tuple[Any, Any, bool]:
+    """Both as tensors of one type, and whether that is a float type: beside a float, an integer becomes one."""
+    dtypes = [value.dtype for value in (self, other) if isinstance(value, ir.Value)]
+    dtype = next((dtype for dtype in dtypes if dtype in FLOATS), dtypes[0])
+    if any(isinstance(value, float) for value in (self, other)) and dtype not in FLOATS:
+        dtype = ir.DataType.FLOAT
+
+    def typed(value: Any) -> Any:
+        if not isinstance(value, ir.Value):
+            return literal(value, dtype)
+        return value if value.dtype == dtype else op.Cast(value, to=dtype)
+
+    return typed(self), typed(other), dtype in FLOATS
+
+
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
-    operator.floordiv: floor_divide_integers,
+    operator.floordiv: floor_divide_numbers,
+    operator.mod: remainder_of_numbers,
     torch.ops.aten.floor_divide.default: floor_divide,
     torch.ops.aten.div.Tensor_mode: divide,
     torch.ops.aten.remainder.Tensor: remainder,
