@@ -1,7 +1,6 @@
 """What the README names to measure with starts; training's and serving's comparisons have tests of their own."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,9 @@ SCRIPTS = [*sorted(FOLDER.glob("[cp]a*/*.py")), FOLDER / "memory.py", FOLDER / "
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_a_benchmark_starts(script: Path, tmp_path: Path) -> None:
+def test_a_benchmark_starts(script: Path, tmp_path: Path, warm: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, script, "--help"],
+        [*warm, "--script", script, "--help"],
         cwd=tmp_path,
         env=clean_environment(tmp_path),
         capture_output=True,

@@ -112,7 +112,7 @@ def run_blocks(blocks: Blocks, folder: Path, programs: Path) -> None:
 def test_every_block_runs(reader: Path, programs: Path) -> None:
     if not free(8080):
         pytest.skip("port 8080, which the README uses, is taken on this machine")
-    bash("deploypipe run --data digits --epochs 1", reader)  # what `make demo` does, in short
+    bash("deploypipe run --data digits --epochs 1", reader, programs)  # what `make demo` does, in short
     try:
         run_blocks(README, reader, programs)
     finally:

@@ -302,8 +302,8 @@ def test_sizes_stay_open_lets_size_one_be_symbolic() -> None:
     assert program.module()(X).shape == (5, 4)
 
 
-def test_write_extremes_with_two_operands() -> None:
-    symbols.write_extremes_with_two_operands()
+def test_rebuild_all_expressions() -> None:
+    symbols.rebuild_all_expressions()
     program = traced(lambda x: torch.zeros(torch.sym_max(x.shape[0], x.sum().to(torch.int64).item())), X)
     assert torch.sym_max in {node.target for node in program.graph.nodes}
 

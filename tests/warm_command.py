@@ -3,7 +3,8 @@ most of them run. Each is a process of its own, with its own arguments, folder, 
 starts it, of its imports or of signals runs the real program instead.
 
     python warm_command.py serve SOCKET           the process that forks, until its standard input ends
-    python warm_command.py run SOCKET ARGUMENT…   one command: its streams are this process's, its exit code too
+    python warm_command.py run SOCKET ARGUMENT…   one command: its streams are this process's, its exit code too;
+                                                  after `--script`, the arguments are a Python script and its own
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -77,11 +79,13 @@ def command(request: dict[str, Any], streams: list[int]) -> int:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
-    sys.argv = ["deploypipe", *request["arguments"]]
-    sys.path[0] = request["folder"]
-    from deploypipe.cli import main
-
-    main()
+    arguments = request["arguments"]
+    if arguments[:1] == ["--script"]:
+        sys.argv, sys.path[0] = arguments[1:], str(Path(arguments[1]).parent)
+        runpy.run_path(arguments[1], run_name="__main__")
+    else:
+        sys.argv, sys.path[0] = ["deploypipe", *arguments], request["folder"]
+        sys.modules["deploypipe.cli"].main()
     return 0
 
 

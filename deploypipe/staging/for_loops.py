@@ -16,12 +16,13 @@ from deploypipe.staging.context import current
 from deploypipe.staging.frame import Frame
 from deploypipe.staging.logic import and_
 from deploypipe.staging.loops import note_rounds, stage_with_room
-from deploypipe.staging.packing import number_of
+from deploypipe.staging.packing import number_of, number_tensor
 from deploypipe.staging.recorder import Block
 from deploypipe.staging.sequences import Sequence, sequence_of
 from deploypipe.staging.truth import is_static, known, truth
 from deploypipe.staging.while_loop import Trips
-from deploypipe.torch_compat.symbols import depends_on_data, known_not_negative
+from deploypipe.torch_compat.dispatch import pytree
+from deploypipe.torch_compat.symbols import depends_on_data, known_not_negative, symbols_in
 from deploypipe.torch_compat.tracing import submodules_left
 
 SHORT = 3
@@ -121,7 +122,9 @@ def _stage(sequence: Sequence, going: Going | None, body: Body, frame: Frame) ->
         nonlocal index
         position = number_of(index) if isinstance(index, Tensor) else index
         with known_not_negative(position):
-            body(sequence.at(position))
+            item = sequence.at(position)
+            _seen(item, position)
+            body(item)
         index = index + 1
 
     exact = going is None
@@ -142,3 +145,10 @@ def _stage(sequence: Sequence, going: Going | None, body: Body, frame: Frame) ->
             stage_with_room(test, step, indexed, Trips(sequence.length - 1, exact))
         except Unsupported:
             raise first from None
+
+
+def _seen(item: Any, position: Any) -> None:
+    """The recorder must see the sizes that an item is computed from, also where the body does not read the item."""
+    for number in pytree.tree_leaves(item):
+        if isinstance(number, torch.SymInt) and symbols_in(number) - symbols_in(position):
+            number_tensor(number, torch.int64)

@@ -36,7 +36,7 @@ from deploypipe.staging.size_limits import Limit, limits_of
 from deploypipe.staging.watch import Watch
 from deploypipe.torch_compat.dispatch import pytree
 from deploypipe.torch_compat.guards import Guard, forget_guards, noting_guards
-from deploypipe.torch_compat.symbols import sizes_stay_open, unwritable_number, write_extremes_with_two_operands
+from deploypipe.torch_compat.symbols import rebuild_all_expressions, sizes_stay_open, unwritable_number
 from deploypipe.torch_compat.tracing import no_overlap_question, tracer
 
 PLAIN = builtins.max, builtins.min, math.pow
@@ -186,7 +186,7 @@ def _export(
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")
-            write_extremes_with_two_operands()
+            rebuild_all_expressions()
             program = torch.export.export(root, inputs, dynamic_shapes=shapes, strict=False)
     except ExportError:
         raise

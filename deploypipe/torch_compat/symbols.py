@@ -14,6 +14,7 @@ import torch
 from sympy import (  # type: ignore[import-untyped]
     GreaterThan,
     LessThan,
+    Not,
     Rel,
     StrictGreaterThan,
     StrictLessThan,
@@ -25,7 +26,7 @@ from torch.export import ExportedProgram
 from torch.fx.experimental import _config
 from torch.fx.experimental.proxy_tensor import _sympy_handlers
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols, statically_known_true
-from torch.utils._sympy.functions import Max, Min
+from torch.utils._sympy.functions import Max, Min, PythonMod
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
@@ -167,10 +168,12 @@ def sizes_stay_open() -> contextlib.AbstractContextManager[None]:
     return patched
 
 
-def write_extremes_with_two_operands() -> None:
-    """Let the tracer rebuild `Max`/`Min` of sizes with the two-operand functions, the only ones a program may hold."""
+def rebuild_all_expressions() -> None:
+    """Let the tracer rebuild numbers that it meets in another graph than the one that computed them. A program may hold
+    `Max` and `Min` of two operands only; Python's `%` and `not` of a symbol are unknown to the tracer, or ask it for a
+    value."""
     handlers: dict[Any, Any] = _sympy_handlers()
-    handlers[Max], handlers[Min] = torch.sym_max, torch.sym_min
+    handlers |= {Max: torch.sym_max, Min: torch.sym_min, PythonMod: operator.mod, Not: torch.sym_not}
 
 
 def symbol_name(size: Any) -> str | None:
@@ -183,11 +186,8 @@ def unwritable_number(program: ExportedProgram) -> str | None:
     """A function of numbers in the program that `torch.export.save` has no place for, such as `math.floor` of a
     float."""
     graphs = (part.graph for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule))
+    known = {*_SYM_OPS, operator.getitem, torch.sym_sum}
     for node in (node for graph in graphs for node in graph.nodes if node.op == "call_function"):
-        known = isinstance(node.target, OpOverload | HigherOrderOperator) or node.target in {
-            *_SYM_OPS,
-            operator.getitem,
-        }
-        if not known:
+        if not isinstance(node.target, OpOverload | HigherOrderOperator) and node.target not in known:
             return str(getattr(node.target, "__name__", node.target))
     return None

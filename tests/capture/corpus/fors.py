@@ -68,6 +68,26 @@ class ReversedRange(nn.Module):
         return value
 
 
+@case("reversed_count", FORM, (rand(3, 4), num(2)), COUNTS, ROWS)
+class ReversedCount(nn.Module):
+    """Nobody reads the index, whose first value is a size that is computed."""
+
+    def forward(self, x: Tensor, n: Tensor) -> Tensor:
+        for _ in reversed(range(int(n))):
+            x = torch.sin(x)
+        return x
+
+
+@case("parity_in_a_loop", FORM, (rand(3, 4), num(2)), COUNTS, ROWS)
+class ParityInALoop(nn.Module):
+    def forward(self, x: Tensor, n: Tensor) -> Tensor:
+        total = torch.zeros(4)
+        for row in x:
+            if (not (int(n) % 2 == 0)) or total.sum() > 1:  # noqa: SIM201
+                total = total + row.abs()
+        return total
+
+
 @case("range_down", FORM, (rand(2, 5, 3),), LENGTHS, STEPS)
 class RangeDown(nn.Module):
     def forward(self, x: Tensor) -> Tensor:

@@ -18,6 +18,11 @@ from onnxscript.function_libs.torch_lib.tensor_typing import TTensor
 from deploypipe.formats.onnx.lowerings.values import FLOATS, literal, op
 
 
+def floor_divide_integers(self: Any, other: Any) -> Any:
+    """What remains after the remainder is taken off divides without rest, so that nothing is left to round."""
+    return op.Div(op.Sub(self, op.Mod(self, other)), other)
+
+
 def floor_divide(self: TTensor, other: TTensor) -> Any:
     return _floor_divide(self, other, self.dtype.is_floating_point())
 
@@ -27,10 +32,9 @@ def remainder(self: TTensor, other: TTensor) -> Any:
 
 
 def _floor_divide(self: Any, other: Any, floats: bool) -> Any:
-    """As torch and Python compute it: through the exact remainder. What is left of an integer without it divides
-    evenly, so that nothing has to be rounded."""
+    """As torch and Python compute it: through the exact remainder."""
     if not floats:
-        return op.Div(op.Sub(self, op.Mod(self, other)), other)
+        return floor_divide_integers(self, other)
     zero = op.CastLike(op.Constant(value_float=0.0), self)
     half = op.CastLike(op.Constant(value_float=0.5), self)
     quotient = op.Div(op.Sub(self, _remainder(self, other, floats)), other)

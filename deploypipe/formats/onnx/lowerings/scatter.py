@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from onnxscript import ir
 
-from deploypipe.formats.onnx.lowerings.division import floor_divide
+from deploypipe.formats.onnx.lowerings.division import floor_divide_integers
 from deploypipe.formats.onnx.lowerings.values import axis_of, highest, literal, lowest, op, rank_of
 
 MODES = {"sum": "add", "mean": "add", "prod": "mul", "amax": "max", "amin": "min"}
@@ -48,7 +48,7 @@ def _scatter_reduce(
         first = op.Expand(literal(1 if include_self else 0, dtype), op.Shape(self))
         count = op.Max(scattered(first, ones, "add"), literal(1, dtype))
         floats = dtype in (FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
-        return op.Div(result, count) if floats else floor_divide(result, count)
+        return op.Div(result, count) if floats else floor_divide_integers(result, count)
     if reduce in ("amax", "amin") and dtype in (FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE):
         missing = scattered(op.Cast(op.IsNaN(start), to=FLOAT), op.Cast(op.IsNaN(src), to=FLOAT), "add")
         return op.Where(op.Greater(missing, literal(0, FLOAT)), literal(float("nan"), dtype), result)
