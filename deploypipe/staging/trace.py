@@ -94,7 +94,9 @@ def trace(module: nn.Module, example_inputs: tuple[Any, ...], dynamic: Axes | No
     except ExportError as error:
         if limited is not None:
             return _program(module, limited)
-        raise (native if native is not None and attempts.library_stops(error) else error) from error
+        if native is not None and attempts.library_stops(error):
+            raise native from error
+        raise
 
 
 def _constant(pinned: Limit, module: nn.Module) -> ExportError:

@@ -200,3 +200,15 @@ def test_an_attribute_that_is_written_anew_is_dropped_with_a_remark() -> None:
     static = trace(module, (X,), ROWS)
     assert static.remarks == ("attribute `last` is written during forward: the artifact returns its outputs alone",)
     assert module.last is None
+
+
+def test_a_refusal_is_not_its_own_cause() -> None:
+    class Grows(nn.Module):
+        def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+            if x.sum() > 0:
+                return x
+            return x, x
+
+    with pytest.raises(ExportError) as caught:
+        trace(Grows(), (torch.ones(2),))
+    assert caught.value.__cause__ is not caught.value
