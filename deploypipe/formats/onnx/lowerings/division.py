@@ -74,7 +74,7 @@ def remainder_of_numbers(self: Any, other: Any) -> Any:
 
 def _alike(self: Any, other: Any) -> tuple[Any, Any, bool]:
     """Both as tensors of one type, and whether that is a float type: beside a float, an integer becomes one."""
-    dtypes = [value.dtype for value in (self, other) if isinstance(value, ir.Value)]
+    dtypes = [value.dtype or ir.DataType.INT64 for value in (self, other) if isinstance(value, ir.Value)]
     dtype = next((dtype for dtype in dtypes if dtype in FLOATS), dtypes[0])
     if any(isinstance(value, float) for value in (self, other)) and dtype not in FLOATS:
         dtype = ir.DataType.FLOAT
