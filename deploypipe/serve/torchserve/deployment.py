@@ -7,6 +7,7 @@ next deployment removes.
 """
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from deploypipe.serve.torchserve.readiness import check
 
 _ANSWER = 30.0
 """Seconds for an answer to a packaged sample."""
+_LOG_DELAY = 2.0
+"""Seconds for what a worker said to reach its log."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ def _loaded(server: Server, archive: Archive, management: Management, timeout: f
         try:
             management.register(archive.path.name, like, timeout)
         except ServingError as cause:
-            error = diagnosis.telling(diagnosis.worker_errors(layout)[earlier:]) or cause
+            error = _last_words(layout, earlier) or cause
             raise ServingError(f"{archive} does not load: {error}", _as_before(server, archive)) from cause
         except TimedOut as cause:
             raise ServingError(f"{archive} did not load within {timeout:g} s", _as_before(server, archive)) from cause
@@ -146,6 +149,15 @@ def _loaded(server: Server, archive: Archive, management: Management, timeout: f
         with contextlib.suppress(ServingError, Unanswered):
             management.unregister(archive.name, archive.version)
         raise
+
+
+def _last_words(layout: Layout, earlier: int) -> str:
+    """The error of a worker that did not start, after the `earlier` ones. It can be written a little later than
+    TorchServe answers; "" where there is none after a while, for the front end itself refused."""
+    limit = time.monotonic() + _LOG_DELAY
+    while not (errors := diagnosis.worker_errors(layout)[earlier:]) and time.monotonic() < limit:
+        time.sleep(0.05)
+    return diagnosis.telling(errors)
 
 
 def _remove_leftovers(server: Server, name: str, management: Management) -> None:
