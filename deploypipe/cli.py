@@ -121,7 +121,8 @@ def _options(
 
 
 def _fail(cause: BaseException, as_json: bool) -> NoReturn:
-    if isinstance(cause, KeyboardInterrupt):
+    # Compiled code in which a signal arrives may turn KeyboardInterrupt into an error of its own.
+    if isinstance(cause, KeyboardInterrupt) or (_signals and not isinstance(cause, DeploypipeError)):
         cause = Interrupted("interrupted")
     if not isinstance(cause, Exception):
         raise cause
@@ -138,13 +139,20 @@ def _fail(cause: BaseException, as_json: bool) -> NoReturn:
     raise typer.Exit(cause.exit_code)
 
 
-def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
+_signals: list[int] = []
+"""Those that asked this process to end."""
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    _signals.append(signum)
     raise KeyboardInterrupt
 
 
 def main() -> None:
     # SIGTERM ends a verb as Ctrl-C does: what it wrote half is removed, what it started is stopped.
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be ignored, in the background
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         code = app(standalone_mode=False)
     except KeyboardInterrupt:

@@ -3,11 +3,13 @@
 import json
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Command
+from support import Command, clean_environment
 from typer.testing import CliRunner
 
 from deploypipe.cli import app
@@ -235,6 +237,30 @@ def test_an_unforeseen_error_says_that_it_is_a_bug(folder: Path, monkeypatch: py
     monkeypatch.setenv("DEPLOYPIPE_TRACEBACK", "1")
     code, _, err = invoke("evaluate", "--json")
     assert code == 1 and "Traceback" in err and "ZeroDivisionError: division by zero" in err
+
+
+INTERRUPTED = """
+import os, signal, sys
+from deploypipe import cli
+from deploypipe.contract import run
+
+def swallows(*args):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ValueError("could not determine the shape") from None
+
+run.run_of = swallows
+sys.argv = ["deploypipe", "evaluate"]
+cli.main()
+"""
+
+
+def test_ctrl_c_that_becomes_another_error_is_still_an_interruption(tmp_path: Path) -> None:
+    """NumPy does so where the signal arrives while it looks at a foreign object."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], cwd=tmp_path, env=clean_environment(tmp_path),
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 130 and "error: interrupted" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize(
