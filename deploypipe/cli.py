@@ -140,7 +140,7 @@ def _fail(cause: BaseException, as_json: bool) -> NoReturn:
 
 
 _signals: list[int] = []
-"""Those that asked this process to end."""
+"""The signals that have asked this process to end."""
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
