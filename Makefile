@@ -5,7 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+# pip compiles one file after the other on one core; `compileall` takes all of them. Some files are templates, no Python.
+define set-up
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than 3.11. Name a newer one: make PYTHON=python3.11"; exit 2; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable $(1)
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
+endef
 
 .PHONY: install demo test lint types pytest soak nightly gpu clean
 
@@ -13,15 +20,12 @@ install: $(READY)
 	@echo "Ready. Next: make demo, make test, or $(BIN)/deploypipe --help"
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "error: $(PYTHON) is older than 3.11. Name a newer one: make PYTHON=python3.11"; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) .
+	$(call set-up,.)
 	@touch $@
 
-$(READY_TO_TEST): $(READY)
-	$(INSTALL) '.[dev]'
-	@touch $@
+$(READY_TO_TEST): pyproject.toml constraints.txt
+	$(call set-up,'.[dev]')
+	@touch $(READY) $@
 
 demo: $(READY)
 	$(BIN)/deploypipe run

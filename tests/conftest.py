@@ -11,15 +11,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import PROJECT, Command, clean_environment
+from support import PROJECT, Command, clean_environment, made_once
 
-from deploypipe.contract.run import Run
+from deploypipe.contract.run import Run, open_run
 from deploypipe.export import export_run, plan_run
 from deploypipe.formats import FORMATS
 from deploypipe.train import TrainConfig, train
 
 # The tests' models are tiny: on a busy machine two threads wait for each other longer than one would compute.
 torch.set_num_threads(1)
+
+# A server lives for seconds here: Java's second compiler would take as long again and gain nothing.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 # Hundreds of processes import the package, and where PYTHONDONTWRITEBYTECODE is set each would compile it again.
 compileall.compile_dir(PROJECT / "deploypipe", quiet=1)
@@ -49,11 +52,13 @@ def mnist_dir() -> Path:
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """`simple-cnn`, trained for two epochs on the digits, with an artifact of every format."""
-    folder = tmp_path_factory.mktemp("digits") / "run"
-    run = train(TrainConfig(model="simple-cnn", data="digits", epochs=2, device="cpu"), folder)
-    for row in export_run(run, list(FORMATS), plan_run(run)):
-        row.proven()
-    return run
+
+    def make(folder: Path) -> None:
+        run = train(TrainConfig(model="simple-cnn", data="digits", epochs=2, device="cpu"), folder / "run")
+        for row in export_run(run, list(FORMATS), plan_run(run)):
+            row.proven()
+
+    return open_run(made_once("digits", tmp_path_factory, make) / "run")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from filelock import FileLock
+
 PROJECT = Path(__file__).parent.parent
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -17,6 +20,18 @@ def clean_environment(home: Path) -> dict[str, str]:
     """This process's environment with a home of its own, so that nothing of the user's is read or written."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "DEPLOYPIPE_"))}
     return kept | {"HOME": str(home), "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
+
+
+def made_once(name: str, factory: pytest.TempPathFactory, make: Callable[[Path], None]) -> Path:
+    """A folder filled by `make`, by one process for all that run tests side by side. Whoever changes it copies it."""
+    shared = factory.getbasetemp() if "PYTEST_XDIST_WORKER" not in os.environ else factory.getbasetemp().parent
+    folder = shared / name
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "made").exists():
+            folder.mkdir()
+            make(folder)
+            (folder / "made").touch()
+    return folder
 
 
 HEAVY = {"matplotlib", "onnx", "onnxruntime", "onnxscript", "scipy", "sklearn", "sympy", "torch", "torchvision"}

@@ -1,7 +1,9 @@
 import ast
 import inspect
+import multiprocessing
 import subprocess
 import sys
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,7 @@ def test_what_is_exported_is_there_and_documented() -> None:
 
 
 def python(code: str, folder: Path) -> str:
-    """What a fresh process prints."""
+    """What a fresh interpreter prints."""
     done = subprocess.run([sys.executable, "-c", code], env=clean_environment(folder), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -36,13 +38,21 @@ def test_importing_the_package_imports_none_of_its_rooms(tmp_path: Path) -> None
     assert not {"torch", "numpy"} & set(loaded)
 
 
+@pytest.fixture(scope="module")
+def fresh() -> ForkServerContext:
+    """For processes that have torch, which takes seconds to import, and nothing of ours."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch"])
+    return context
+
+
 @pytest.mark.parametrize("name", [name for name in deploypipe.__all__ if name[0].islower()])
 @pytest.mark.parametrize(
     "first",
     ["found = deploypipe.{name}", "import {home}", "from {home} import {name} as found"],
     ids=["attribute", "module", "from its module"],
 )
-def test_a_verb_is_its_function_whatever_was_imported_first(name: str, first: str, tmp_path: Path) -> None:
+def test_a_verb_is_its_function_whatever_was_imported_first(name: str, first: str, fresh: ForkServerContext) -> None:
     home = deploypipe._HOMES[name]
     code = (
         f"import deploypipe\n{first.format(name=name, home=home)}\n"
@@ -54,7 +64,10 @@ from deploypipe import {name} as from_the_package
 assert found is deploypipe.{name} is from_its_module is from_the_package
 """
     )
-    python(code, tmp_path)
+    forked = fresh.Process(target=exec, args=(code,))
+    forked.start()
+    forked.join()
+    assert forked.exitcode == 0
 
 
 def test_what_the_type_checker_sees_is_what_is_loaded() -> None:

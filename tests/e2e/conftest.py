@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from served_models import TIMEOUT, Classifier, Models, Pair
+from support import made_once
+from torch import Tensor, nn
 
 import deploypipe
 from deploypipe.archives.pack import build_archive
@@ -27,24 +29,25 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     with torch.no_grad():
         classifier.linear.weight.mul_(8)
     images = torch.randint(0, 256, (64, 1, 28, 28), dtype=torch.uint8)
+    folder = made_once("artifacts", tmp_path_factory, lambda folder: export_models(classifier, images, folder))
+    artifacts = {name: folder / f"classifier{entry.suffix}" for name, entry in FORMATS.items()}
+    return Models(classifier, images, {**artifacts, "pair": folder / "pair.pt2"})
+
+
+def export_models(classifier: nn.Module, images: Tensor, folder: Path) -> None:
     captured = capture(classifier, (images[:2],), {"pixels": {0: "batch"}}, ("logits",))
-    folder = tmp_path_factory.mktemp("artifacts")
-    artifacts = {}
     for name, entry in FORMATS.items():
         path = folder / f"classifier{entry.suffix}"
         _, report = write_proven(plan(captured, image_probes(images), task=IMAGE_CLASSIFICATION), name, path)
         report.raise_if_failed()
-        artifacts[name] = path
-    pair = folder / "pair.pt2"
     deploypipe.export(
         Pair(),
         (torch.randn(2, 3), torch.randn(3)),
         format="pt2",
-        path=pair,
+        path=folder / "pair.pt2",
         dynamic={"x": {0: "batch"}},
         output_names=("scaled", "total"),
     )
-    return Models(classifier, images, {**artifacts, "pair": pair})
 
 
 @pytest.fixture(scope="session")

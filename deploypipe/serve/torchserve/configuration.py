@@ -23,6 +23,7 @@ _KEPT_VARIABLES = (
     "PATH", "HOME", "USER", "LANG", "TZ", "SYSTEMROOT",
     "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "VIRTUAL_ENV",
     "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_HOME", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES",
+    "JDK_JAVA_OPTIONS",  # read by `java` itself
 )  # fmt: skip
 """All that a server and its workers see of our environment: tokens and passwords stay behind."""
 
