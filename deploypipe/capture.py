@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
@@ -24,10 +23,11 @@ from deploypipe.eager import (
     reference_copy,
     title_of,
 )
-from deploypipe.errors import ExportError, UsageError
+from deploypipe.errors import ExportError, UsageError, first_line
 from deploypipe.flat_module import Example, as_call, dynamic_by_name, flat_call
 from deploypipe.staging.outcomes import find_inputs, missing_outcomes, record_outcomes
 from deploypipe.staging.trace import StaticProgram, trace
+from deploypipe.torch_compat.scripted import Scripted, traceable
 from deploypipe.torch_compat.symbols import rename_symbols
 
 
@@ -60,11 +60,6 @@ def capture(
 ) -> Capture:
     """Capture `module`, which stays as it was, in the call `example`: a tuple of arguments, a dict of keyword
     arguments, a tensor or a `Call`. ExportError where it cannot; UsageError for bad arguments."""
-    if isinstance(module, torch.jit.ScriptModule):
-        raise ExportError(
-            f"{module.original_name} is a ScriptModule: its Python code is gone, and there is nothing to capture",
-            "Give the nn.Module that it was scripted from, with these weights: load_state_dict(scripted.state_dict()).",
-        )
     flat = flat_call(module, as_call(example, "the example"))
     reference = reference_copy(flat.module)
     example_inputs = check_inputs(flat.inputs, "the example")
@@ -78,14 +73,29 @@ def capture(
     if not leaves:
         raise ExportError(f"{title_of(reference)}.forward returns no tensor", "An artifact computes tensors.")
     static = trace(
-        reference, example_inputs, dynamic_by_name(dynamic, names, argument_names(reference, example_inputs))
+        _traceable(reference, example_inputs),
+        example_inputs,
+        dynamic_by_name(dynamic, names, argument_names(reference, example_inputs)),
     )
     symbols = dict(static.symbols)
     declared = [limit for axes in dynamic.values() for written in axes.values() for limit in parse_axis(written).limits]
     limits = tuple(dict.fromkeys([*declared, *static.limits]))
     call = None if flat.form == CallForm.of_names(names) else flat.form
     signature = replace(_signature(static.program, names, output_names, structure, symbols), limits=limits, call=call)
-    return Capture(reference, example_inputs, static, signature, module.training, symbols, flat.form)
+    was_training = getattr(module, "training", False)  # a frozen script module has no modes
+    return Capture(reference, example_inputs, static, signature, was_training, symbols, flat.form)
+
+
+def _traceable(module: nn.Module, inputs: tuple[Tensor, ...]) -> nn.Module:
+    if not isinstance(module, Scripted):
+        return module
+    try:
+        return traceable(module, inputs)
+    except Exception as cause:
+        raise ExportError(
+            f"{title_of(module)} is a script module that torch's converter does not carry: {first_line(cause)}",
+            "Give the nn.Module that it was scripted from, with these weights: load_state_dict(scripted.state_dict()).",
+        ) from cause
 
 
 def cover_outcomes(

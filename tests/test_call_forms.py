@@ -238,11 +238,30 @@ class Lazy(nn.Module):
         return found
 
 
+class Keeps(nn.Module):
+    """Changes an attribute in a branch."""
+
+    calls: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            self.calls += 1
+        return x * self.calls
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("make", "message", "remedy"),
     [
-        (lambda: torch.jit.script(nn.Linear(3, 2)), "Linear is a ScriptModule", "Give the nn.Module"),
+        (
+            lambda: torch.jit.script(Keeps()),
+            "Keeps is a script module that torch's converter does not",
+            "Give the nn.Mo",
+        ),
         (Lazy, "`layer.weight`: its lazy layers have not run yet", "Run the module once first"),
         (Nothing, "Nothing.forward returns no tensor", ""),
     ],
@@ -267,6 +286,29 @@ def test_wrappers_are_looked_through(tmp_path: Path, wrap: Any) -> None:
         assert deploypipe.verify(wrap(module), artifact.path).passed
     assert artifact.provenance["model"] == "Linear"
     torch.testing.assert_close(deploypipe.load(artifact.path)(X), module(X))
+
+
+class Decides(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            return self.layer(x)
+        return -x
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_script_module_is_exported_with_its_branches(tmp_path: Path, format: str) -> None:
+    script = torch.jit.script(Decides().eval())
+    path = tmp_path / f"m{FORMATS[format].suffix}"
+    artifact = deploypipe.export(script, (X,), format=format, path=path, dynamic={"x": {0: "batch"}})
+    assert artifact.provenance["model"] == "Decides"
+    runner = deploypipe.load(path)
+    for x in (X.abs(), -X.abs(), torch.ones(1, 3)):
+        torch.testing.assert_close(runner(x), script(x))
 
 
 def test_an_unknown_input_is_refused_with_those_that_are_known(tmp_path: Path) -> None:

@@ -437,3 +437,14 @@ def test_a_weight_that_was_computed_from_others_can_be_copied(tmp_path):
     module(torch.randn(2, 3))
     deploypipe.export(module, (torch.randn(2, 3),), format="pt2", path=tmp_path / "m.pt2")
     assert not module.weight.is_leaf
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_layer_that_computes_its_weight_passes_just_made(tmp_path, format):
+    """Its weight is then the direction that it is made from, but for the last bit."""
+    old = nn.utils.weight_norm(nn.ConvTranspose1d(4, 2, 4, 2, padding=1))
+    new = nn.utils.parametrizations.weight_norm(nn.Conv1d(2, 3, 3, padding=1))
+    module = nn.Sequential(old, new, nn.Flatten(), nn.utils.parametrizations.spectral_norm(nn.Linear(54, 2)))
+    path = tmp_path / f"m{FORMATS[format].suffix}"
+    deploypipe.export(module, (torch.randn(2, 4, 9),), format=format, path=path, dynamic={"input": {0: "batch"}})

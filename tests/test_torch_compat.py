@@ -1,6 +1,8 @@
 """Canaries: one for each private API of torch that is used, named after the entry that stands on it. Where a release of
 torch moves one, this file fails first and says which entry of `deploypipe/torch_compat/` to mend."""
 
+import copy
+import inspect
 import warnings
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from deploypipe.torch_compat import (
     nodes,
     onnx_exporter,
     script_graphs,
+    scripted,
     symbols,
     tracing,
     wrappers,
@@ -72,6 +75,32 @@ def test_unwrapped_finds_the_author_s_module() -> None:
     assert wrappers.unwrapped(module) is module
     for wrapped in (torch.compile(module, backend="eager"), nn.DataParallel(module)):
         assert wrappers.unwrapped(wrapped) is module
+
+
+def test_a_script_module_is_called_by_name_and_made_traceable() -> None:
+    class Decides(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if x.sum() > 0:
+                return self.layer(x)
+            return -x
+
+    script = torch.jit.script(Decides())
+    called = wrappers.unwrapped(script)
+    assert isinstance(called, scripted.Scripted) and type(called).__name__ == "Decides"
+    assert str(inspect.signature(called.forward)) == "(x)"
+    assert (
+        dict(called.named_parameters()).keys() == dict(script.named_parameters()).keys() == called.state_dict().keys()
+    )
+    assert torch.equal(called(x=X), script(X)) and torch.equal(copy.deepcopy(called)(X), script(X))
+    graph = scripted.traceable(called, (X,))
+    program = torch.export.export(graph, (X,), strict=False)
+    assert any(node.target is torch.ops.higher_order.cond for node in program.graph.nodes)
+    for x in (X, -X):
+        assert torch.equal(program.module()(x), script(x))
 
 
 def test_a_dispatch_mode_sees_every_operator() -> None:
@@ -169,14 +198,14 @@ class Scripted(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def scripted() -> Any:
+def script() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.jit.script(Scripted())
 
 
-def test_a_script_graph_is_inlined_and_simplified(scripted: Any) -> None:
-    graph = script_graphs.graph_of(scripted).copy()
+def test_a_script_graph_is_inlined_and_simplified(script: Any) -> None:
+    graph = script_graphs.graph_of(script).copy()
     assert "prim::CallMethod" in {node.kind() for node in graph.nodes()}
     script_graphs.inline_calls(graph)
     script_graphs.simplify(graph)
@@ -184,16 +213,16 @@ def test_a_script_graph_is_inlined_and_simplified(scripted: Any) -> None:
     assert "aten::linear" in kinds and "prim::CallMethod" not in kinds and "aten::add" not in kinds
 
 
-def test_a_script_graph_runs_as_a_function(scripted: Any) -> None:
-    graph = script_graphs.graph_of(scripted).copy()
+def test_a_script_graph_runs_as_a_function(script: Any) -> None:
+    graph = script_graphs.graph_of(script).copy()
     script_graphs.inline_calls(graph)
     function = script_graphs.function_from(graph, "forward_again")
     with script_graphs.as_written(), torch.no_grad():
-        assert torch.equal(function(scripted, X), scripted(X))
+        assert torch.equal(function(script, X), script(X))
 
 
-def test_the_values_and_schemas_of_a_script_graph(scripted: Any) -> None:
-    graph = script_graphs.graph_of(scripted)
+def test_the_values_and_schemas_of_a_script_graph(script: Any) -> None:
+    graph = script_graphs.graph_of(script)
     own, given = graph.inputs()
     assert script_graphs.is_tensor(given) and not script_graphs.is_tensor(own)
     (product,) = graph.findAllNodes("aten::mul")

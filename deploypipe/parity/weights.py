@@ -21,8 +21,8 @@ CHECK = "weights"
 RECOGNISABLE = 8
 """A tensor of fewer values is like another by chance."""
 NARROW = (torch.float16, torch.bfloat16)
-NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+EPSILON = 1e-5
+"""PyTorch's for a batch normalisation; a traced module does not say which it has."""
 
 
 def check_weights(module: nn.Module, constants: Mapping[str, Tensor]) -> Finding:
@@ -46,12 +46,12 @@ def check_weights(module: nn.Module, constants: Mapping[str, Tensor]) -> Finding
         weight, other = weights[name], named.get(name, "")
         if other and _is_folded(module, name, weight, held[other]):
             folded.append(name)
-        elif other:
-            changed.append((name, other))
-        elif similar := _similar(weight, {key: value for key, value in held.items() if key not in used}):
-            changed.append((name, similar))
-        else:
+            continue
+        other = other or _similar(weight, {key: value for key, value in held.items() if key not in used})
+        if not other or _is_computed(module, name, held[other]):
             absent.append(name)
+        else:
+            changed.append((name, other))
     if changed:
         more = f"; and {len(changed) - 1} more weights of {len(weights)}" if len(changed) > 1 else ""
         name, other = changed[0]
@@ -146,6 +146,26 @@ def _same(weight: Tensor, held: Tensor) -> bool:
     return weight.dtype == held.dtype and torch.equal(_bits(weight), _bits(held))
 
 
+def _is_computed(module: nn.Module, name: str, held: Tensor) -> bool:
+    """Whether it is what the module itself computes from this weight before it uses it, as weight norm does: just made,
+    a layer's weight is the direction that it was made from, but for rounding."""
+    return any(
+        torch.allclose(candidate.double(), made.double(), rtol=1e-5, atol=1e-7 * float(made.abs().max()))
+        for made in _computed_from(module, name)
+        for candidate in _arrangements(held, made)
+    )
+
+
+def _computed_from(module: nn.Module, name: str) -> Iterator[Tensor]:
+    path, _, _ = name.rpartition(".")
+    outer, parametrized, which = f".{path}".rpartition(".parametrizations.")
+    if parametrized:
+        yield getattr(module.get_submodule(outer[1:]), which).detach()
+    for value in vars(module.get_submodule(path)).values():
+        if isinstance(value, Tensor) and value.numel():
+            yield value.detach()
+
+
 def _is_folded(module: nn.Module, name: str, weight: Tensor, held: Tensor) -> bool:
     """Whether it is what an exporter makes of it that folds a batch normalisation into the layer before."""
     if weight.shape != held.shape or weight.dtype != held.dtype:
@@ -161,24 +181,31 @@ def _foldings(module: nn.Module, name: str, weight: Tensor) -> Iterator[tuple[Te
     owner = module.get_submodule(path)
     if which not in ("weight", "bias"):
         return
-    transposed = isinstance(owner, TRANSPOSED) and which == "weight"
+    kind = getattr(owner, "original_name", type(owner).__name__)  # of a script module its author's
+    transposed = kind.startswith("ConvTranspose") and which == "weight"
     shape = [1] * weight.dim()
     axis = 1 if transposed and weight.dim() > 1 else 0
     shape[axis] = -1
     for norm in module.modules():
-        if not isinstance(norm, NORMALISATIONS) or norm.running_mean is None or norm.running_var is None:
+        mean, variance, factor, bias = (
+            _tensor(norm, name) for name in ("running_mean", "running_var", "weight", "bias")
+        )
+        if mean is None or variance is None or mean.numel() != weight.shape[axis]:
             continue
-        if norm.num_features != weight.shape[axis]:
-            continue
-        mean, scale = norm.running_mean.double(), (norm.running_var.double() + norm.eps).rsqrt()
-        shift = norm.bias.detach().double() if norm.bias is not None else torch.zeros_like(mean)
-        scale = scale * norm.weight.detach().double() if norm.weight is not None else scale
+        scale = (variance + getattr(norm, "eps", EPSILON)).rsqrt()
+        shift = bias if bias is not None else torch.zeros_like(mean)
+        scale = scale * factor if factor is not None else scale
         size = weight.double().abs().reshape(-1).max() * scale.abs().max()
         made = weight.double() * scale.reshape(shape)
         if which == "bias":
             size = torch.maximum(size, (mean * scale).abs().max())
             made = (weight.double() - mean) * scale + shift
         yield made, float(size)
+
+
+def _tensor(module: nn.Module, name: str) -> Tensor | None:
+    found = getattr(module, name, None)
+    return found.detach().double() if isinstance(found, Tensor) else None
 
 
 def check_rounded_weights(module: nn.Module, inspection: Inspection) -> Finding:
@@ -235,7 +262,7 @@ def _folded_away(module: nn.Module) -> set[str]:
     """Of every batch normalisation, for it may be folded into a weight; what it does is then in that one."""
     return {
         f"{path}.{name}" if path else name
-        for path, norm in module.named_modules() if isinstance(norm, NORMALISATIONS)
+        for path, norm in module.named_modules() if _tensor(norm, "running_var") is not None
         for name, _ in _named(norm)
     }  # fmt: skip
 
