@@ -49,7 +49,7 @@ pytest: $(READY_TO_TEST)
 soak: $(READY_TO_TEST)
 	$(BIN)/python -m pytest -m soak
 
-# The long forms of the property tests.
+# The long forms of tests: more programs, mutants, formats and networks, and the programs that measure.
 nightly: $(READY_TO_TEST)
 	$(BIN)/python -m pytest -m nightly --numprocesses 2 --dist load
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,12 +26,13 @@ def clean_environment(home: Path) -> dict[str, str]:
 def made_once(name: str, factory: pytest.TempPathFactory, make: Callable[[Path], None]) -> Path:
     """A folder filled by `make`, by one process for all that run tests side by side. Whoever changes it copies it."""
     shared = factory.getbasetemp() if "PYTEST_XDIST_WORKER" not in os.environ else factory.getbasetemp().parent
-    folder = shared / name
+    folder, made = shared / name, shared / f"{name}.made"
     with FileLock(f"{folder}.lock"):
-        if not (folder / "made").exists():
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of one that failed half way
             folder.mkdir()
             make(folder)
-            (folder / "made").touch()
+            made.touch()
     return folder
 
 

@@ -10,6 +10,7 @@ FOLDER = PROJECT / "benchmarks"
 SCRIPTS = [*sorted(FOLDER.glob("[cp]a*/*.py")), FOLDER / "memory.py", FOLDER / "startup.py", FOLDER / "zoo.py"]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_a_benchmark_starts(script: Path, tmp_path: Path, warm: list[str]) -> None:
     done = subprocess.run(

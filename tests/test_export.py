@@ -198,7 +198,12 @@ def test_refusals(tmp_path: Path, module: nn.Module, options: Any, error: type[E
     assert list(tmp_path.iterdir()) == []
 
 
-STATIC = [name for name in MODELS if not name.startswith("dynamic") and name != "sentence"]
+LARGE = ("cnn", "wide-cnn")
+STATIC = [
+    pytest.param(name, marks=[pytest.mark.nightly] if name in LARGE else [])
+    for name in MODELS
+    if not name.startswith("dynamic") and name != "sentence"
+]
 
 
 @pytest.mark.parametrize("name", STATIC)

@@ -51,6 +51,7 @@ def test_without_a_gpu_each_row_says_so_in_80_columns(tmp_path: Path) -> None:
     assert lines[-1] == "9 not run"
 
 
+@pytest.mark.nightly
 def test_a_machine_with_torch_and_numpy_alone_runs_the_trainings(tmp_path: Path) -> None:
     checks = ["repeatable", "processes", "onnx", "serving"]
     code, printed = run(tmp_path, "--quick", "--device", "cpu", "--json", "--only", *checks, hidden=BESIDE_TORCH)
@@ -75,6 +76,7 @@ def test_without_mnist_the_digits_are_trained_on_or_the_row_says_what_is_missing
     assert outcome == "not run" and "MNIST is missing" in what and "scikit-learn" in what
 
 
+@pytest.mark.nightly
 def test_an_artifact_is_held_against_eager(tmp_path: Path) -> None:
     code, printed = run(tmp_path, "--quick", "--device", "cpu", "--json", "--only", "onnx")
     ((outcome, what),) = rows(printed).values()

@@ -57,6 +57,7 @@ def test_the_peers_answer_as_eager_does(compare: ModuleType, digits_run: Run, mo
         np.testing.assert_allclose(found["probabilities"], wanted, atol=1e-6)
 
 
+@pytest.mark.nightly
 def test_ours_and_onnxruntime_are_measured_and_gone_on_from(
     compare: ModuleType, digits_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str]

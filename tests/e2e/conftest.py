@@ -52,10 +52,11 @@ def export_models(classifier: nn.Module, images: Tensor, folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def store(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("store")
-    for name, path in models.artifacts.items():
-        build_archive(path, name, store=folder)
-    return folder
+    def make(folder: Path) -> None:
+        for name, path in models.artifacts.items():
+            build_archive(path, name, store=folder)
+
+    return made_once("store", tmp_path_factory, make)
 
 
 @pytest.fixture(scope="session")
