@@ -45,13 +45,14 @@ def called_by_name(script: torch.jit.ScriptModule) -> Scripted:
     def forward(self: Scripted, *args: Any, **kwargs: Any) -> Any:
         return self.inside(*args, **kwargs)
 
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [inspect.Parameter("self", kind)]
+    by_name = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter("self", by_name)]
     for argument in method.schema.arguments[1:]:
         default = argument.default_value if argument.has_default_value() else inspect.Parameter.empty
-        parameters.append(inspect.Parameter(argument.name, kind, default=default))
+        parameters.append(inspect.Parameter(argument.name, by_name, default=default))
     vars(forward)["__signature__"] = inspect.Signature(parameters)
-    return type(script.original_name, (Scripted,), {"forward": forward})(script)
+    kind: type[Scripted] = type(script.original_name, (Scripted,), {"forward": forward})
+    return kind(script)
 
 
 def traceable(scripted: Scripted, inputs: tuple[Tensor, ...]) -> Scripted:
