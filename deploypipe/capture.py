@@ -25,6 +25,7 @@ from deploypipe.eager import (
 )
 from deploypipe.errors import ExportError, UsageError, first_line
 from deploypipe.flat_module import Example, as_call, dynamic_by_name, flat_call
+from deploypipe.staging.copies import fingerprint
 from deploypipe.staging.outcomes import find_inputs, missing_outcomes, record_outcomes
 from deploypipe.staging.trace import StaticProgram, trace
 from deploypipe.torch_compat.scripted import Scripted, traceable
@@ -66,14 +67,17 @@ def capture(
     names = input_names(reference, example_inputs)
     dynamic = dynamic_by_name(dynamic or {}, flat.form.paths(), names)
     check_axes(dynamic, dict(zip(names, example_inputs, strict=True)), title_of(reference))
+    before = fingerprint(reference)
     leaves, structure = eager_outputs(reference, example_inputs)
+    # What a module keeps for the size that it has just seen would be taken for a constant.
+    unused = reference if fingerprint(reference) == before else reference_copy(flat.module)
     output_names = _output_names(output_names, leaf_names(structure), names)
     if len(output_names) != len(leaves):
         raise UsageError(f"{len(output_names)} output names were given for {len(leaves)} outputs")
     if not leaves:
         raise ExportError(f"{title_of(reference)}.forward returns no tensor", "An artifact computes tensors.")
     static = trace(
-        _traceable(reference, example_inputs),
+        _traceable(unused, example_inputs),
         example_inputs,
         dynamic_by_name(dynamic, names, argument_names(reference, example_inputs)),
     )

@@ -38,6 +38,7 @@ Running:
 - `open_axes`   the dynamic axes of a trace
 - `size_limits` guards that some sizes break, in the author's words
 - `effects`     what Python code does beside computing
+- `attributes`  whether written attributes are a memory of earlier calls
 - `outputs`     what a model returns, as tensors
 - `failures`    any failure as an error at the author's line
 - `simplify`    last touches on a captured graph

@@ -65,11 +65,7 @@ def fingerprint(module: nn.Module) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, part in module.named_modules():
         for key, value in vars(part).items():
-            if (
-                not key.startswith("_")
-                or key.startswith(f"_{type(part).__name__.lstrip('_')}__")
-                or (key not in TORCH_OWN and isinstance(value, (int, list, dict, set)))
-            ):
+            if key not in TORCH_OWN:
                 found[f"{name}.{key}".lstrip(".")] = _shape_of(value)
     return found
 
@@ -96,9 +92,3 @@ def _shape_of(value: Any) -> Any:
     if isinstance(value, (int, float, str, bool, type(None))):
         return value
     return (type(value).__name__, id(value))
-
-
-def is_output_only(before: Any, after: Any) -> bool:
-    """Whether an attribute, by its fingerprints, was written with an object that forward makes anew in each call, such
-    as a tensor, in place of nothing or of another such. A number, or a container that grew, may count the calls."""
-    return isinstance(after, tuple) and (before is None or isinstance(before, tuple))

@@ -22,8 +22,9 @@ from deploypipe.contract.signature import Axes
 from deploypipe.eager import argument_names, check_axes, title_of
 from deploypipe.errors import ExportError
 from deploypipe.staging.arithmetic import bools_as_numbers
+from deploypipe.staging.attributes import remembers, without_caches, written_between
 from deploypipe.staging.context import StagingContext, active
-from deploypipe.staging.copies import containers_of, fingerprint, is_output_only, rewrite_forwards, working_copy
+from deploypipe.staging.copies import containers_of, fingerprint, rewrite_forwards, working_copy
 from deploypipe.staging.effects import without_effects
 from deploypipe.staging.failures import explain, line_of_forward
 from deploypipe.staging.open_axes import OpenSymbols, check_open, open_axes, open_symbols, resized
@@ -59,28 +60,38 @@ class StaticProgram:
     remarks: tuple[str, ...] = ()
 
 
-def trace(module: nn.Module, example_inputs: tuple[Any, ...], dynamic: Axes | None = None) -> StaticProgram:
+def trace(
+    module: nn.Module, example_inputs: tuple[Any, ...], dynamic: Axes | None = None, *, forget: bool = True
+) -> StaticProgram:
     """Capture a module with control flow that depends on its inputs.
 
     `dynamic` names the axes that stay open, by argument name and axis. The module is captured in eval mode and left
     as it was. First it is traced as it is; where that stops, because Python asked for a value or a size that is not
-    known yet, the functions that asked are rewritten, and in the end all of them. Raises `ExportError`, naming the
-    author's line, for what cannot be carried.
+    known yet, what the module keeps for sizes that it has seen is forgotten (`forget`), then the functions that asked
+    are rewritten, and in the end all of them. Raises `ExportError`, naming the author's line, for what cannot be
+    carried.
     """
     dynamic = dynamic or {}
     attempts = Attempts(module)
     limited: Traced | None = None
     native: ExportError | None = None
     while (selection := attempts.selection) is not None:
+        stopped: ExportError | None = None
+        questions: list[Limit] = []
         try:
             traced = _own_memory(module, example_inputs, dynamic, selection)
         except ExportError as error:
-            native = native or error
-            attempts.stopped(error)
+            stopped = error
+        else:
+            questions = [limit for limit in traced.limits if not limit.torchs_own]
+            if not questions and not traced.pinned:
+                return _program(module, traced)
+        if forget and not selection and (emptied := without_caches(module, example_inputs, dynamic)) is not None:
+            return trace(emptied, example_inputs, dynamic, forget=False)
+        if stopped is not None:
+            native = native or stopped
+            attempts.stopped(stopped)
             continue
-        questions = [limit for limit in traced.limits if not limit.torchs_own]
-        if not questions and not traced.pinned:
-            return _program(module, traced)
         if traced.pinned:
             native = native or _constant(traced.pinned, module)
         else:
@@ -194,7 +205,7 @@ def _export(
         raise
     except Exception as error:
         raise explain(error, module) from error
-    remarks = _attributes(before, fingerprint(copy), module, selection)
+    remarks = _attributes(before, fingerprint(copy), module, example_inputs, dynamic)
     if selection is EVERYTHING:
         check_open(program, names, dynamic, line_of_forward(module))
     limits = limits_of(guards, context.axes)
@@ -224,23 +235,22 @@ def _holds_at_one(
 
 
 def _attributes(
-    before: Mapping[str, Any], after: Mapping[str, Any], module: nn.Module, selection: Selection
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    module: nn.Module,
+    example_inputs: tuple[Any, ...],
+    dynamic: Axes,
 ) -> list[str]:
     """A remark for each attribute that forward writes and that is no memory of earlier calls; ExportError for one that
     may be."""
-    remarks = []
-    for name in {**before, **after}:
-        old, new = before.get(name), after.get(name)
-        if old == new:
-            continue
-        if selection is EVERYTHING or not is_output_only(old, new):
-            raise ExportError(
-                f"{line_of_forward(module)}: attribute `{name}` is changed during forward:"
-                " the artifact has no memory between calls",
-                "Return the value, or keep it in a local variable.",
-            )
-        remarks.append(f"attribute `{name}` is written during forward: the artifact returns its outputs alone")
-    return remarks
+    written = sorted(written_between(before, after))
+    if written and remembers(module, example_inputs, dynamic):
+        raise ExportError(
+            f"{line_of_forward(module)}: attribute `{written[0]}` is changed during forward:"
+            " the artifact has no memory between calls",
+            "Return the value, or keep it in a local variable.",
+        )
+    return [f"attribute `{name}` is written during forward: the artifact returns its outputs alone" for name in written]
 
 
 @contextlib.contextmanager
