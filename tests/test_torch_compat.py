@@ -18,6 +18,7 @@ from deploypipe.torch_compat import (
     kernels,
     nodes,
     onnx_exporter,
+    recurrent,
     script_graphs,
     scripted,
     symbols,
@@ -75,6 +76,24 @@ def test_unwrapped_finds_the_author_s_module() -> None:
     assert wrappers.unwrapped(module) is module
     for wrapped in (torch.compile(module, backend="eager"), nn.DataParallel(module)):
         assert wrappers.unwrapped(wrapped) is module
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_sequences_stay_open_in_the_trace_and_in_decompositions(kind: type[nn.Module]) -> None:
+    from torch._decomp import decomposition_table
+
+    layer = kind(4, 3)
+    before = {operator: dict(operator.py_kernels) for operator in (*recurrent.LSTMS, *recurrent.OTHERS)}
+    table = dict(decomposition_table)
+    length = {0: torch.export.Dim.DYNAMIC}
+    with torch.no_grad(), recurrent.sequences_stay_open():
+        program = torch.export.export(layer, (X[:, None],), dynamic_shapes=(length,), strict=False)
+        again = program.run_decompositions({})
+    for each in (program, again):
+        longer = torch.cat([X, X])[:, None]
+        assert torch.equal(each.module()(longer)[0], layer(longer)[0])
+    assert before == {operator: dict(operator.py_kernels) for operator in before}
+    assert table == dict(decomposition_table)
 
 
 def test_a_script_module_is_called_by_name_and_made_traceable() -> None:

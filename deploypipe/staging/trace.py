@@ -37,6 +37,7 @@ from deploypipe.staging.size_limits import Limit, limits_of
 from deploypipe.staging.watch import Watch
 from deploypipe.torch_compat.dispatch import pytree
 from deploypipe.torch_compat.guards import Guard, forget_guards, noting_guards
+from deploypipe.torch_compat.recurrent import sequences_stay_open
 from deploypipe.torch_compat.symbols import rebuild_all_expressions, sizes_stay_open, unwritable_number
 from deploypipe.torch_compat.tracing import no_overlap_question, tracer
 
@@ -194,6 +195,7 @@ def _export(
             torch.no_grad(),
             sizes_stay_open(),
             no_overlap_question(),
+            sequences_stay_open(),
             noting_guards(guards),
             without_effects(context),
             warnings.catch_warnings(),

@@ -10,6 +10,7 @@ import torch
 from deploypipe.formats.onnx.lowerings import TRANSLATIONS
 from deploypipe.staging.trace import StaticProgram
 from deploypipe.torch_compat.onnx_exporter import no_symbols_left_pending, translations_read_once
+from deploypipe.torch_compat.recurrent import sequences_stay_open
 
 
 def to_onnx(
@@ -17,7 +18,7 @@ def to_onnx(
 ) -> torch.onnx.ONNXProgram:
     """Export a captured program. `options` go to `torch.onnx.export`."""
     settings: dict[str, Any] = {"external_data": False, "verbose": False, **options}
-    with torch.no_grad(), no_symbols_left_pending(), translations_read_once():
+    with torch.no_grad(), no_symbols_left_pending(), translations_read_once(), sequences_stay_open():
         made = torch.onnx.export(
             capture.program,
             dynamo=True,

@@ -13,6 +13,8 @@ linalg.py      inverse, solution and determinant of small matrices
 clamping.py    clamp on one side
 masking.py     masked_select, sign
 division.py    quotients and remainders of negative numbers
+recurrence.py  LSTM, GRU, RNN, for sequences of any length
+group_norm.py  group_norm of an empty batch
 while_loops.py while_loop, item
 values.py      pieces of a graph that several families use
 """
@@ -26,9 +28,11 @@ from deploypipe.formats.onnx.lowerings import (
     attention,
     clamping,
     division,
+    group_norm,
     linalg,
     masking,
     pooling,
+    recurrence,
     reductions,
     scans,
     scatter,
@@ -49,6 +53,8 @@ FAMILIES = (
     clamping,
     masking,
     division,
+    recurrence,
+    group_norm,
     while_loops,
 )
 

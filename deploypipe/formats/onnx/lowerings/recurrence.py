@@ -1,0 +1,114 @@
+"""LSTM, GRU and RNN: ONNX has an operator for each, whose gates stand in another order.
+
+Torch's exporter has no translation of `rnn_tanh` and `rnn_relu`, and unrolls them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from deploypipe.formats.onnx.lowerings.values import literal, op, reshape
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A recurrent layer, as one of torch and as one of ONNX."""
+
+    layer: Callable[..., Any]
+    """The ONNX operator."""
+    gates: tuple[int, ...]
+    """For each gate of ONNX, which one of torch's it is."""
+
+
+LSTM = Kind(op.LSTM, (0, 3, 1, 2))  # i, o, f, c of i, f, c, o
+GRU = Kind(lambda *args, **kwargs: op.GRU(*args, linear_before_reset=1, **kwargs), (1, 0, 2))  # z, r, h of r, z, h
+TANH = Kind(op.RNN, (0,))
+
+
+def _relu(*args: Any, direction: str, **kwargs: Any) -> Any:
+    names = ["Relu"] * (2 if direction == "bidirectional" else 1)
+    return op.RNN(*args, direction=direction, activations=names, **kwargs)
+
+
+RELU = Kind(_relu, (0,))
+
+
+def _reordered(weight: Any, gates: Sequence[int]) -> Any:
+    if len(gates) == 1:
+        return weight
+    parts = op.Split(weight, num_outputs=len(gates), axis=0)
+    return op.Concat(*(parts[gate] for gate in gates), axis=0)
+
+
+def _stacked(values: Sequence[Any]) -> Any:
+    return op.Concat(*(op.Unsqueeze(value, literal([0])) for value in values), axis=0)
+
+
+def _run(
+    kind: Kind,
+    x: Any,
+    states: Sequence[Any],
+    params: Sequence[Any],
+    has_biases: bool,
+    layers: int,
+    bidirectional: bool,
+    lengths: Any = None,
+) -> tuple[Any, ...]:
+    """`x` is [time, batch, features], each state [layers × directions, batch, hidden]; so is what comes back: the
+    outputs, and each state after the last step. `lengths`, int32 [batch], where rows end earlier."""
+    directions = 2 if bidirectional else 1
+    each = 4 if has_biases else 2
+    ends: list[list[Any]] = [[] for _ in states]
+    for layer in range(layers):
+        own = [params[(layer * directions + d) * each :][:each] for d in range(directions)]
+        weights = _stacked([_reordered(w[0], kind.gates) for w in own])
+        recurrent = _stacked([_reordered(w[1], kind.gates) for w in own])
+        biases = None
+        if has_biases:
+            biases = _stacked([op.Concat(*(_reordered(b, kind.gates) for b in w[2:]), axis=0) for w in own])
+        first, last = literal([layer * directions]), literal([(layer + 1) * directions])
+        starts = [op.Slice(state, first, last, literal([0])) for state in states]
+        outputs = kind.layer(
+            x, weights, recurrent, biases, lengths, *starts,
+            hidden_size=own[0][1].shape[1],
+            direction="bidirectional" if bidirectional else "forward",
+        )  # fmt: skip
+        # [time, directions, batch, hidden] → [time, batch, directions × hidden]
+        x = reshape(op.Transpose(outputs[0], perm=[0, 2, 1, 3]), _merged(outputs[0], own[0][1].shape[1] * directions))
+        for found, end in zip(ends, outputs[1:], strict=False):
+            found.append(end)
+    return x, *(op.Concat(*found, axis=0) if len(found) > 1 else found[0] for found in ends)
+
+
+def _merged(outputs: Any, width: int) -> Any:
+    return op.Concat(op.Shape(outputs, start=0, end=1), op.Shape(outputs, start=2, end=3), literal([width]), axis=0)
+
+
+def _turned(value: Any, batch_first: bool) -> Any:
+    return op.Transpose(value, perm=[1, 0, 2]) if batch_first else value
+
+
+def _padded(kind: Kind) -> Callable[..., Any]:
+    def translation(
+        input: Any, hx: Any, params: Sequence[Any], has_biases: bool, num_layers: int, dropout: float, train: bool,
+        bidirectional: bool, batch_first: bool,
+    ) -> Any:  # fmt: skip
+        states = list(hx) if kind is LSTM else [hx]
+        outputs, *ends = _run(kind, _turned(input, batch_first), states, params, has_biases, num_layers, bidirectional)
+        return _turned(outputs, batch_first), *ends
+
+    return translation
+
+
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    aten.lstm.input: _padded(LSTM),
+    aten.gru.input: _padded(GRU),
+    aten.rnn_tanh.input: _padded(TANH),
+    aten.rnn_relu.input: _padded(RELU),
+}
