@@ -111,7 +111,9 @@ def drawn_probes(
         chosen = _drawn_sizes(list(axes.values()), turn, own, limits)
         sizes = {shown: chosen[axis.symbol] * axis.multiple for shown, axis in axes.items()}
         return tuple(
-            _like(tensor, [sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape], generator)
+            (_mask_like if _is_mask(spec.name, tensor) else _like)(
+                tensor, [sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape], generator
+            )
             for spec, tensor in zip(specs, example, strict=True)
         )
 
@@ -189,6 +191,21 @@ def _like(tensor: Tensor, shape: Sequence[int], generator: torch.Generator) -> T
     if low == high:
         low, high = min(low, 0), max(high, 1)
     return torch.randint(low, high + 1, size, generator=generator).to(tensor.dtype)
+
+
+def _is_mask(name: str, tensor: Tensor) -> bool:
+    """By its name and its values: one that says which of the others count."""
+    whole = not tensor.is_floating_point() and not tensor.is_complex()
+    return "mask" in name.lower() and whole and tensor.dim() > 0 and set(tensor.flatten().tolist()) <= {0, 1}
+
+
+def _mask_like(tensor: Tensor, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """As masks of sequences are: along the last axis at least one value that the example has most often (a token that
+    counts), then the other one to the end. In a row where nothing counts, runtimes rightly differ."""
+    counts = bool(tensor.double().mean() >= 0.5)
+    *rows, length = shape
+    kept = torch.randint(1, max(length, 1) + 1, (*rows, 1), generator=generator)
+    return ((torch.arange(length) < kept) == counts).to(tensor.dtype)
 
 
 def row_probes(probes: Sequence[Probe], signature: Signature) -> list[Probe]:

@@ -1,6 +1,8 @@
 """What an artifact is held to: the author's module run by eager, and a copy of it in float64, which is more exact."""
 
 import copy
+import functools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from deploypipe.torch_compat.dispatch import TorchDispatchMode
 
 PATIENCE = 5.0
 """Seconds for a drawn probe: on inputs that nobody gives a model, a loop of it may have no end."""
+NUDGES = 6
+"""Runs with moved inputs and weights: a value that seldom moves would be missed in one."""
 NARROW = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -28,6 +32,10 @@ class EagerOutputs:
     structure: Structure
     exact: tuple[Tensor, ...] | None
     """The same in float64; None where the probe does not ask for it, or the module does not run in float64."""
+    moved_by_rounding: Callable[[], tuple[Tensor, ...] | None] = lambda: None
+    """How far each value of `exact` moves when inputs and weights move by a unit in the last place of their dtypes:
+    what no arithmetic in that dtype can be held to. Several runs in float64, made when it is first asked; None without
+    `exact`."""
 
 
 class Reference:
@@ -56,7 +64,33 @@ class Reference:
             leaves, structure = _sorted_outputs(self.module, probe.inputs, PATIENCE if probe.optional else None)
         except UsageError as cause:
             raise UsageError(f"probe {probe.family} [{probe.shapes}]: {cause.message}") from cause
-        return EagerOutputs(tuple(leaves), structure, self._in_float64(probe, leaves) if probe.in_float64 else None)
+        exact = self._in_float64(probe, leaves) if probe.in_float64 else None
+        moved = functools.cache(functools.partial(self._moved_by_rounding, probe, exact))
+        return EagerOutputs(tuple(leaves), structure, exact, moved)
+
+    def _moved_by_rounding(self, probe: Probe, exact: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
+        if exact is None:
+            return None
+        generator = torch.Generator().manual_seed(0)
+        nudged = copy.deepcopy(self.module).double()
+        moved = [torch.zeros_like(leaf, dtype=torch.float64) for leaf in exact]
+        for _ in range(NUDGES):
+            with torch.no_grad():
+                for own, wide in zip(_tensors(self.module), _tensors(nudged), strict=True):
+                    wide.copy_(_nudged(own, generator))
+            try:
+                with float64():
+                    inputs = tuple(_nudged(tensor, generator) for tensor in probe.inputs)
+                    found, _ = _sorted_outputs(nudged, inputs, PATIENCE)
+            except Exception:
+                return None
+            if [leaf.shape for leaf in found] != [leaf.shape for leaf in exact]:
+                return None
+            moved = [
+                torch.maximum(most, (a.to(b.dtype) - b).abs().double().nan_to_num(nan=0.0, posinf=math.inf))
+                for most, a, b in zip(moved, found, exact, strict=True)
+            ]
+        return tuple(moved)
 
     def _in_float64(self, probe: Probe, leaves: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
         if not any(leaf.dtype in NARROW for leaf in leaves):
@@ -71,6 +105,18 @@ class Reference:
         # A decision may have the other outcome in float64 and lead to other shapes: those cannot be compared.
         same = len(exact) == len(leaves) and all(a.shape == b.shape for a, b in zip(exact, leaves, strict=True))
         return tuple(exact) if same else None
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def _nudged(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """In float64, each value moved by up to a unit in the last place that it has in its own dtype."""
+    if tensor.dtype not in NARROW:
+        return tensor
+    by = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) * 2 - 1
+    return tensor.double() * (1 + torch.finfo(tensor.dtype).eps * by)
 
 
 def exact(tensor: Tensor) -> Tensor:

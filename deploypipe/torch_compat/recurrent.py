@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C import DispatchKey
-from torch._decomp import decomposition_table
+from torch._decomp import decomposition_table as _table
 from torch._ops import OpOverload
 
 aten: Any = torch.ops.aten
+decomposition_table: dict[Any, Callable[..., Any]] = _table
 LSTMS: tuple[OpOverload[..., Any], ...] = (aten.lstm.input,)
 OTHERS: tuple[OpOverload[..., Any], ...] = (aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
 _KEYS = (DispatchKey.CompositeImplicitAutograd, DispatchKey.Autograd)

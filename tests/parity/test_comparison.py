@@ -1,61 +1,22 @@
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fake_artifact import INPUT, Fake, Scale, report_of
 from torch import Tensor, nn
 
 import deploypipe
 from deploypipe.contract.run import Run
 from deploypipe.contract.signature import Signature, TensorSpec
-from deploypipe.eager import flat_tensors
 from deploypipe.errors import ParityError, UsageError
 from deploypipe.models.trained import load_trained
 from deploypipe.parity.gate import Gate
 from deploypipe.parity.probes import Probe
 from deploypipe.parity.reference import Reference
-from deploypipe.parity.tolerances import NO_OVERRIDES, Overrides
-from deploypipe.parity.verdict import Report
-
-INPUT = torch.tensor([[1.0, -2.0], [3.0, 0.5]])
-
-
-class Scale(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x * 2
-
-
-@dataclass
-class Fake:
-    """An artifact that returns whatever `function` makes of the inputs."""
-
-    function: Callable[..., Any]
-    runtime: str = "torch"
-    provider: str = "cpu"
-    signature: Signature | None = None
-    precision: str = ""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-    def answer(self, *inputs: Tensor) -> Any:
-        return self.function(*inputs)
-
-    def run(self, *inputs: Tensor) -> list[Tensor]:
-        return flat_tensors(self.function(*inputs))[0]
-
-
-def report_of(
-    function: Callable[..., Any],
-    module: nn.Module | None = None,
-    *,
-    probe: Probe | None = None,
-    overrides: Overrides = NO_OVERRIDES,
-    **options: Any,
-) -> Report:
-    gate = Gate(Reference(module or Scale()), (probe or Probe("given", (INPUT,)),), overrides=overrides)
-    return gate.examine_runner(Fake(function, **options), "artifact")
+from deploypipe.parity.tolerances import Overrides
 
 
 def test_equal_is_passed() -> None:

@@ -87,3 +87,17 @@ def test_counts_go_beyond_the_example(example: torch.Tensor, tried: int) -> None
     signature = Signature((TensorSpec("n", "int64", (2,)),), ())
     beyond = [probe for probe in drawn_probes(signature.inputs, (example,)) if probe.family == "larger counts"]
     assert len(beyond) == tried and all(probe.inputs[0].max() > 3 for probe in beyond)
+
+
+@pytest.mark.parametrize(
+    ("name", "example", "counts"),
+    [("attention_mask", torch.ones(2, 8, dtype=torch.int64), 1), ("key_padding_mask", torch.zeros(2, 8).bool(), 0)],
+    ids=["ones count", "True is left out"],
+)
+def test_a_mask_is_drawn_as_masks_are(name: str, example: torch.Tensor, counts: int) -> None:
+    spec = TensorSpec(name, "int64" if counts else "bool", ("batch", "length"))
+    drawn = [probe.inputs[0] for probe in drawn_probes([spec], [example]) if probe.family == "drawn"]
+    assert any((mask != counts).any() for mask in drawn)
+    for mask in drawn:
+        assert (mask[:, 0] == counts).all(), "a row where nothing counts"
+        assert (mask.long().diff(dim=1) * (1 if counts else -1) <= 0).all(), "no prefix"

@@ -14,6 +14,7 @@ clamping.py    clamp on one side
 masking.py     masked_select, sign
 division.py    quotients and remainders of negative numbers
 recurrence.py  LSTM, GRU, RNN, for sequences of any length
+exponentials.py  log1p, expm1, ELU and its kin near zero
 group_norm.py  group_norm of an empty batch
 while_loops.py while_loop, item
 values.py      pieces of a graph that several families use
@@ -28,6 +29,7 @@ from deploypipe.formats.onnx.lowerings import (
     attention,
     clamping,
     division,
+    exponentials,
     group_norm,
     linalg,
     masking,
@@ -55,6 +57,7 @@ FAMILIES = (
     division,
     recurrence,
     group_norm,
+    exponentials,
     while_loops,
 )
 
