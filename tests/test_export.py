@@ -243,7 +243,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     deploypipe.load(tmp_path / "m.onnx")
 
 
-DYNAMIC = ["dynamic-branch", "dynamic-depth", "sentence"]
+DYNAMIC = ["dynamic-branch", "dynamic-depth", pytest.param("sentence", marks=pytest.mark.nightly)]
 
 
 @pytest.mark.parametrize("name", DYNAMIC)

@@ -84,6 +84,7 @@ def test_an_artifact_is_held_against_eager(tmp_path: Path) -> None:
     assert what == "CPUExecutionProvider: equal to eager: lean-cnn"
 
 
+@pytest.mark.nightly
 def test_a_check_that_fails_says_how_and_is_the_exit_code(tmp_path: Path) -> None:
     raw = tmp_path / "data" / "MNIST" / "raw"
     raw.mkdir(parents=True)
@@ -95,6 +96,7 @@ def test_a_check_that_fails_says_how_and_is_the_exit_code(tmp_path: Path) -> Non
     assert code == 1 and outcome == "failed" and "DataError" in what and "ubyte" in what
 
 
+@pytest.mark.nightly
 def test_a_check_whose_process_dies_has_a_row(tmp_path: Path) -> None:
     hiding = tmp_path / "hiding"
     hiding.mkdir()

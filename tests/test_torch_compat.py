@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from deploypipe.torch_compat import (
     dispatch,
@@ -18,6 +19,7 @@ from deploypipe.torch_compat import (
     kernels,
     nodes,
     onnx_exporter,
+    packed,
     recurrent,
     script_graphs,
     scripted,
@@ -94,6 +96,30 @@ def test_sequences_stay_open_in_the_trace_and_in_decompositions(kind: type[nn.Mo
         assert torch.equal(each.module()(longer)[0], layer(longer)[0])
     assert before == {operator: dict(operator.py_kernels) for operator in before}
     assert table == dict(decomposition_table)
+
+
+def test_packed_sequences_are_traced_and_all_is_put_back() -> None:
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.LSTM(4, 3, batch_first=True)
+
+        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+            packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            found: Tensor = pad_packed_sequence(self.layer(packed)[0], batch_first=True, total_length=x.shape[1])[0]
+            return found
+
+    module, forwards = Packed(), (nn.LSTM.forward, nn.GRU.forward, nn.RNN.forward)
+    before = packed.op_implementations_dict.get(packed.PACK)
+    open_axis = torch.export.Dim.DYNAMIC
+    given = torch.randn(3, 5, 4), torch.tensor([2, 5, 1])
+    with torch.no_grad(), recurrent.sequences_stay_open():
+        axes = ({0: open_axis, 1: open_axis}, {0: open_axis})
+        program = torch.export.export(module, given, dynamic_shapes=axes, strict=False)
+    for x, lengths in (given, (torch.randn(2, 7, 4), torch.tensor([1, 6]))):
+        assert torch.equal(program.module()(x, lengths), module(x, lengths))
+    assert (nn.LSTM.forward, nn.GRU.forward, nn.RNN.forward) == forwards
+    assert packed.op_implementations_dict.get(packed.PACK) is before and "_pad_packed_sequence" not in vars(packed._VF)
 
 
 def test_a_script_module_is_called_by_name_and_made_traceable() -> None:

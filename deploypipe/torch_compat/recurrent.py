@@ -1,8 +1,7 @@
 """LSTM, GRU and RNN as one operator each while a program is traced.
 
 Torch finds the shapes of their outputs by unrolling the sequence, which makes a constant of its length; here a rule for
-the shapes takes that place, so that the length stays open. Packed sequences have such rules too: how many rows the
-longest sequences share is known when the program runs.
+the shapes takes that place, so that the length stays open, of packed sequences too (`packed.py`).
 """
 
 from __future__ import annotations
@@ -17,11 +16,13 @@ from torch._C import DispatchKey
 from torch._decomp import decomposition_table as _table
 from torch._ops import OpOverload
 
+from deploypipe.torch_compat.packed import KEYS, packed_sequences, replace_kernels
+
 aten: Any = torch.ops.aten
 decomposition_table: dict[Any, Callable[..., Any]] = _table
 LSTMS: tuple[OpOverload[..., Any], ...] = (aten.lstm.input,)
 OTHERS: tuple[OpOverload[..., Any], ...] = (aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
-_KEYS = (DispatchKey.CompositeImplicitAutograd, DispatchKey.Autograd)
+PACKED: tuple[OpOverload[..., Any], ...] = (aten.lstm.data, aten.gru.data, aten.rnn_tanh.data, aten.rnn_relu.data)
 
 
 def _lstm(unrolled: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,6 +48,18 @@ def _other(unrolled: Callable[..., Any]) -> Callable[..., Any]:
     return shapes
 
 
+def _packed(unrolled: Callable[..., Any]) -> Callable[..., Any]:
+    def shapes(
+        data: Tensor, batch_sizes: Tensor, hx: Any, params: list[Tensor], has_biases: bool, layers: int, dropout: float,
+        train: bool, bidirectional: bool,
+    ) -> Any:  # fmt: skip
+        states = hx if isinstance(hx, list | tuple) else [hx]
+        outputs = data.new_empty([data.shape[0], states[0].shape[-1] * (2 if bidirectional else 1)])
+        return outputs, *(torch.empty_like(state) for state in states)
+
+    return shapes
+
+
 def _outputs(x: Tensor, hidden: Tensor, bidirectional: bool) -> Tensor:
     return x.new_empty([*x.shape[:2], hidden.shape[-1] * (2 if bidirectional else 1)])
 
@@ -54,21 +67,17 @@ def _outputs(x: Tensor, hidden: Tensor, bidirectional: bool) -> Tensor:
 @contextlib.contextmanager
 def sequences_stay_open() -> Iterator[None]:
     """Inside, the recurrent operators are not unrolled."""
-    held = [(operator, dict(operator.py_kernels)) for operator in (*LSTMS, *OTHERS)]
+    rule_of = {**dict.fromkeys(LSTMS, _lstm), **dict.fromkeys(OTHERS, _other), **dict.fromkeys(PACKED, _packed)}
+    held = [(operator, dict(operator.py_kernels)) for operator in rule_of]
     unrolled = {operator: kernels[DispatchKey.CompositeImplicitAutograd] for operator, kernels in held}
-    rules = {operator: (_lstm if operator in LSTMS else _other)(unroll) for operator, unroll in unrolled.items()}
+    rules = {operator: rule_of[operator](unroll) for operator, unroll in unrolled.items()}
     for operator, kernels in held:
-        _replace(operator, {**kernels, **dict.fromkeys(_KEYS, rules[operator])})
+        replace_kernels(operator, {**kernels, **dict.fromkeys(KEYS, rules[operator])})
     decomposition_table.update(rules)
     try:
-        yield
+        with packed_sequences():
+            yield
     finally:
         decomposition_table.update(unrolled)
         for operator, kernels in held:
-            _replace(operator, kernels)
-
-
-def _replace(operator: OpOverload[..., Any], kernels: dict[Any, Callable[..., Any]]) -> None:
-    operator.py_kernels.clear()
-    operator.py_kernels.update(kernels)
-    operator._dispatch_cache.clear()
+            replace_kernels(operator, kernels)

@@ -227,9 +227,15 @@ def test_what_exporters_make_of_weights_is_no_failure(
     module = build().eval()
     finding = weights_of(module, example, tmp_path / "m.onnx")
     assert finding.passed and finding.detail.startswith(detail), finding.detail
-    assert weights_of(module, example, tmp_path / "old.onnx", dynamo=False).passed
-    unchanged = weights_of(module, example, tmp_path / "raw.onnx", optimize=False)
-    assert unchanged.passed
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("options", [{"dynamo": False}, {"optimize": False}], ids=["old exporter", "not optimised"])
+@pytest.mark.parametrize(("build", "example"), [case[1:3] for case in RIGHT], ids=[case[0] for case in RIGHT])
+def test_nor_is_what_they_make_otherwise(
+    tmp_path: Path, build: Callable[[], nn.Module], example: tuple[Tensor, ...], options: dict[str, Any]
+) -> None:
+    assert weights_of(build().eval(), example, tmp_path / "m.onnx", **options).passed
 
 
 def test_a_wrongly_folded_normalisation_is_a_changed_weight(tmp_path: Path) -> None:

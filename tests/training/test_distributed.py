@@ -232,6 +232,7 @@ def test_a_lost_worker_is_started_again_and_goes_on(tmp_path: Path) -> None:
     assert_the_same_training(tmp_path, LONG)
 
 
+@pytest.mark.nightly
 def test_an_agent_that_is_killed_and_replaced_finishes(tmp_path: Path) -> None:
     """Two agents as two nodes. The one that is killed is not the one that holds the rendezvous."""
     port = free_port()

@@ -7,6 +7,7 @@ import onnx
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import deploypipe
 from deploypipe.formats import FORMATS
@@ -78,6 +79,44 @@ def test_a_state_is_given_and_returned(tmp_path: Path) -> None:
     deploypipe.export(module, example, format="onnx", path=tmp_path / "m.onnx", dynamic=dynamic)
     given = (torch.randn(3, 4, 6), torch.randn(1, 3, 8), torch.randn(1, 3, 8))
     torch.testing.assert_close(deploypipe.load(tmp_path / "m.onnx")(*given), module(*given), atol=1e-5, rtol=1e-5)
+
+
+PACKED: dict[str, tuple[type[nn.Module], dict[str, Any], dict[str, Any], bool]] = {
+    "lstm, padded back to the input's length": (nn.LSTM, {"bidirectional": True, "num_layers": 2}, {}, True),
+    "lstm, to the longest row": (nn.LSTM, {}, {}, False),
+    "gru": (nn.GRU, {"bidirectional": True}, {}, True),
+    "rnn": (nn.RNN, {"nonlinearity": "relu"}, {}, False),
+    "sorted by the caller": (nn.GRU, {}, {"enforce_sorted": True}, False),
+}
+
+
+class Packed(nn.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        kind, settings, self.how, self.whole = PACKED[name]
+        self.recurrent = kind(4, 3, batch_first=True, **settings)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        packed = pack_padded_sequence(x, lengths, batch_first=True, **{"enforce_sorted": False, **self.how})
+        outputs, state = self.recurrent(packed)
+        total = x.shape[1] if self.whole else None
+        padded, counted = pad_packed_sequence(outputs, batch_first=True, total_length=total, padding_value=-1.0)
+        return padded, state[0] if isinstance(state, tuple) else state, counted
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", PACKED)
+def test_rows_of_different_lengths_are_packed(name: str, format: str, tmp_path: Path) -> None:
+    module = Packed(name).eval()
+    path = tmp_path / f"m{FORMATS[format].suffix}"
+    example = (torch.randn(3, 5, 4), torch.tensor([5, 3, 2]))
+    probes = [example, (torch.randn(2, 6, 4), torch.tensor([4, 1])), (torch.randn(1, 2, 4), torch.tensor([2]))]
+    dynamic = {"x": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
+    deploypipe.export(module, example, format=format, path=path, dynamic=dynamic, probes=probes)
+    runner = deploypipe.load(path)
+    for lengths in ([7, 7, 2, 1], [1], [3, 1]) if module.how else ([2, 7, 1, 7], [1], [1, 3]):
+        given = (torch.randn(len(lengths), 7, 4), torch.tensor(lengths))
+        torch.testing.assert_close(runner(*given), module(*given), atol=1e-5, rtol=1e-5)
 
 
 def test_a_projection_is_unrolled_at_the_length_of_the_example() -> None:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from onnxscript import ir
 
 from deploypipe.formats.onnx.lowerings.values import literal, op, reshape
 
 aten = torch.ops.aten
+INT32, INT64 = ir.DataType.INT32, ir.DataType.INT64
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,8 @@ def _merged(outputs: Any, width: int) -> Any:
     return op.Concat(op.Shape(outputs, start=0, end=1), op.Shape(outputs, start=2, end=3), literal([width]), axis=0)
 
 
-def _turned(value: Any, batch_first: bool) -> Any:
-    return op.Transpose(value, perm=[1, 0, 2]) if batch_first else value
+def _turned(value: Any, batch_first: bool, rank: int = 3) -> Any:
+    return op.Transpose(value, perm=[1, 0, *range(2, rank)]) if batch_first else value
 
 
 def _padded(kind: Kind) -> Callable[..., Any]:
@@ -106,9 +108,79 @@ def _padded(kind: Kind) -> Callable[..., Any]:
     return translation
 
 
+# -- packed sequences: values in the order of time, at each step those of the rows that are that long; the longest first
+
+
+def _rows_that_go_on(batch_sizes: Any, rows: Any) -> Any:
+    """Bool [time, batch]: whether a row has a value at a step. `rows` is their number, a vector of one."""
+    numbers = op.Range(literal(0), op.Squeeze(rows, literal([0])), literal(1))
+    return op.Less(op.Unsqueeze(numbers, literal([0])), op.Unsqueeze(batch_sizes, literal([1])))
+
+
+def _flat(mask: Any) -> Any:
+    return op.Reshape(mask, literal([-1]))
+
+
+def _spread(data: Any, mask: Any, batch_sizes: Any, rows: Any, filler: Any) -> Any:
+    """Packed values [values, …] → [time, batch, …], with `filler` after the end of a row."""
+    rest = op.Shape(data, start=1)
+    steps = op.Shape(batch_sizes)
+    full = op.Expand(filler, op.Concat(op.Mul(steps, rows), rest, axis=0))
+    placed = op.ScatterND(full, op.Transpose(op.NonZero(_flat(mask)), perm=[1, 0]), data)
+    return reshape(placed, op.Concat(steps, rows, rest, axis=0))
+
+
+def _pack(input: Any, lengths: Any, batch_first: bool) -> Any:
+    x = _turned(input, batch_first, len(input.shape))
+    steps, rows = op.Shape(x, start=0, end=1), op.Shape(x, start=1, end=2)
+    numbers = op.Range(literal(0), op.Squeeze(steps, literal([0])), literal(1))
+    mask = op.Less(op.Unsqueeze(numbers, literal([1])), op.Unsqueeze(op.Cast(lengths, to=INT64), literal([0])))
+    values = reshape(x, op.Concat(op.Mul(steps, rows), op.Shape(x, start=2), axis=0))
+    sizes = op.ReduceSum(op.Cast(mask, to=INT64), literal([1]), keepdims=False)
+    return (
+        op.Compress(values, _flat(mask), axis=0),
+        op.Compress(sizes, op.Greater(sizes, literal(0)), axis=0),
+    )
+
+
+def _pad_rows(data: Any, batch_sizes: Any, batch_first: bool, padding_value: float, total_length: int) -> Any:
+    if total_length > 0:
+        raise NotImplementedError("a packed sequence padded to a length that is a constant")
+    rows = op.Slice(batch_sizes, literal([0]), literal([1]), literal([0]))
+    mask = _rows_that_go_on(batch_sizes, rows)
+    spread = _spread(data, mask, batch_sizes, rows, literal(padding_value, data.dtype))
+    return _turned(spread, batch_first, len(data.shape) + 1), op.ReduceSum(
+        op.Cast(mask, to=INT64), literal([0]), keepdims=False
+    )
+
+
+def _packed(kind: Kind) -> Callable[..., Any]:
+    def translation(
+        data: Any, batch_sizes: Any, hx: Any, params: Sequence[Any], has_biases: bool, num_layers: int, dropout: float,
+        train: bool, bidirectional: bool,
+    ) -> Any:  # fmt: skip
+        states = list(hx) if kind is LSTM else [hx]
+        rows = op.Shape(states[0], start=1, end=2)
+        mask = _rows_that_go_on(batch_sizes, rows)
+        x = _spread(data, mask, batch_sizes, rows, literal(0, data.dtype))
+        lengths = op.ReduceSum(op.Cast(mask, to=INT32), literal([0]), keepdims=False)
+        outputs, *ends = _run(kind, x, states, params, has_biases, num_layers, bidirectional, lengths)
+        width = params[1].shape[1] * (2 if bidirectional else 1)
+        values = reshape(outputs, op.Concat(op.Mul(op.Shape(batch_sizes), rows), literal([width]), axis=0))
+        return op.Compress(values, _flat(mask), axis=0), *ends
+
+    return translation
+
+
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     aten.lstm.input: _padded(LSTM),
     aten.gru.input: _padded(GRU),
     aten.rnn_tanh.input: _padded(TANH),
     aten.rnn_relu.input: _padded(RELU),
+    aten.lstm.data: _packed(LSTM),
+    aten.gru.data: _packed(GRU),
+    aten.rnn_tanh.data: _packed(TANH),
+    aten.rnn_relu.data: _packed(RELU),
+    aten._pack_padded_sequence.default: _pack,
+    aten._pad_packed_sequence.default: _pad_rows,
 }
