@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -73,9 +75,10 @@ def _calls(module: nn.Module, example_inputs: tuple[Any, ...], dynamic: Axes) ->
 
 
 def _answer(module: nn.Module, inputs: tuple[Any, ...]) -> list[Any] | None:
-    """None where it fails: some sizes are none that it takes."""
+    """None where it fails: some sizes are none that it takes. What forward prints is not shown: nobody called it."""
+    silence = io.StringIO()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
             outputs = module(*(value.clone() if isinstance(value, Tensor) else value for value in inputs))
         return pytree.tree_leaves(tensors_only(outputs))
     except Exception:

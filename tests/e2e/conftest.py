@@ -1,5 +1,6 @@
 """One real TorchServe for the whole session: a small image classifier in every format, and a model of tensors."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,7 +57,8 @@ def store(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, path in models.artifacts.items():
             build_archive(path, name, store=folder)
 
-    return made_once("store", tmp_path_factory, make)
+    # Some tests take an archive away: each process has a store of its own.
+    return Path(shutil.copytree(made_once("store", tmp_path_factory, make), tmp_path_factory.mktemp("own") / "store"))
 
 
 @pytest.fixture(scope="session")
