@@ -38,26 +38,20 @@ def _lstm(unrolled: Callable[..., Any]) -> Callable[..., Any]:
     return shapes
 
 
-def _other(unrolled: Callable[..., Any]) -> Callable[..., Any]:
-    def shapes(
-        x: Tensor, hx: Tensor, params: list[Tensor], has_biases: bool, layers: int, dropout: float, train: bool,
-        bidirectional: bool, batch_first: bool,
-    ) -> Any:  # fmt: skip
-        return _outputs(x, hx, bidirectional), torch.empty_like(hx)
-
-    return shapes
+def _other(
+    x: Tensor, hx: Tensor, params: list[Tensor], has_biases: bool, layers: int, dropout: float, train: bool,
+    bidirectional: bool, batch_first: bool,
+) -> Any:  # fmt: skip
+    return _outputs(x, hx, bidirectional), torch.empty_like(hx)
 
 
-def _packed(unrolled: Callable[..., Any]) -> Callable[..., Any]:
-    def shapes(
-        data: Tensor, batch_sizes: Tensor, hx: Any, params: list[Tensor], has_biases: bool, layers: int, dropout: float,
-        train: bool, bidirectional: bool,
-    ) -> Any:  # fmt: skip
-        states = hx if isinstance(hx, list | tuple) else [hx]
-        outputs = data.new_empty([data.shape[0], states[0].shape[-1] * (2 if bidirectional else 1)])
-        return outputs, *(torch.empty_like(state) for state in states)
-
-    return shapes
+def _packed(
+    data: Tensor, batch_sizes: Tensor, hx: Any, params: list[Tensor], has_biases: bool, layers: int, dropout: float,
+    train: bool, bidirectional: bool,
+) -> Any:  # fmt: skip
+    states = hx if isinstance(hx, list | tuple) else [hx]
+    outputs = data.new_empty([data.shape[0], states[0].shape[-1] * (2 if bidirectional else 1)])
+    return outputs, *(torch.empty_like(state) for state in states)
 
 
 def _outputs(x: Tensor, hidden: Tensor, bidirectional: bool) -> Tensor:
@@ -67,10 +61,13 @@ def _outputs(x: Tensor, hidden: Tensor, bidirectional: bool) -> Tensor:
 @contextlib.contextmanager
 def sequences_stay_open() -> Iterator[None]:
     """Inside, the recurrent operators are not unrolled."""
-    rule_of = {**dict.fromkeys(LSTMS, _lstm), **dict.fromkeys(OTHERS, _other), **dict.fromkeys(PACKED, _packed)}
-    held = [(operator, dict(operator.py_kernels)) for operator in rule_of]
+    held = [(operator, dict(operator.py_kernels)) for operator in (*LSTMS, *OTHERS, *PACKED)]
     unrolled = {operator: kernels[DispatchKey.CompositeImplicitAutograd] for operator, kernels in held}
-    rules = {operator: rule_of[operator](unroll) for operator, unroll in unrolled.items()}
+    rules: dict[Any, Callable[..., Any]] = {
+        **{operator: _lstm(unrolled[operator]) for operator in LSTMS},
+        **dict.fromkeys(OTHERS, _other),
+        **dict.fromkeys(PACKED, _packed),
+    }
     for operator, kernels in held:
         replace_kernels(operator, {**kernels, **dict.fromkeys(KEYS, rules[operator])})
     decomposition_table.update(rules)
