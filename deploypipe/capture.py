@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from deploypipe.contract.call import CallForm
 from deploypipe.contract.sidecar import ControlFlow
 from deploypipe.contract.signature import Axes, Signature, TensorSpec, dtype_name
-from deploypipe.contract.sizes import parse_axis
+from deploypipe.contract.sizes import declared_limits
 from deploypipe.contract.structure import Structure, leaf_names
 from deploypipe.eager import (
     argument_names,
@@ -82,8 +82,7 @@ def capture(
         dynamic_by_name(dynamic, names, argument_names(reference, example_inputs)),
     )
     symbols = dict(static.symbols)
-    declared = [limit for axes in dynamic.values() for written in axes.values() for limit in parse_axis(written).limits]
-    limits = tuple(dict.fromkeys([*declared, *static.limits]))
+    limits = tuple(dict.fromkeys([*declared_limits(dynamic), *static.limits]))
     call = None if flat.form == CallForm.of_names(names) else flat.form
     signature = replace(_signature(static.program, names, output_names, structure, symbols), limits=limits, call=call)
     was_training = getattr(module, "training", False)  # a frozen script module has no modes

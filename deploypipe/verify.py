@@ -19,6 +19,7 @@ from deploypipe.contract.call import Call, CallForm
 from deploypipe.contract.run import Run
 from deploypipe.contract.sidecar import Artifact, sidecar_of
 from deploypipe.contract.signature import Axes, Signature, TensorSpec
+from deploypipe.contract.sizes import declared_limits
 from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.data import dataset_of
 from deploypipe.eager import check_inputs, input_names, title_of
@@ -201,6 +202,7 @@ def gate_for(
         named = zip(input_names(reference.module, example), declared, strict=False)
         dynamic = {name: axes for name, spec in named if (axes := _symbols_of(spec))}
     specs = input_specs(reference.module, example, dynamic)
+    limits = tuple(dict.fromkeys([*declared_limits(dynamic), *limits]))
     return _gate(reference, specs, [*drawn_probes(specs, example, limits), *found], overrides)
 
 

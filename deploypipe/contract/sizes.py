@@ -57,6 +57,12 @@ def parse_axis(text: str) -> Axis:
     return axis
 
 
+def declared_limits(axes: Mapping[str, Mapping[int, str]]) -> tuple[str, ...]:
+    """The ranges that an author states of dynamic axes, as limits, each once."""
+    written = [axis for by_place in axes.values() for axis in by_place.values()]
+    return tuple(dict.fromkeys(limit for axis in written for limit in parse_axis(axis).limits))
+
+
 def writes_axis(shown: str) -> bool:
     """Whether an axis of a signature's shape is a symbol or a multiple of one, not another expression."""
     return WRITTEN.fullmatch(shown) is not None

@@ -7,6 +7,8 @@ a float64 run of the module than rounding explains.
 
 gate.py              all checks, in order
 probes.py            the inputs to compare on, by families
+edges.py             the sizes at which artifacts turn wrong
+refusals.py          whether the artifact refuses sizes outside of what it states
 eager_signature.py   what an artifact of a module must take and return, by running the module
 reference.py         what eager returns for them, in its own dtype and in float64
 comparison.py        one artifact's outputs beside eager's

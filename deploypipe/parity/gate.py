@@ -20,6 +20,7 @@ from deploypipe.parity.localisation import locate
 from deploypipe.parity.probes import GivenProbe, Probe, as_probe
 from deploypipe.parity.provenance import check_provenance
 from deploypipe.parity.reference import Reference
+from deploypipe.parity.refusals import check_refusals
 from deploypipe.parity.runtime_settings import representatives, settings
 from deploypipe.parity.standards import Standard, standard_of
 from deploypipe.parity.tolerances import NO_OVERRIDES, Overrides
@@ -65,6 +66,7 @@ class Gate:
             module, signature = self.reference.module, runner.signature or self.signature
             examination.findings += check_structure(module, inspection, signature, examination.standard)
             examination.findings.append(check_provenance(path, runner, self.weights_sha256))
+            examination.findings += filter(None, [check_refusals(runner, self.probes[0].inputs)])
             if examination.passed:
                 examination.ask_under_settings(path, device)
             if examination.passed and process:

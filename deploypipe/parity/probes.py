@@ -17,6 +17,7 @@ from deploypipe.contract.sizes import Axis, broken_limits, parse_axis
 from deploypipe.eager import check_inputs
 from deploypipe.errors import UsageError
 from deploypipe.flat_module import as_call, tensors_of_call
+from deploypipe.parity.edges import edges_of, equal_sizes, is_large
 
 SIZES = (1, 2, 3, 7, 32, 257)
 """Of a batch, or of any symbolic axis, which has no largest size: the last stands for that. It is no power of two, and
@@ -101,27 +102,28 @@ def drawn_probes(
     specs: Sequence[TensorSpec], example: Sequence[Tensor], limits: Sequence[str] = (), seed: int = 0
 ) -> list[Probe]:
     """Probes for a model of which only the inputs and an example are known: the example itself; values of its kind and
-    range drawn anew, with every symbolic axis at every size that `limits` allow; all zero, all one; floating-point
-    values of both signs, far smaller and larger; and larger whole numbers."""
+    range drawn anew, with every symbolic axis at every size that `limits` allow, at sizes that two of them share, and
+    at the edges of `limits`; all zero, all one; floating-point values of both signs, far smaller and larger; and larger
+    whole numbers."""
     generator = torch.Generator().manual_seed(seed)
-    axes = {axis: parse_axis(axis) for spec in specs for axis in spec.shape if isinstance(axis, str)}
+    axes = [parse_axis(axis) for spec in specs for axis in spec.shape if isinstance(axis, str)]
     own = sizes_of(specs, example)
 
+    def sized(sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
+        return tensors_of_sizes(specs, example, sizes, generator)
+
     def draw(turn: int) -> tuple[Tensor, ...]:
-        chosen = _drawn_sizes(list(axes.values()), turn, own, limits)
-        sizes = {shown: chosen[axis.symbol] * axis.multiple for shown, axis in axes.items()}
-        return tuple(
-            (_mask_like if _is_mask(spec.name, tensor) else _like)(
-                tensor, [sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape], generator
-            )
-            for spec, tensor in zip(specs, example, strict=True)
-        )
+        return sized(_drawn_sizes(axes, turn, own, limits))
 
     def made(family: str, change: Callable[[Tensor], Tensor], turn: int, magnitude: float = 1.0) -> Probe:
         return Probe(family, tuple(map(change, draw(turn))), magnitude, optional=True, speculative=True)
 
     probes = [Probe("example", tuple(example))]
     probes += [Probe("drawn", draw(turn), optional=True) for turn in range(len(SIZES))]
+    probes += [Probe("equal sizes", sized(sizes), optional=True) for sizes in equal_sizes(axes, own, limits)]
+    edges = [sizes for edge in edges_of(limits, own) for sizes in (edge.on, edge.inside) if sizes]
+    distinct = {tuple(sorted(sizes.items())): sizes for sizes in edges if not is_large(sizes)}
+    probes += [Probe("edge of a limit", sized(sizes), optional=True) for sizes in distinct.values()]
     probes += [made("all zero", torch.zeros_like, 1), made("all one", torch.ones_like, 2)]
     if any(tensor.is_floating_point() for tensor in example):
         probes += [made("both signs", _centred, turn) for turn in (2, 4)]
@@ -130,6 +132,21 @@ def drawn_probes(
     if any(_is_count(tensor) for tensor in example):
         probes += [made("larger counts", partial(_enlarged, factor), 2) for factor in (2, 4)]
     return probes
+
+
+def tensors_of_sizes(
+    specs: Sequence[TensorSpec], example: Sequence[Tensor], sizes: Mapping[str, int], generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    """Values like the example's, with every symbolic axis at its symbol's value in `sizes`."""
+
+    def shape(spec: TensorSpec) -> list[int]:
+        axes = [parse_axis(axis) if isinstance(axis, str) else axis for axis in spec.shape]
+        return [sizes[axis.symbol] * axis.multiple if isinstance(axis, Axis) else axis for axis in axes]
+
+    return tuple(
+        (_mask_like if _is_mask(spec.name, tensor) else _like)(tensor, shape(spec), generator)
+        for spec, tensor in zip(specs, example, strict=True)
+    )
 
 
 def _drawn_sizes(axes: Sequence[Axis], turn: int, own: Mapping[str, int], limits: Sequence[str]) -> dict[str, int]:
