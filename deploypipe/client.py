@@ -18,7 +18,7 @@ import httpx
 import numpy as np
 from numpy.typing import ArrayLike
 
-from deploypipe.contract.protocol import from_protocol, to_protocol
+from deploypipe.contract.protocol import DTYPES, from_protocol, to_protocol
 from deploypipe.contract.rejection import Rejection
 from deploypipe.contract.server import authorization, started_here, tokens_of
 from deploypipe.contract.signature import TensorSpec
@@ -30,8 +30,6 @@ PATIENCE = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _AT_ONCE = 16
 """Requests under way together, so that the server can batch them."""
-
-_DTYPES = {"FP16": "float16", "BF16": "bfloat16", "FP32": "float32", "FP64": "float64", "BOOL": "bool"}
 
 
 @dataclass(frozen=True)
@@ -73,16 +71,17 @@ class Client:
         patience: float = PATIENCE,
         version: str | None = None,
         token: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self.name = name
         self.timeout = timeout
         self.patience = patience
         self._path = f"{self.url}/predictions/{name}" + (f"/{version}" if version else "")
-        headers = {"authorization": f"Bearer {token}"} if token else {}
+        sent = ({"authorization": f"Bearer {token}"} if token else {}) | dict(headers or {})
         try:
             # A proxy of the environment has no business between us and this machine.
-            self._http = httpx.Client(timeout=timeout, headers=headers, trust_env=not _is_here(url))
+            self._http = httpx.Client(timeout=timeout, headers=sent, trust_env=not is_here(url))
         except (httpx.InvalidURL, ValueError) as cause:
             raise ServingError(f"{url!r} is no address of a server: {first_line(cause)}") from cause
 
@@ -265,7 +264,7 @@ def _object(response: httpx.Response, path: str) -> dict[str, Any]:
 
 def _spec(item: Mapping[str, Any]) -> TensorSpec:
     datatype = str(item["datatype"])
-    return TensorSpec(item["name"], _DTYPES.get(datatype, datatype.lower()), tuple(item["shape"]))
+    return TensorSpec(item["name"], DTYPES.get(datatype, datatype.lower()), tuple(item["shape"]))
 
 
 def _named(image: bytes | Path) -> str:
@@ -281,7 +280,8 @@ def _content(image: bytes | Path) -> bytes:
         raise DataError(f"{image} cannot be read: {cause.strerror or cause}") from cause
 
 
-def _is_here(url: str) -> bool:
+def is_here(url: str) -> bool:
+    """Whether the address is one of this machine's own."""
     host = httpx.URL(url).host
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -289,9 +289,9 @@ def _is_here(url: str) -> bool:
         return host == "localhost"
 
 
-def client_for(url: str, name: str | None = None) -> Client:
-    """A client of the server at `url`. Of one that was started on this machine, the model's name and the token are
-    known; UsageError when the name is not and was not given."""
+def client_for(url: str, name: str | None = None, headers: Mapping[str, str] | None = None) -> Client:
+    """A client of the server at `url`, which sends `headers` with each request. Of a server that was started on this
+    machine, the model's name and the token are known; UsageError when the name is not and was not given."""
     here = started_here(url)
     names = sorted({archive.name for archive in here.archives}) if here else []
     if name is None:
@@ -299,4 +299,4 @@ def client_for(url: str, name: str | None = None) -> Client:
             served = f"it serves {', '.join(names)}" if names else "it was not started here"
             raise UsageError(f"which model of {url}? ({served})", "Name it with --name.")
         name = names[0]
-    return Client(url, name, token=tokens_of(here).get("inference") if here else None)
+    return Client(url, name, token=tokens_of(here).get("inference") if here else None, headers=headers)

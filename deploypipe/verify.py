@@ -6,15 +6,14 @@ keeps those that are small, and they are compared on here too. A file without a 
 alone.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
 
 from torch import Tensor, nn
 
-from deploypipe.client import client_for
 from deploypipe.contract.call import Call, CallForm
 from deploypipe.contract.run import Run
 from deploypipe.contract.sidecar import Artifact, sidecar_of
@@ -27,8 +26,7 @@ from deploypipe.errors import DeploypipeError, UsageError
 from deploypipe.files import write_json
 from deploypipe.flat_module import Example, as_call, flat_call, module_of_form, tensors_of_call
 from deploypipe.formats.reading import inspect_artifact, read_artifact, read_runner
-from deploypipe.formats.runner import Runner
-from deploypipe.formats.torch_session import to_array, to_tensor
+from deploypipe.formats.torch_session import to_tensor
 from deploypipe.models import entry_of
 from deploypipe.models.trained import load_trained
 from deploypipe.parity.eager_signature import input_specs, signature_of
@@ -38,8 +36,8 @@ from deploypipe.parity.probes import FOUND, GivenProbe, Probe, drawn_probes, fou
 from deploypipe.parity.reference import Reference
 from deploypipe.parity.reproduction import write_reproduction
 from deploypipe.parity.tolerances import NO_OVERRIDES, Overrides
-from deploypipe.parity.verdict import Finding, Report
-from deploypipe.serve.sessions import ServingSession, archive_session, server_session
+from deploypipe.parity.verdict import Report
+from deploypipe.served import Served, declared_by, examine_answering, serving, signature_known
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,8 @@ class Subjects:
     """A server, over HTTP."""
     name: str | None = None
     """Its model; None is the one that `serve` serves there."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """What goes with each request to it: a credential, a host."""
     device: str = "cpu"
 
     def __bool__(self) -> bool:
@@ -117,7 +117,7 @@ def verify(
     subjects = artifact if isinstance(artifact, Subjects) else Subjects((Path(artifact),), device=device)
     first = next(iter(subjects.artifacts), None)
     with _serving(subjects, first) as served:
-        known = read_runner(first).signature if first else next(iter(served.values())).signature
+        known = read_runner(first).signature if first else signature_known(next(iter(served.values())))
         if probes is not None:
             probes = list(probes)
             calls = [as_call(probe, "a probe") for probe in probes if not isinstance(probe, Probe | Tensor)]
@@ -128,11 +128,12 @@ def verify(
             sidecars = _sidecars(subjects.artifacts)
             call = as_call(example, "the example") if example is not None else None
             adapted, _, inputs = _as_captured(module, call, known)
+            sample = inputs or _sample_of(sidecars)
+            limits: Sequence[str] = stated_limits(sidecars)
             if first:
-                declared = known.inputs if known else inspect_artifact(first).inputs
+                declared = inputs_of(first)
             else:
-                declared = next(iter(served.values())).inputs
-            sample, limits = inputs or _sample_of(sidecars), stated_limits(sidecars)
+                declared, limits = declared_by(next(iter(served.values())), adapted, sample, limits)
             gate = gate_for(adapted, sample, declared, dynamic, overrides, _found(sidecars), limits)
         reports = _examine(gate, subjects, served)
     return reports if isinstance(artifact, Subjects) else reports[0]
@@ -265,43 +266,14 @@ def _found(sidecars: Sequence[Artifact]) -> list[Probe]:
     return [replace(found_probe(inputs), optional=True) for inputs in decoded]
 
 
-@contextmanager
-def _serving(subjects: Subjects, like: Path | None) -> Iterator[dict[str, ServingSession]]:
-    """By title, what answers requests as an artifact would. `like` says what the model of a server takes and returns
-    that was not started here."""
-    found: dict[str, ServingSession] = {}
-    with ExitStack() as stack:
-        if subjects.archive is not None:
-            archive = archive_session(subjects.archive, subjects.device)
-            found[str(subjects.archive)] = stack.enter_context(archive)
-        if subjects.url is not None:
-            client = client_for(subjects.url, subjects.name)
-            known = read_runner(like) if like else None
-            runner = server_session(client, known.signature, known.precision) if known else server_session(client)
-            found[f"{client.name} at {client.url}"] = stack.enter_context(runner)
-        yield found
+def _serving(subjects: Subjects, like: Path | None) -> AbstractContextManager[dict[str, Served]]:
+    return serving(subjects.archive, subjects.url, subjects.name, subjects.headers, subjects.device, like)
 
 
-def _examine(gate: Gate, subjects: Subjects, served: dict[str, ServingSession]) -> tuple[Report, ...]:
+def _examine(gate: Gate, subjects: Subjects, served: Mapping[str, Served]) -> tuple[Report, ...]:
     """ServingError when a server does not answer."""
-    return (
-        *(gate.examine(path, subjects.device) for path in subjects.artifacts),
-        *(examine_served(gate, title, runner) for title, runner in served.items()),
-    )
-
-
-def examine_served(gate: Gate, title: str, session: ServingSession) -> Report:
-    """The probes that one request can carry each; how many are not sent is a finding. ServingError when nobody
-    answers."""
-    reasons = [session.too_large(list(map(to_array, probe.inputs))) for probe in gate.probes]
-    sent = tuple(probe for probe, reason in zip(gate.probes, reasons, strict=True) if not reason)
-    report = replace(gate, probes=sent).examine_runner(Runner(session), title)
-    report = replace(report, evidence=None)  # which is for a script about a file
-    unsent = list(filter(None, reasons))
-    if not unsent:
-        return report
-    detail = f"{len(unsent)} of {len(reasons)} probes are not sent; of the first, {unsent[0]}"
-    return replace(report, findings=(*report.findings, Finding("request size", True, detail)))
+    files = (gate.examine(path, subjects.device) for path in subjects.artifacts)
+    return (*files, *(examine_answering(gate, title, answering) for title, answering in served.items()))
 
 
 def _written(path: Path, reports: Sequence[Report], **facts: Any) -> Verified:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import deploypipe
+from deploypipe import served
 from deploypipe.contract.run import Run
 from deploypipe.errors import DeploypipeError, ExportError, PackageError, ServingError, UsageError
 from deploypipe.verify import Subjects, verify_module, verify_run
@@ -32,7 +33,8 @@ def test_what_cannot_be_asked(digits_run: Run, subjects: Subjects, error: type[D
     assert not digits_run.parity.exists()
 
 
-def test_what_a_strangers_model_takes_must_be_said() -> None:
+def test_what_the_model_of_a_torchserve_elsewhere_takes_must_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served, "endpoint_at", lambda asker, name: None)  # as for a server that answers /ping
     with pytest.raises(UsageError, match="was not started here"):
         verify_module(nn.Identity(), (torch.rand(2),), Subjects(url=NOWHERE, name="m"))
 

@@ -21,8 +21,11 @@ def verify(
     run: options.RunFolder = None,
     artifact: Annotated[Path | None, typer.Option(help="[default: every artifact of the run]")] = None,
     mar: Annotated[Path | None, typer.Option(help="An archive, by the handler inside it.")] = None,
-    url: Annotated[str | None, typer.Option(help="A server, over HTTP.")] = None,
+    url: Annotated[str | None, typer.Option(help="A server, over HTTP, whoever wrote it.")] = None,
     name: Annotated[str | None, typer.Option(help="Its model. [default: the one that `serve` serves there]")] = None,
+    header: Annotated[
+        list[str] | None, typer.Option(help="Sent to it: 'Authorization: Bearer …'. May be repeated.")
+    ] = None,
     model: options.OwnModel = None,
     example: options.OwnExample = None,
     dynamic: options.OwnAxes = None,
@@ -33,14 +36,17 @@ def verify(
 ) -> Document:
     """Compare artifacts, an archive or a server with the eager model; exit 6 on a difference."""
     from deploypipe.contract.run import run_of
+    from deploypipe.contract.server import started_here
+    from deploypipe.endpoints.asking import parse_header
     from deploypipe.parity.tolerances import parse_overrides
     from deploypipe.usercode import load_example, load_module, parse_dynamic
     from deploypipe.verify import Subjects, verify_module, verify_run
 
     overrides = parse_overrides(atol or [], rtol or [])
     if url is None:
-        options.refuse("a server's --url", {"--name": name})
-    subjects = Subjects((artifact,) if artifact else (), mar, url, name, device)
+        options.refuse("a server's --url", {"--name": name, "--header": header})
+    headers = dict(map(parse_header, header or []))
+    subjects = Subjects((artifact,) if artifact else (), mar, url, name, headers, device)
     if model is None:
         options.refuse("an own --model", {"--example": example, "--dynamic": dynamic})
         opened = run_of(run, artifact)
@@ -63,7 +69,8 @@ def verify(
         report.raise_if_failed()
     if mar or url:
         then = ["predict", "--url", url, "FILE"] if url else ["serve", "--detach"]
-    next_commands(then)
+    if url is None or started_here(url):
+        next_commands(then)
     artifacts = [report.to_json() for report in verified.reports]
     return {"verdict": "passed", "report": str(verified.document), "artifacts": artifacts}
 

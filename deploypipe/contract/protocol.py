@@ -29,7 +29,7 @@ DATATYPES = {
     "float32": "FP32",
     "float64": "FP64",
 }
-_DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
+DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -130,7 +130,7 @@ def _from_item(item: Mapping[str, Any], spec: TensorSpec) -> Array:
     if "data" not in item:
         raise Rejection(UNPROCESSABLE, f"{where} has no data; binary tensors are not accepted")
     data = item["data"] if isinstance(item["data"], list) else [item["data"]]
-    array = from_lists(data, _DTYPES[str(datatype)], where)
+    array = from_lists(data, DTYPES[str(datatype)], where)
     if array.size != math.prod(shape):
         raise Rejection(UNPROCESSABLE, f"{where} has {array.size} values for shape {shape}")
     return array.reshape(shape)

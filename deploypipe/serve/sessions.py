@@ -63,7 +63,7 @@ class ServingSession(Session):
         except Rejection as cause:
             raise ValueError(f"the answer is not the signature's: {cause.message}") from cause
 
-    def too_large(self, inputs: Sequence[Array]) -> str:
+    def unsent(self, inputs: Sequence[Array]) -> str:
         """Why `inputs` cannot be sent in one request; "" when they can."""
         size = len(self._body(inputs))
         return f"its request has {size:,} bytes, one may have {MAX_BODY:,}" if size > MAX_BODY else ""

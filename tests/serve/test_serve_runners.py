@@ -27,7 +27,7 @@ from deploypipe.parity.reference import Reference
 from deploypipe.parity.verdict import Report
 from deploypipe.serve.service.limits import MAX_BODY
 from deploypipe.serve.sessions import archive_session, server_session
-from deploypipe.verify import examine_served
+from deploypipe.served import examine_served
 
 
 class Two(nn.Module):
@@ -139,9 +139,9 @@ def test_a_probe_too_large_for_one_request_is_said_and_not_sent(
     assert report.passed
     assert {outcome.shapes for outcome in report.outcomes} == {"3x1x28x28"}
     assert [(finding.check, f"one may have {MAX_BODY:,}" in finding.detail) for finding in report.findings] == [
-        ("request size", True)
+        ("probes not sent", True)
     ]
-    assert report.findings[0].detail.startswith("1 of 2 probes are not sent")
+    assert report.findings[0].detail.startswith("1 of 2; ")
 
 
 def test_nothing_of_an_archive_stays_in_this_process(artifacts: dict[str, Path], tmp_path: Path) -> None:
