@@ -68,7 +68,7 @@ def said_by(response: httpx.Response) -> str:
     return " ".join(str(said).split())[:300]
 
 
-def object_of(response: httpx.Response) -> dict[str, Any] | None:
+def json_object(response: httpx.Response) -> dict[str, Any] | None:
     """The JSON object of a good answer; None for anything else."""
     if response.status_code != 200:
         return None

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import httpx
 
-from deploypipe.endpoints.asking import Asker, object_of, said_by
+from deploypipe.endpoints.asking import Asker, json_object, said_by
 from deploypipe.endpoints.endpoint import Endpoint
-from deploypipe.endpoints.inference_protocol import described
-from deploypipe.endpoints.tensorflow_rest import described_by_tensorflow
+from deploypipe.endpoints.inference_protocol import protocol_model
+from deploypipe.endpoints.tensorflow_rest import tensorflow_model
 from deploypipe.errors import ServingError
 
-PROTOCOLS: tuple[Callable[[Asker, str], Endpoint | None], ...] = (described, described_by_tensorflow)
+PROTOCOLS: tuple[Callable[[Asker, str], Endpoint | None], ...] = (protocol_model, tensorflow_model)
 
 
 def endpoint_at(asker: Asker, name: str) -> Endpoint | None:
@@ -23,7 +23,7 @@ def endpoint_at(asker: Asker, name: str) -> Endpoint | None:
         if (found := protocol(asker, name)) is not None:
             return found
     ping = asker.get("/ping")
-    if "Healthy" in str((object_of(ping) or {}).get("status", "")):
+    if "Healthy" in str((json_object(ping) or {}).get("status", "")):
         return None
     asked = {"/v2": asker.get("/v2"), f"/v1/models/{name}": asker.get(f"/v1/models/{name}"), "/ping": ping}
     raise ServingError(

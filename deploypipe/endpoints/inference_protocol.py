@@ -11,7 +11,7 @@ from deploypipe.contract.protocol import DATATYPES, DTYPES, from_lists, to_lists
 from deploypipe.contract.rejection import Rejection
 from deploypipe.contract.signature import TensorSpec, dtype_name
 from deploypipe.contract.tensors import Array, as_dtype
-from deploypipe.endpoints.asking import Asker, object_of, said_by
+from deploypipe.endpoints.asking import Asker, json_object, said_by
 from deploypipe.endpoints.endpoint import Endpoint, Named
 from deploypipe.errors import ServingError
 
@@ -28,7 +28,7 @@ class InferenceProtocol(Endpoint):
         self.carries_non_finite = self.binary
         self.protocol = "Open Inference Protocol v2, " + ("tensors as bytes" if self.binary else "tensors as JSON")
         if "model_configuration" in extensions:
-            described = object_of(asker.get(f"/v2/models/{name}/config")) or {}
+            described = json_object(asker.get(f"/v2/models/{name}/config")) or {}
             self.largest_batch = described.get("max_batch_size") or None
 
     def infer(self, inputs: Sequence[Named], wanted: Sequence[TensorSpec]) -> list[Named]:
@@ -54,12 +54,12 @@ class InferenceProtocol(Endpoint):
         return {**item, "data": to_lists(array.reshape(-1))}
 
 
-def described(asker: Asker, name: str) -> InferenceProtocol | None:
+def protocol_model(asker: Asker, name: str) -> InferenceProtocol | None:
     """The model, if the server speaks this protocol; ServingError where it does and has no such model, or one that is
     not ready."""
-    server = object_of(asker.get("/v2"))
+    server = json_object(asker.get("/v2"))
     answer = asker.get(f"/v2/models/{name}")
-    metadata = object_of(answer)
+    metadata = json_object(answer)
     if metadata is None or not ("name" in metadata or "inputs" in metadata):
         if server is None or "extensions" not in server:
             return None

@@ -14,7 +14,7 @@ from deploypipe.contract.protocol import from_lists, to_lists
 from deploypipe.contract.rejection import Rejection
 from deploypipe.contract.signature import TensorSpec
 from deploypipe.contract.tensors import Array
-from deploypipe.endpoints.asking import Asker, object_of
+from deploypipe.endpoints.asking import Asker, json_object
 from deploypipe.endpoints.endpoint import Endpoint, Named
 from deploypipe.endpoints.inference_protocol import with_numbers
 from deploypipe.errors import ServingError
@@ -59,9 +59,9 @@ class TensorflowRest(Endpoint):
         return np.zeros([0, *rest], array.dtype)
 
 
-def described_by_tensorflow(asker: Asker, name: str) -> TensorflowRest | None:
+def tensorflow_model(asker: Asker, name: str) -> TensorflowRest | None:
     """The model, if the server has it by this protocol; ServingError where it is not ready."""
-    status = object_of(asker.get(f"/v1/models/{name}"))
+    status = json_object(asker.get(f"/v1/models/{name}"))
     if status is None or not ({"model_version_status", "ready"} & set(status)):
         return None
     states = [version.get("state") for version in status.get("model_version_status", [])]
@@ -69,7 +69,7 @@ def described_by_tensorflow(asker: Asker, name: str) -> TensorflowRest | None:
         raise ServingError(
             f"{name!r} at {asker.url} is not ready: {', '.join(map(str, states)) or 'it says so itself'}"
         )
-    metadata = object_of(asker.get(f"/v1/models/{name}/metadata")) or {}
+    metadata = json_object(asker.get(f"/v1/models/{name}/metadata")) or {}
     return TensorflowRest(asker, name, *_declared(metadata))
 
 
