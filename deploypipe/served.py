@@ -65,9 +65,8 @@ def _examine_endpoint(gate: Gate, title: str, endpoint: Endpoint) -> Report:
     leaves, structure = eager_outputs(module, first.inputs)
     names = leaf_names(structure)
     outputs = [TensorSpec(*facts) for facts in zip(names, *_facts(leaves), strict=True)]
-    order = leaf_names(gate.reference.answer(first).structure)
     fit = _fit(endpoint, module, first.inputs)
-    report = examine_served(gate, title, EndpointSession(endpoint, fit, outputs, order))
+    report = examine_served(gate, title, EndpointSession(endpoint, fit, outputs))
     said = [Finding("protocol", True, endpoint.protocol)]
     said += [Finding("names", True, fit.renamed)] if fit.renamed else []
     return replace(report, findings=(*said, *report.findings))

@@ -37,6 +37,7 @@ def verify(
     """Compare artifacts, an archive or a server with the eager model; exit 6 on a difference."""
     from deploypipe.contract.run import run_of
     from deploypipe.contract.server import started_here
+    from deploypipe.contract.sidecar import sidecar_of
     from deploypipe.endpoints.asking import parse_header
     from deploypipe.parity.tolerances import parse_overrides
     from deploypipe.usercode import load_example, load_module, parse_dynamic
@@ -60,7 +61,7 @@ def verify(
             raise UsageError("--model needs --example file.py:name, and --artifact FILE, --mar FILE or --url URL")
         axes = parse_dynamic(dynamic) if dynamic else None
         verified = verify_module(load_module(model), load_example(example), subjects, axes, overrides)
-        then = ["package", "--artifact", str(artifact)]
+        then = ["package", "--artifact", str(artifact)] if artifact and sidecar_of(artifact).exists() else []
     show_reports(verified.reports)
     note(f"Report: {verified.document}")
     if verified.script:
@@ -69,7 +70,7 @@ def verify(
         report.raise_if_failed()
     if mar or url:
         then = ["predict", "--url", url, "FILE"] if url else ["serve", "--detach"]
-    if url is None or started_here(url):
+    if then and (url is None or started_here(url)):
         next_commands(then)
     artifacts = [report.to_json() for report in verified.reports]
     return {"verdict": "passed", "report": str(verified.document), "artifacts": artifacts}

@@ -15,16 +15,16 @@ MOST_VALUES = 16 << 20
 
 
 class EndpointSession(Session):
-    """`outputs` are the module's, in its own order; `order` is the one in which the gate wants them."""
+    """`outputs` are the module's, in its own order, in which they are returned."""
 
     runtime = "onnxruntime"
     """Its machine's kernels may sum in another order, whatever runs there."""
 
-    def __init__(self, endpoint: Endpoint, fit: Fit, outputs: Sequence[TensorSpec], order: Sequence[str]) -> None:
+    def __init__(self, endpoint: Endpoint, fit: Fit, outputs: Sequence[TensorSpec]) -> None:
         super().__init__("", "", "server")
         self.endpoint, self.fit = endpoint, fit
         self.provider = endpoint.url
-        self._outputs, self._order = list(outputs), list(order)
+        self._outputs = list(outputs)
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         named = list(zip(self.fit.names, arrays, strict=True))
@@ -36,8 +36,8 @@ class EndpointSession(Session):
             # The server's own order is the one that it declares, if it does.
             declared = [spec.name for spec in self.endpoint.outputs]
             theirs = declared if set(declared) == set(found) else list(found)
-            found = {name: found[other] for name, other in zip(own, theirs, strict=True)}
-        return [found[name] for name in self._order]
+            return [found[name] for name in theirs]
+        return [found[name] for name in own]
 
     def unsent(self, inputs: Sequence[Array]) -> str:
         """Why `inputs` cannot be asked for; "" when they can."""

@@ -12,15 +12,21 @@ from deploypipe.parity.verdict import Finding
 
 
 def check_structure(
-    module: nn.Module, inspection: Inspection, signature: Signature | None, standard: Standard = EQUAL_TO_EAGER
+    module: nn.Module,
+    inspection: Inspection,
+    signature: Signature | None,
+    standard: Standard = EQUAL_TO_EAGER,
+    *,
+    own: bool = True,
 ) -> list[Finding]:
-    """A Finding a check. `standard` says which weights may be in the file. `module` is the reference, in eval mode,
+    """A Finding a check. `standard` says which weights may be in the file. `own`: whether deploypipe wrote it, and so
+    promised one file. `module` is the reference, in eval mode,
     with the weights that its author gave it: check before it runs where `forward` writes to its buffers."""
     return [
         standard.check_weights(module, inspection),
         _check_axes(inspection, signature),
         _check_mode([*inspection.nodes, *inspection.bodies]),
-        _check_external(inspection.external),
+        _check_external(inspection.external, own),
         _check_devices(inspection.devices),
     ]
 
@@ -68,9 +74,9 @@ def _check_mode(nodes: Sequence[Node]) -> Finding:
     )
 
 
-def _check_external(files: Sequence[str]) -> Finding:
+def _check_external(files: Sequence[str], own: bool) -> Finding:
     if files:
-        return Finding("external data", False, f"needs another file beside it: {', '.join(files)}")
+        return Finding("external data", not own, f"needs another file beside it: {', '.join(files)}")
     return Finding("external data", True, "everything is in the one file")
 
 

@@ -64,7 +64,9 @@ class Gate:
         with closing(FreshProcess(path, device, runner.session)) if fresh else nullcontext() as process:
             examination.ask()
             module, signature = self.reference.module, runner.signature or self.signature
-            examination.findings += check_structure(module, inspection, signature, examination.standard)
+            examination.findings += check_structure(
+                module, inspection, signature, examination.standard, own=runner.signature is not None
+            )
             examination.findings.append(check_provenance(path, runner, self.weights_sha256))
             examination.findings += filter(None, [check_refusals(runner, self.probes[0].inputs)])
             if examination.passed:

@@ -36,6 +36,9 @@ class EagerOutputs:
     """How far each value of `exact` moves when inputs and weights move by a unit in the last place of their dtypes:
     what no arithmetic in that dtype can be held to. Several runs in float64, made when it is first asked; None without
     `exact`."""
+    places: tuple[int, ...] = ()
+    """Where each of `leaves` stands in the module's own order, which a file that knows no names keeps; empty where
+    both are the same."""
 
 
 class Reference:
@@ -61,12 +64,14 @@ class Reference:
 
     def _ask(self, probe: Probe) -> EagerOutputs:
         try:
-            leaves, structure = _sorted_outputs(self.module, probe.inputs, PATIENCE if probe.optional else None)
+            own, nesting = eager_outputs(self.module, probe.inputs, PATIENCE if probe.optional else None)
         except UsageError as cause:
             raise UsageError(f"probe {probe.family} [{probe.shapes}]: {cause.message}") from cause
+        leaves, structure = _by_name(own, nesting)
+        numbered, _ = _by_name([torch.tensor(place) for place in range(len(own))], nesting)
         exact = self._in_float64(probe, leaves) if probe.in_float64 else None
         moved = functools.cache(functools.partial(self._moved_by_rounding, probe, exact))
-        return EagerOutputs(tuple(leaves), structure, exact, moved)
+        return EagerOutputs(tuple(leaves), structure, exact, moved, tuple(map(int, numbered)))
 
     def _moved_by_rounding(self, probe: Probe, exact: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
         if exact is None:
@@ -131,7 +136,10 @@ def widened(tensor: Tensor) -> Tensor:
 def _sorted_outputs(
     module: nn.Module, inputs: tuple[Tensor, ...], patience: float | None = None
 ) -> tuple[list[Tensor], Structure]:
-    leaves, structure = eager_outputs(module, inputs, patience)
+    return _by_name(*eager_outputs(module, inputs, patience))
+
+
+def _by_name(leaves: Sequence[Tensor], structure: Structure) -> tuple[list[Tensor], Structure]:
     return flat_tensors(by_name(unflatten(leaves, structure)))
 
 
