@@ -45,6 +45,7 @@ def serving(
                 asker = stack.enter_context(closing(Asker(client.url, headers)))
                 endpoint = endpoint_at(asker, client.name)
             if endpoint:
+                client.close()
                 found[title] = endpoint
             else:
                 known = read_runner(like) if like else None
