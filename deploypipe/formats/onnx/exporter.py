@@ -17,6 +17,7 @@ def to_onnx(
     capture: StaticProgram, path: str | Path | None = None, opset_version: int = 20, **options: Any
 ) -> torch.onnx.ONNXProgram:
     """Export a captured program. `options` go to `torch.onnx.export`."""
+    _bounds_of_one_kind(capture.program)
     settings: dict[str, Any] = {"external_data": False, "verbose": False, **options}
     with torch.no_grad(), no_symbols_left_pending(), translations_read_once(), sequences_stay_open():
         made = torch.onnx.export(
@@ -30,3 +31,16 @@ def to_onnx(
     if path is not None:
         made.save(str(path), external_data=settings["external_data"])
     return made
+
+
+def _bounds_of_one_kind(program: torch.export.ExportedProgram) -> None:
+    """The exporter makes a tensor of a whole number beside a float tensor, and then finds no `clamp` of a number and a
+    tensor: `clamp(0.5, 2)` is written `clamp(0.5, 2.0)`."""
+    clamp: Any = torch.ops.aten.clamp.default
+    for graph_module in program.graph_module.modules():
+        if not isinstance(graph_module, torch.fx.GraphModule):
+            continue
+        for node in graph_module.graph.find_nodes(op="call_function", target=clamp):
+            if node.args[0].meta["val"].is_floating_point():
+                bounds = [float(bound) if type(bound) is int else bound for bound in node.args[1:]]
+                node.args = (node.args[0], *bounds)

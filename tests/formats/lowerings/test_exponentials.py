@@ -16,7 +16,7 @@ INPUTS = [(X,), (EDGES,), (X[:1],), (X[:0],)]
 
 
 @pytest.mark.parametrize(
-    "forward", [torch.log1p, torch.expm1, F.elu, F.selu, F.celu], ids=lambda function: function.__name__
+    "forward", [torch.log1p, torch.expm1, F.elu, F.selu, F.celu, F.logsigmoid], ids=lambda function: function.__name__
 )
 def test_edges(compare: Callable[..., None], forward: Any) -> None:
     compare(forward, INPUTS)

@@ -14,7 +14,9 @@ clamping.py    clamp on one side
 masking.py     masked_select, sign
 division.py    quotients and remainders of negative numbers
 recurrence.py  LSTM, GRU, RNN, for sequences of any length
-exponentials.py  log1p, expm1, ELU and its kin near zero
+exponentials.py  log1p, expm1, ELU and its kin near zero, the logarithm of a sigmoid
+signs.py       the sign of zero, angles, negation of unsigned numbers
+ceil_pooling.py  pooling that rounds its output size up, averages with a divisor of their own
 group_norm.py  group_norm of an empty batch
 while_loops.py while_loop, item
 values.py      pieces of a graph that several families use
@@ -27,6 +29,7 @@ from typing import Any
 
 from deploypipe.formats.onnx.lowerings import (
     attention,
+    ceil_pooling,
     clamping,
     division,
     exponentials,
@@ -39,6 +42,7 @@ from deploypipe.formats.onnx.lowerings import (
     scans,
     scatter,
     searching,
+    signs,
     sorting,
     while_loops,
 )
@@ -58,6 +62,8 @@ FAMILIES = (
     recurrence,
     group_norm,
     exponentials,
+    signs,
+    ceil_pooling,
     while_loops,
 )
 

@@ -1,8 +1,11 @@
-"""log1p, expm1 and the activations made of it, near zero.
+"""log1p, expm1 and the activations made of them, near zero and far from it.
 
 Torch's exporter writes `Log(1 + x)` and `Exp(x) - 1`, and ONNX Runtime computes `Elu`, `Selu` and `Celu` so: for
 small x all digits are lost. Here the error of 1 + x, and of exp(x), is divided out again (Kahan, in the HP-15C Advanced
 Functions Handbook, 1982; Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 1.14.1).
+
+`LogSigmoid` it writes as the logarithm of a sigmoid, which is minus infinity below -104; here it is min(x, 0) -
+log1p(exp(-|x|)).
 """
 
 from __future__ import annotations
@@ -64,10 +67,17 @@ def celu(self: Any, alpha: float = 1.0) -> Any:
     return _elu(self, alpha, 1.0, 1.0 / alpha)
 
 
+def log_sigmoid(self: Any) -> Any:
+    power = op.Exp(op.Neg(op.Abs(self)))
+    power.dtype = self.dtype
+    return op.Sub(op.Min(self, literal(0, self.dtype)), log1p(power))
+
+
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     aten.log1p.default: log1p,
     aten.expm1.default: expm1,
     aten.elu.default: elu,
     aten.selu.default: selu,
     aten.celu.default: celu,
+    aten.log_sigmoid.default: log_sigmoid,
 }
