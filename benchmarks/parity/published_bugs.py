@@ -150,7 +150,7 @@ def summary(rows: Mapping[str, Row]) -> str:
         f"{plain_said[FAILS]} and refuses {plain_said[REFUSED]}; {len(rows) - len(own)} more files are spoilt by us.",
         f"Of these {sum(found.values()) - found[NOTHING]} wrong files the gate finds {found[DRAWN]} by the probes that "
         f"it draws, {found[GIVEN]} more when the edge values are given as probes, and misses {found[MISSED]}.",
-        f"Our own export is right in {ours_said[RIGHT]}, wrong in {ours_said[WRONG]}, and refuses {ours_said[REFUSED]}.",
+        f"Our own export is right in {ours_said[RIGHT]}, wrong in {ours_said[WRONG]} and refuses {ours_said[REFUSED]}.",
     ]
     refused = [f"- {id}: {' '.join(row['refusal'].split())}" for id, row in rows.items() if row["ours"] != RIGHT]
     listed = ["", "What our own export refuses, and why:", "", *refused] if refused else []
