@@ -17,6 +17,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -116,11 +117,12 @@ def examined(case: PublishedBug, folder: Path) -> Row:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of the innermost cause."""
+    """The first line of the innermost cause, without the folder of the file."""
     while error.__cause__ is not None and not isinstance(error, deploypipe.DeploypipeError):
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+    said = re.sub(r"/\S*/(?=\w+\.(?:onnx|py)\b)", "", lines[0]) if lines else ""
+    return f"{type(error).__name__}: {said}"[:300]
 
 
 # -- the table

@@ -1,7 +1,9 @@
 """Models on servers that others wrote, compared with eager over HTTP."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,12 @@ from stub_server import Arrays, Stub, serving_stub
 from torch import Tensor, nn
 
 import deploypipe
+from deploypipe.contract.run import Run
 from deploypipe.endpoints.asking import parse_header
 from deploypipe.errors import DeploypipeError, ServingError, UsageError
+from deploypipe.models.trained import load_trained
 from deploypipe.parity.verdict import Report
-from deploypipe.verify import Subjects
+from deploypipe.verify import Subjects, verify_run
 
 X = torch.linspace(-1, 1, 6).reshape(2, 3)
 
@@ -189,3 +193,17 @@ def test_what_is_no_header_is_refused_and_not_shown(text: str) -> None:
     with pytest.raises(UsageError, match="--header is no header") as caught:
         parse_header(text)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("protocol", ["v2", "v2 bytes"])
+def test_the_model_of_a_run_wherever_it_is_served(protocol: str, digits_run: Run, tmp_path: Path) -> None:
+    """On real images, without an artifact: the server alone is asked."""
+    run = replace(digits_run, folder=Path(shutil.copytree(digits_run.folder, tmp_path / "run")))
+    shutil.rmtree(run.exports)
+    answer = served_by(load_trained(run).eval(), "pixels", outputs=("logits",))
+    declared = [("pixels", "uint8", [-1, 1, 28, 28])], [("logits", "float32", [-1, 10])]
+    with serving_stub(Stub(answer, *declared, protocol=protocol, largest_batch=64)) as url:
+        (report,) = verify_run(run, Subjects(url=url, name="net")).reports
+    assert report.passed, report.reason
+    assert {"test images", "all test images", "all 255"} <= {outcome.family for outcome in report.outcomes}
+    assert "its batch is 257, the server takes 64" in said(report)["probes not sent"]

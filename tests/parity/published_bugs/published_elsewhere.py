@@ -86,7 +86,13 @@ ELSEWHERE: dict[str, PublishedBug] = {
         IMAGE,
         IMAGE * 50 - 9,
     ),
-    "max pool with NaN": bug("pytorch exporter", lambda x: F.max_pool1d(x[:, None], 2), X, MISSING),
+    "max pool with NaN": bug(
+        "pytorch exporter",
+        lambda x: F.max_pool1d(x[:, None], 2),
+        X,
+        MISSING,
+        refused="ONNX Runtime's MaxPool passes over NaN; to find it would take a second pass",
+    ),
     "max pool with indices": bug("pytorch exporter", lambda x: F.max_pool2d(x, 2, 2, return_indices=True), IMAGE),
     "adaptive average pool": bug(
         "pytorch exporter", lambda x: (F.adaptive_avg_pool2d(x, (2, 3)), F.adaptive_avg_pool2d(x, 1)), IMAGE
