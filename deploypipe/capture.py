@@ -24,7 +24,8 @@ from deploypipe.eager import (
     title_of,
 )
 from deploypipe.errors import ExportError, UsageError, first_line
-from deploypipe.flat_module import Example, as_call, dynamic_by_name, flat_call
+from deploypipe.flat_module import Example, FlatCall, as_call, dynamic_by_name, flat_call
+from deploypipe.original import check_copy, untouched
 from deploypipe.staging.copies import fingerprint
 from deploypipe.staging.outcomes import find_inputs, missing_outcomes, record_outcomes
 from deploypipe.staging.trace import StaticProgram, trace
@@ -62,8 +63,14 @@ def capture(
     """Capture `module`, which stays as it was, in the call `example`: a tuple of arguments, a dict of keyword
     arguments, a tensor or a `Call`. ExportError where it cannot; UsageError for bad arguments."""
     flat = flat_call(module, as_call(example, "the example"))
-    reference = reference_copy(flat.module)
+    with untouched(flat.module):
+        return _capture(module, flat, dynamic, output_names)
+
+
+def _capture(module: nn.Module, flat: FlatCall, dynamic: Axes | None, output_names: Sequence[str] | None) -> Capture:
     example_inputs = check_inputs(flat.inputs, "the example")
+    check_copy(flat.module, example_inputs)
+    reference = reference_copy(flat.module)
     names = input_names(reference, example_inputs)
     dynamic = dynamic_by_name(dynamic or {}, flat.form.paths(), names)
     check_axes(dynamic, dict(zip(names, example_inputs, strict=True)), title_of(reference))

@@ -35,6 +35,7 @@ from deploypipe.formats.session import METADATA
 from deploypipe.formats.torch_session import to_array
 from deploypipe.models import entry_of
 from deploypipe.models.trained import load_trained
+from deploypipe.original import untouched
 from deploypipe.parity.gate import Gate, usable
 from deploypipe.parity.probes import FOUND, GivenProbe, Probe, drawn_probes, found_probe, image_probes, row_probes
 from deploypipe.parity.reference import Reference, exact
@@ -172,12 +173,13 @@ def export(
     example = as_call(args, "the example")
     if kwargs:
         example = Call(*example.args, **{**example.kwargs, **kwargs})
-    prepared = plan(capture(module, example, dynamic, output_names), probes, provenance)
-    if require_coverage:
-        prepared.require_coverage()
-    for line in prepared.remarks:
-        warnings.warn(line, stacklevel=2)
-    artifact, report = write_proven(prepared, format, Path(path))
+    with untouched(module):  # which a hook of the copy may still reach
+        prepared = plan(capture(module, example, dynamic, output_names), probes, provenance)
+        if require_coverage:
+            prepared.require_coverage()
+        for line in prepared.remarks:
+            warnings.warn(line, stacklevel=2)
+        artifact, report = write_proven(prepared, format, Path(path))
     report.raise_if_failed()
     return artifact
 

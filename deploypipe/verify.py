@@ -29,6 +29,7 @@ from deploypipe.formats.reading import inspect_artifact, read_artifact, read_run
 from deploypipe.formats.torch_session import to_tensor
 from deploypipe.models import entry_of
 from deploypipe.models.trained import load_trained
+from deploypipe.original import check_copy, untouched
 from deploypipe.parity.eager_signature import input_specs, signature_of
 from deploypipe.parity.gate import Gate, usable
 from deploypipe.parity.own_files import SCHEMA, document_for, free_path, is_own_document, remove_own, script_for
@@ -116,7 +117,7 @@ def verify(
     """
     subjects = artifact if isinstance(artifact, Subjects) else Subjects((Path(artifact),), device=device)
     first = next(iter(subjects.artifacts), None)
-    with _serving(subjects, first) as served:
+    with _serving(subjects, first) as served, untouched(module):
         known = read_runner(first).signature if first else signature_known(next(iter(served.values())))
         if probes is not None:
             probes = list(probes)
@@ -135,6 +136,8 @@ def verify(
             else:
                 declared, limits = declared_by(next(iter(served.values())), adapted, sample, limits)
             gate = gate_for(adapted, sample, declared, dynamic, overrides, _found(sidecars), limits)
+        if gate.probes:
+            check_copy(adapted, gate.probes[0].inputs)
         reports = _examine(gate, subjects, served)
     return reports if isinstance(artifact, Subjects) else reports[0]
 

@@ -16,10 +16,10 @@ PACKAGE = "deploypipe"
 ROOT = PROJECT / PACKAGE
 
 ROOMS = (
-    "errors", "files", "png", "contract", "torch_compat", "flat_module", "eager", "data", "models", "evaluate",
-    "training", "train", "compiler", "staging", "capture", "formats", "parity", "export", "precision", "quantize",
-    "archives", "package", "client", "endpoints", "serve", "served", "usercode", "verify", "testing", "pytest_plugin",
-    "bench", "run", "doctor", "commands", "cli", "__main__",
+    "errors", "files", "png", "contract", "torch_compat", "flat_module", "eager", "original", "data", "models",
+    "evaluate", "training", "train", "compiler", "staging", "capture", "formats", "parity", "export", "precision",
+    "quantize", "archives", "package", "client", "endpoints", "serve", "served", "usercode", "verify", "testing",
+    "pytest_plugin", "bench", "run", "doctor", "commands", "cli", "__main__",
 )  # fmt: skip
 """In the order of the flow: a room imports only rooms that stand before it."""
 
