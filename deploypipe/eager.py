@@ -29,20 +29,20 @@ class _Watch(TorchDispatchMode):
     def __init__(self, seconds: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seconds = seconds
-        self.end = time.monotonic() + seconds
+        self.end = time.thread_time() + seconds
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if time.monotonic() > self.end:
-            raise Endless(f"no end after {self.seconds:g} s")
+        if time.thread_time() > self.end:
+            raise Endless(f"no end after {self.seconds:g} s of processor time")
         return func(*args, **(kwargs or {}))
 
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """`Endless` at the first torch operator after `seconds`: a loop that never ends on some inputs must not hang
-    whoever only tries them."""
+    """`Endless` at the first torch operator after `seconds` of this thread's processor time: a loop that never ends on
+    some inputs must not hang whoever only tries them, and how busy the machine is must not decide what is tried."""
     with _Watch(seconds):
         yield
 
@@ -96,7 +96,7 @@ def eager_outputs(
     reference: nn.Module, inputs: tuple[Tensor, ...], patience: float | None = None
 ) -> tuple[list[Tensor], Structure]:
     """What eager returns, flat, and its nesting. UsageError when eager itself fails on these inputs, or takes longer
-    than `patience` seconds."""
+    than `patience` seconds of processor time."""
     try:
         with torch.no_grad(), deadline(patience) if patience else nullcontext():
             # Inputs of its own: a forward that works in place must not change the caller's.

@@ -2,6 +2,7 @@
 
 format.py        what a format is, and the names that its files share
 session.py       an artifact loaded from its file: arrays in, arrays out; travels inside archives
+processor_time.py how a call that never ends is ended; travels inside archives
 torch_session.py what the formats that PyTorch runs have in common; travels inside archives
 runner.py        a session as PyTorch's users see it: tensors in, what the eager module returns out
 zip_seal.py      the seal in files that torch writes

@@ -1,6 +1,7 @@
 """A session as PyTorch's users see it: tensors in, what the eager module returns out."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor
@@ -70,6 +71,14 @@ class Runner:
             return unflatten(self.run(*inputs), signature.structure, build)
         leaves = self.run(*inputs)
         return leaves[0] if len(leaves) == 1 else tuple(leaves)
+
+    @property
+    def stoppable(self) -> bool:
+        return self.session.stoppable
+
+    def within(self, seconds: float) -> AbstractContextManager[None]:
+        """A call in the block that uses more processor time than this raises Overrun, where it can be ended."""
+        return self.session.within(seconds)
 
     def run(self, *inputs: Tensor) -> list[Tensor]:
         """The output tensors, flat and on the CPU."""

@@ -47,6 +47,16 @@ class Session(ABC):
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """The outputs of one call, in the signature's order. Raises what the runtime raises."""
 
+    @property
+    def stoppable(self) -> bool:
+        """Whether a call that never ends can be ended."""
+        return True
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """A call in the block that uses more processor time than this raises Overrun, where it can be ended."""
+        yield
+
 
 @contextmanager
 def errors_only(name: str) -> Iterator[None]:

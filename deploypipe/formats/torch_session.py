@@ -1,5 +1,7 @@
 """What the formats that PyTorch runs have in common. This module travels inside archives."""
 
+import ctypes
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +12,7 @@ from torch import Tensor
 from ..contract.signature import dtype_name
 from ..contract.structure import flatten
 from ..contract.tensors import Array, as_dtype
+from .processor_time import Overrun, at_most
 from .session import DeviceUnavailable, Session
 
 
@@ -31,6 +34,21 @@ class TorchSession(Session):
                 return [to_array(torch.as_tensor(leaf)) for leaf in flatten(outputs)[0]]
         except torch.OutOfMemoryError as cause:  # of a GPU; to callers it is what it is on the CPU
             raise MemoryError(str(cause)) from cause
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        caller = threading.get_ident()
+        try:
+            with at_most(seconds, lambda: _raise_in(caller, Overrun)):
+                yield
+        finally:
+            _raise_in(caller, None)  # the call may have ended by itself meanwhile
+
+
+def _raise_in(thread: int, error: type[Exception] | None) -> None:
+    """Let a thread raise `error` at its next step of Python; None takes back what it has not raised yet."""
+    raised = ctypes.py_object() if error is None else ctypes.py_object(error)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
 
 
 def to_array(tensor: Tensor) -> Array:

@@ -30,7 +30,8 @@ def check_task(
     outcomes: list[Outcome] = []
     eager, artifact = [], []
     for probe in probes:
-        answer, returned = reference.answer(probe), returned_by(runner, probe)
+        answer = reference.answer(probe)
+        returned = returned_by(runner, probe, answer.seconds)
         outcomes += compare_outputs(answer, returned, probe, runner, standard)
         if returned.problem or returned.leaves[0].shape != answer.leaves[0].shape:
             return outcomes, []

@@ -12,6 +12,7 @@ from deploypipe.contract.signature import Signature, dtype_name
 from deploypipe.contract.structure import Structure, by_name, kind_of, leaf_names
 from deploypipe.eager import flat_tensors
 from deploypipe.errors import DeploypipeError, first_line
+from deploypipe.formats.processor_time import Overrun
 from deploypipe.formats.runner import Runner
 from deploypipe.parity.probes import Probe
 from deploypipe.parity.reference import NARROW, EagerOutputs
@@ -38,6 +39,10 @@ tolerance is not enough, and widens it at that value alone: where digits cancel,
 exponential of a large number is taken.
 """
 
+SLOWER, SLOWEST_CALL = 50.0, 20.0
+"""A call of an artifact may take SLOWER times as much processor time as eager's, and SLOWEST_CALL seconds anyway; one
+that takes longer has a loop that never ends."""
+
 
 @dataclass(frozen=True)
 class Returned:
@@ -46,11 +51,18 @@ class Returned:
     leaves: tuple[Tensor, ...] = ()
     structure: Structure = None
     problem: str = ""
+    endless: bool = False
+    """It had to be ended."""
 
 
-def returned_by(runner: Runner, probe: Probe) -> Returned:
+def returned_by(runner: Runner, probe: Probe, eager_seconds: float = 0.0) -> Returned:
+    """`eager_seconds`: the processor time that eager took for this probe."""
+    seconds = max(SLOWEST_CALL, SLOWER * eager_seconds)
     try:
-        leaves, structure = flat_tensors(by_name(runner.answer(*copy.deepcopy(probe.inputs))))
+        with runner.within(seconds):
+            leaves, structure = flat_tensors(by_name(runner.answer(*copy.deepcopy(probe.inputs))))
+    except Overrun as cause:
+        return Returned(problem=f"the artifact never returns: {cause}, eager took {eager_seconds:.2g} s", endless=True)
     except DeploypipeError:  # not the artifact's doing: a server that is gone
         raise
     except Exception as cause:

@@ -62,7 +62,12 @@ class Gate:
         examination = _Examination(self, runner, title or str(path))
         # It starts now and is asked last, so that nobody waits for it.
         with closing(FreshProcess(path, device, runner.session)) if fresh else nullcontext() as process:
-            examination.ask()
+            # What cannot be ended here is asked where it can, before anything is asked here.
+            elsewhere_first = process is not None and not runner.stoppable
+            if process and elsewhere_first:
+                examination.ask_all(Runner(process), "fresh process")
+            if examination.passed or not elsewhere_first:
+                examination.ask()
             module, signature = self.reference.module, runner.signature or self.signature
             examination.findings += check_structure(
                 module, inspection, signature, examination.standard, own=runner.signature is not None
@@ -71,7 +76,7 @@ class Gate:
             examination.findings += filter(None, [check_refusals(runner, self.probes[0].inputs)])
             if examination.passed:
                 examination.ask_under_settings(path, device)
-            if examination.passed and process:
+            if examination.passed and process and not elsewhere_first:
                 examination.ask_elsewhere(Runner(process), "fresh process")
         evidence = examination.evidence
         return examination.report(locate(module, inspection, evidence.probe.inputs) if evidence else None)
@@ -98,6 +103,8 @@ class _Examination:
         self.outcomes: list[Outcome] = []
         self.findings: list[Finding] = []
         self.evidence: Evidence | None = None
+        self.endless = False
+        """A call had to be ended: the next ones, and a search for the place, would take as long."""
 
     @property
     def passed(self) -> bool:
@@ -113,7 +120,7 @@ class _Examination:
         """The probes; and if all of them agree, some of them again, and the test set."""
         gate = self.gate
         self._compare(self.runner, gate.probes, gate.reference, self.standard)
-        if self.evidence is not None:
+        if self.evidence is not None or self.endless:
             return
         self.ask_elsewhere(self.runner, "same call again")
         self.evidence = None  # a script that calls the artifact once would not show that its second answer differs
@@ -129,6 +136,10 @@ class _Examination:
                 self.ask_elsewhere(load(), name)
             except (UsageError, ParityError) as cause:  # a device that this runtime cannot use; a file it cannot load
                 self.findings.append(Finding(name, isinstance(cause, UsageError), cause.message))
+
+    def ask_all(self, runner: Runner, family: str) -> None:
+        """Every probe, through the same artifact run otherwise."""
+        self._compare(runner, self.gate.probes, self.gate.reference, self.standard, family)
 
     def ask_elsewhere(self, runner: Runner, family: str) -> None:
         """One probe a family, through the same artifact run otherwise."""
@@ -146,7 +157,12 @@ class _Examination:
             names = output_names(runner.signature, answer)
             if unknown := standard.overrides.names() - set(names):
                 raise UsageError(f"no output {', '.join(sorted(unknown))}", f"The outputs: {', '.join(names)}.")
-            found = compare_outputs(answer, returned_by(runner, probe), probe, runner, standard, family)
+            returned = returned_by(runner, probe, answer.seconds)
+            found = compare_outputs(answer, returned, probe, runner, standard, family)
+            if returned.endless:
+                self.outcomes += found
+                self.endless = True
+                return
             if self.evidence is None and not all(outcome.passed for outcome in found):
                 tolerances = tuple((outcome.atol, outcome.rtol) for outcome in found)
                 self.evidence = Evidence(probe, answer.leaves, tuple(names), tolerances)

@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from deploypipe.parity.probes import Probe
 from deploypipe.torch_compat.dispatch import TorchDispatchMode
 
 PATIENCE = 5.0
-"""Seconds for a drawn probe: on inputs that nobody gives a model, a loop of it may have no end."""
+"""Seconds of processor time for a drawn probe: on inputs that nobody gives a model, a loop of it may have no end."""
 NUDGES = 6
 """Runs with moved inputs and weights: a value that seldom moves would be missed in one."""
 NARROW = (torch.float16, torch.bfloat16, torch.float32)
@@ -39,6 +40,8 @@ class EagerOutputs:
     places: tuple[int, ...] = ()
     """Where each of `leaves` stands in the module's own order, which a file that knows no names keeps; empty where
     both are the same."""
+    seconds: float = 0.0
+    """Of processor time that eager took."""
 
 
 class Reference:
@@ -63,15 +66,17 @@ class Reference:
         return all(torch.allclose(exact(a), exact(b), rtol=1e-6, atol=1e-6, equal_nan=True) for a, b in pairs)
 
     def _ask(self, probe: Probe) -> EagerOutputs:
+        start = time.thread_time()
         try:
             own, nesting = eager_outputs(self.module, probe.inputs, PATIENCE if probe.optional else None)
         except UsageError as cause:
             raise UsageError(f"probe {probe.family} [{probe.shapes}]: {cause.message}") from cause
+        seconds = time.thread_time() - start
         leaves, structure = _by_name(own, nesting)
         numbered, _ = _by_name([torch.tensor(place) for place in range(len(own))], nesting)
         exact = self._in_float64(probe, leaves) if probe.in_float64 else None
         moved = functools.cache(functools.partial(self._moved_by_rounding, probe, exact))
-        return EagerOutputs(tuple(leaves), structure, exact, moved, tuple(map(int, numbered)))
+        return EagerOutputs(tuple(leaves), structure, exact, moved, tuple(map(int, numbered)), seconds)
 
     def _moved_by_rounding(self, probe: Probe, exact: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
         if exact is None:

@@ -1,6 +1,7 @@
 """An artifact that is a function, and what the gate says of it."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,11 @@ class Fake:
     signature: Signature | None = None
     precision: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    stoppable: bool = True
+
+    def within(self, seconds: float) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def answer(self, *inputs: Tensor) -> Any:
         return self.function(*inputs)

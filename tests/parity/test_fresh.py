@@ -65,8 +65,9 @@ def test_an_onnx_file_is_run_without_torch(tmp_path: Path) -> None:
         "import sys, numpy\n"
         "from pathlib import Path\n"
         "from deploypipe.parity import fresh\n"
-        "fresh._receive, messages = lambda stream: messages.pop(), [('', [numpy.ones((4, 3), 'float32')])]\n"
-        "fresh._send = lambda stream, arrays, problem='': print(problem, *arrays, file=sys.stderr)\n"
+        "message = fresh._Message([numpy.ones((4, 3), 'float32')], '', None)\n"
+        "fresh._receive, messages = lambda stream: messages.pop(), [message]\n"
+        "fresh._send = lambda stream, arrays, problem='', seconds=None: print(problem, *arrays, file=sys.stderr)\n"
         "try:\n"
         "    fresh.main(Path(sys.argv[1]), 'cpu')\n"
         "except IndexError:\n"
@@ -106,9 +107,9 @@ def test_arrays_arrive_as_they_were_sent(array: Array) -> None:
     stream = io.BytesIO()
     fresh._send(stream, [array, array], "a problem")
     stream.seek(0)
-    problem, received = fresh._receive(stream)
-    assert problem == "a problem" and len(received) == 2
-    for one in received:
+    message = fresh._receive(stream)
+    assert message.problem == "a problem" and message.seconds is None and len(message.arrays) == 2
+    for one in message.arrays:
         assert one.dtype == array.dtype and one.shape == array.shape and np.array_equal(one, array)
     with pytest.raises(EOFError):
         fresh._receive(stream)

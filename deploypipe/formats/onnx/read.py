@@ -1,6 +1,7 @@
 """A session of ONNX Runtime from a file, with NumPy and without torch. This module travels inside archives."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import onnxruntime
 
 from ...contract.signature import TensorSpec
 from ...contract.tensors import Array
+from ..processor_time import at_most
 from ..session import METADATA, SEAL, DeviceUnavailable, Session
 
 CUDA = "CUDAExecutionProvider"
@@ -30,13 +32,27 @@ class OnnxSession(Session):
         if device.startswith("cuda") and self.provider != CUDA:
             raise DeviceUnavailable(f"ONNX Runtime fell back to {self.provider} though {device!r} was asked for")
         properties = self._session.get_modelmeta().custom_metadata_map
+        self._run_options: onnxruntime.RunOptions | None = None
         super().__init__(properties.get(METADATA, ""), properties.get(SEAL, ""), device)
         if self.signature is not None:
             _check_names("inputs", self.signature.inputs, self._session.get_inputs())
             _check_names("outputs", self.signature.outputs, self._session.get_outputs())
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
-        return list(self._session.run(None, dict(zip(self._names, arrays, strict=True))))
+        return list(self._session.run(None, dict(zip(self._names, arrays, strict=True)), self._run_options))
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        options = self._run_options = onnxruntime.RunOptions()
+
+        def stop() -> None:
+            options.terminate = True
+
+        try:
+            with at_most(seconds, stop):
+                yield
+        finally:
+            self._run_options = None
 
 
 def _providers(device: str) -> list[Any]:

@@ -39,6 +39,11 @@ class TorchScriptSession(TorchSession):
             # What went wrong is in the last line, below a traceback.
             raise RuntimeError(trace.strip().splitlines()[-1]) from cause
 
+    @property
+    def stoppable(self) -> bool:
+        """Its interpreter takes no step of Python, so nothing ends a loop of it."""
+        return self.module.inlined_graph.findNode("prim::Loop", True) is None  # type: ignore[attr-defined]
+
 
 def read(path: Path, device: str, threads: int | None) -> Session:
     return TorchScriptSession(path, device, threads)
