@@ -238,7 +238,7 @@ def _write(prepared: Plan, entry: Format, path: Path, write: Write) -> str:
 
 def _prove(prepared: Plan, entry: Format, written: Path, path: Path) -> Report:
     try:
-        return prepared.gate.examine(written, title=str(path), fresh=False)
+        return prepared.gate.examine(written, title=str(path))
     except ParityError as cause:
         reason = first_line(_root(cause)).replace(str(written), path.name)
         raise _cannot_be(prepared, "run", entry, reason) from cause

@@ -17,6 +17,8 @@ standards.py         what an artifact is held to: to equal eager, or to do its t
 lower_precision.py   the checks of an artifact of lower precision
 runtime_settings.py  the same artifact under other settings of its runtime: threads, optimisation, devices
 fresh.py             the same artifact in a process of its own
+nursery.py           where such processes come from
+answering.py         what they are asked, and how they answer
 classification.py    the classes of every test image
 file_structure.py    what the saved graph must hold and must not
 weights.py           whether the file holds the module's weights to the bit

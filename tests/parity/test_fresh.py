@@ -9,6 +9,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import psutil
 import pytest
 import torch
 from support import PROJECT
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 import deploypipe
 from deploypipe.contract.tensors import Array
 from deploypipe.formats.reading import read_session
-from deploypipe.parity import fresh
+from deploypipe.parity.answering import Message, receive, send
 from deploypipe.parity.fresh import FreshProcess
+from deploypipe.parity.nursery import nursery_for
 
 X = torch.linspace(-1, 1, 12).reshape(4, 3)
 PIXELS = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -64,12 +66,12 @@ def test_an_onnx_file_is_run_without_torch(tmp_path: Path) -> None:
     code = (
         "import sys, numpy\n"
         "from pathlib import Path\n"
-        "from deploypipe.parity import fresh\n"
-        "message = fresh._Message([numpy.ones((4, 3), 'float32')], '', None)\n"
-        "fresh._receive, messages = lambda stream: messages.pop(), [message]\n"
-        "fresh._send = lambda stream, arrays, problem='', seconds=None: print(problem, *arrays, file=sys.stderr)\n"
+        "from deploypipe.parity import answering, nursery\n"
+        "messages = [answering.Message([numpy.ones((4, 3), 'float32')])]\n"
+        "answering.receive = lambda stream: messages.pop()\n"
+        "answering.send = lambda stream, message: print(*message.arrays, file=sys.stderr)\n"
         "try:\n"
-        "    fresh.main(Path(sys.argv[1]), 'cpu')\n"
+        "    answering.answer_all(Path(sys.argv[1]), 'cpu')\n"
         "except IndexError:\n"
         "    print('torch' in sys.modules, file=sys.stderr)\n"
     )
@@ -91,6 +93,29 @@ def test_the_model_source_beside_one_is_not_there(tmp_path: Path, monkeypatch: p
         assert np.array_equal(process.run([PIXELS])[0], PIXELS * 2)
 
 
+def test_nothing_is_left_of_a_process_that_was_closed(artifact: Path) -> None:
+    """Nor does one see what another one of the same nursery did."""
+    session = read_session(artifact)
+    nursery = psutil.Process(nursery_for(artifact)._process.pid)
+    with closing(FreshProcess(artifact, "cpu", session)) as one, closing(FreshProcess(artifact, "cpu", session)) as two:
+        for process in (one, two):
+            assert np.array_equal(process.run([PIXELS])[0], PIXELS * 2)
+        children = nursery.children()
+    assert len(children) >= 2
+    with closing(FreshProcess(artifact, "cpu", session)) as third:  # the nursery has done what it was told before
+        third.run([PIXELS])
+        assert not any(child.is_running() for child in children)
+
+
+def test_a_nursery_that_was_killed_starts_again(artifact: Path) -> None:
+    session, nursery = read_session(artifact), nursery_for(artifact)
+    nursery._process.kill()
+    nursery._process.wait()
+    with closing(FreshProcess(artifact, "cpu", session)) as process:
+        assert np.array_equal(process.run([PIXELS])[0], PIXELS * 2)
+    assert nursery_for(artifact) is not nursery
+
+
 @pytest.mark.parametrize(
     "array",
     [
@@ -105,11 +130,11 @@ def test_the_model_source_beside_one_is_not_there(tmp_path: Path, monkeypatch: p
 )
 def test_arrays_arrive_as_they_were_sent(array: Array) -> None:
     stream = io.BytesIO()
-    fresh._send(stream, [array, array], "a problem")
+    send(stream, Message([array, array], "a problem"))
     stream.seek(0)
-    message = fresh._receive(stream)
+    message = receive(stream)
     assert message.problem == "a problem" and message.seconds is None and len(message.arrays) == 2
     for one in message.arrays:
         assert one.dtype == array.dtype and one.shape == array.shape and np.array_equal(one, array)
     with pytest.raises(EOFError):
-        fresh._receive(stream)
+        receive(stream)
