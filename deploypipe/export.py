@@ -37,7 +37,16 @@ from deploypipe.models import entry_of
 from deploypipe.models.trained import load_trained
 from deploypipe.original import untouched
 from deploypipe.parity.gate import Gate, usable
-from deploypipe.parity.probes import FOUND, GivenProbe, Probe, drawn_probes, found_probe, image_probes, row_probes
+from deploypipe.parity.probes import (
+    FOUND,
+    GivenProbe,
+    Probe,
+    drawn_probes,
+    found_probe,
+    image_probes,
+    non_finite_probes,
+    row_probes,
+)
 from deploypipe.parity.reference import Reference, exact
 from deploypipe.parity.standards import EQUAL_TO_EAGER, Standard
 from deploypipe.parity.verdict import Report
@@ -110,7 +119,9 @@ def plan(
             "Draw them outside and pass them in, or switch the randomness off in eval mode.",
         )
     found, control_flow = cover_outcomes(captured, [probe.inputs for probe in given])
-    gate = Gate(reference, (*given, *map(found_probe, found)), test)
+    drawn = non_finite_probes(captured.signature.inputs, captured.example_inputs, captured.signature.limits)
+    non_finite = tuple(usable(reference, drawn)[0])
+    gate = Gate(reference, (*given, *map(found_probe, found)), test, non_finite=non_finite)
     if provenance is None:
         provenance = own_provenance(captured.module)
     return Plan(captured, gate, control_flow, dict(provenance), task, tuple(untried))
@@ -180,6 +191,8 @@ def export(
         for line in prepared.remarks:
             warnings.warn(line, stacklevel=2)
         artifact, report = write_proven(prepared, format, Path(path))
+        for line in report.remarks:
+            warnings.warn(line, stacklevel=2)
     report.raise_if_failed()
     return artifact
 

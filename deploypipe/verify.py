@@ -6,6 +6,7 @@ keeps those that are small, and they are compared on here too. A file without a 
 alone.
 """
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -33,7 +34,16 @@ from deploypipe.original import check_copy, untouched
 from deploypipe.parity.eager_signature import input_specs, signature_of
 from deploypipe.parity.gate import Gate, usable
 from deploypipe.parity.own_files import SCHEMA, document_for, free_path, is_own_document, remove_own, script_for
-from deploypipe.parity.probes import FOUND, GivenProbe, Probe, drawn_probes, found_probe, image_probes, row_probes
+from deploypipe.parity.probes import (
+    FOUND,
+    GivenProbe,
+    Probe,
+    drawn_probes,
+    found_probe,
+    image_probes,
+    non_finite_probes,
+    row_probes,
+)
 from deploypipe.parity.reference import Reference
 from deploypipe.parity.reproduction import write_reproduction
 from deploypipe.parity.tolerances import NO_OVERRIDES, Overrides
@@ -116,6 +126,20 @@ def verify(
     where there is nothing to compare on.
     """
     subjects = artifact if isinstance(artifact, Subjects) else Subjects((Path(artifact),), device=device)
+    reports = _reports(module, subjects, probes, example, dynamic, overrides)
+    for line in (remark for report in reports for remark in report.remarks):
+        warnings.warn(line, stacklevel=2)
+    return reports if isinstance(artifact, Subjects) else reports[0]
+
+
+def _reports(
+    module: nn.Module,
+    subjects: Subjects,
+    probes: Iterable[GivenProbe] | None,
+    example: Example | None,
+    dynamic: Axes | None,
+    overrides: Overrides,
+) -> tuple[Report, ...]:
     first = next(iter(subjects.artifacts), None)
     with _serving(subjects, first) as served, untouched(module):
         known = read_runner(first).signature if first else signature_known(next(iter(served.values())))
@@ -138,8 +162,7 @@ def verify(
             gate = gate_for(adapted, sample, declared, dynamic, overrides, _found(sidecars), limits)
         if gate.probes:
             check_copy(adapted, gate.probes[0].inputs)
-        reports = _examine(gate, subjects, served)
-    return reports if isinstance(artifact, Subjects) else reports[0]
+        return _examine(gate, subjects, served)
 
 
 def verify_module(
@@ -150,7 +173,7 @@ def verify_module(
     overrides: Overrides = NO_OVERRIDES,
 ) -> Verified:
     """Compare the subjects with the user's own `module`; the report lies beside the first of them."""
-    reports = verify(module, subjects, example=example, dynamic=dynamic, overrides=overrides)
+    reports = _reports(module, subjects, None, example, dynamic, overrides)
     beside = next(iter(subjects.artifacts), None) or subjects.archive or Path(type(module).__name__)
     return _written(document_for(beside), reports)
 
@@ -168,8 +191,9 @@ def verify_run(
     reference, example = Reference(load_trained(run)), check_inputs(entry.example(), "the example")
     specs = input_specs(reference.module, example, entry.dynamic or {})
     sidecars = _sidecars(known)
-    probes = image_probes(test.inputs) if test else drawn_probes(specs, example, stated_limits(sidecars))
-    gate = _gate(reference, specs, [*probes, *_found(sidecars)], overrides)
+    limits = stated_limits(sidecars)
+    probes = image_probes(test.inputs) if test else drawn_probes(specs, example, limits)
+    gate = _gate(reference, specs, [*probes, *_found(sidecars)], overrides, limits)
     gate = replace(gate, test=test, weights_sha256=weights)
     # What a server takes is what the run's own artifacts take.
     with _serving(subjects, next(iter(known), None)) as served:
@@ -207,13 +231,18 @@ def gate_for(
         dynamic = {name: axes for name, spec in named if (axes := _symbols_of(spec))}
     specs = input_specs(reference.module, example, dynamic)
     limits = tuple(dict.fromkeys([*declared_limits(dynamic), *limits]))
-    return _gate(reference, specs, [*drawn_probes(specs, example, limits), *found], overrides)
+    return _gate(reference, specs, [*drawn_probes(specs, example, limits), *found], overrides, limits)
 
 
 def _gate(
-    reference: Reference, specs: tuple[TensorSpec, ...], candidates: Sequence[Probe], overrides: Overrides
+    reference: Reference,
+    specs: tuple[TensorSpec, ...],
+    candidates: Sequence[Probe],
+    overrides: Overrides,
+    limits: Sequence[str] = (),
 ) -> Gate:
-    """The gate of the probes that eager takes, and of the rows of one of them."""
+    """The gate of the probes that eager takes, of the rows of one of them, and of its values with NaN and infinities
+    among them."""
     probes, _ = usable(reference, candidates)
     if not all(reference.repeats(probe) for probe in probes[:3]):
         raise UsageError(
@@ -222,7 +251,8 @@ def _gate(
         )
     signature = signature_of(reference.module, specs, [probe for probe in probes if probe.family != FOUND])
     rows, _ = usable(reference, row_probes(probes, signature))
-    return Gate(reference, (*probes, *rows), overrides=overrides, signature=signature)
+    non_finite, _ = usable(reference, non_finite_probes(specs, probes[0].inputs, limits))
+    return Gate(reference, (*probes, *rows), overrides=overrides, signature=signature, non_finite=tuple(non_finite))
 
 
 def _as_captured(

@@ -74,6 +74,8 @@ def export(
         warn(line)
     rows = write_each(prepared, paths)
     _show(rows)
+    for line in (remark for row in rows if row.report for remark in row.report.remarks):
+        warn(line)
     note(f"Folder: {next(iter(paths.values())).parent}")
     artifacts = [row.proven()[0] for row in rows]
     next_commands(*then)

@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from deploypipe.commands import options
-from deploypipe.commands.output import Document, next_commands, note, out, table, verdict
+from deploypipe.commands.output import Document, next_commands, note, out, table, verdict, warn
 from deploypipe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ def show_reports(found: "Sequence[Report]") -> None:
         out.print(lines)
         for finding in report.findings:
             out.print(Text.assemble(f"{finding.check}: {finding.detail}  ", verdict(finding.passed)), soft_wrap=True)
+        for line in report.remarks:
+            warn(line)
         if measured := [o.distance for o in report.outcomes if not math.isnan(o.distance.error)]:
             error, own = max(d.error for d in measured), max(d.eager_error for d in measured)
             out.print(f"largest distance from float64: {error:.1e}, eager's own {own:.1e}")

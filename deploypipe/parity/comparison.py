@@ -90,13 +90,14 @@ def compare_outputs(
     outcomes = [
         _compare_output(want, got, wide, probe, name, runner.runtime, standard) for name, want, got, wide in rows
     ]
-    if not all(outcome.passed for outcome in outcomes) and (moved := answer.moved_by_rounding()) is not None:
-        outcomes = [
-            outcome
-            if outcome.passed
-            else _compare_output(want, got, wide, probe, name, runner.runtime, standard, CONDITION_FACTOR * by)
-            for outcome, by, (name, want, got, wide) in zip(outcomes, moved, rows, strict=True)
-        ]
+    if not all(outcome.passed for outcome in outcomes):
+        moved = answer.moved_by_rounding() or [torch.zeros(leaf.shape, dtype=torch.float64) for leaf in answer.leaves]
+        for place, (by, (name, want, got, wide)) in enumerate(zip(moved, rows, strict=True)):
+            if not outcomes[place].passed:
+                rounding = CONDITION_FACTOR * by
+                if answer.ties and not want.is_floating_point():
+                    rounding = torch.where(answer.ties.excuse(want, got), math.inf, rounding)
+                outcomes[place] = _compare_output(want, got, wide, probe, name, runner.runtime, standard, rounding)
     return [replace(outcome, family=family) for outcome in outcomes] if family else outcomes
 
 

@@ -1,10 +1,12 @@
 """The gate: all that an artifact of one model must show."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+from torch import Tensor
 
 from deploypipe.contract.call import CallForm
 from deploypipe.contract.signature import Signature
@@ -17,6 +19,7 @@ from deploypipe.parity.comparison import compare_outputs, output_names, returned
 from deploypipe.parity.file_structure import check_structure
 from deploypipe.parity.fresh import FreshProcess
 from deploypipe.parity.localisation import locate
+from deploypipe.parity.non_finite import NonFinite, try_non_finite
 from deploypipe.parity.probes import GivenProbe, Probe, as_probe
 from deploypipe.parity.provenance import check_provenance
 from deploypipe.parity.reference import Reference
@@ -41,6 +44,8 @@ class Gate:
     weights_sha256: str | None = None
     """Of the run, which an artifact's provenance must name."""
     seed: int = 0
+    non_finite: tuple[Probe, ...] = ()
+    """Inputs with NaN and infinities, on which a difference is stated and no failure."""
 
     @cached_property
     def representatives(self) -> list[Probe]:
@@ -59,6 +64,7 @@ class Gate:
         """
         runner = read_runner(path, device)
         inspection = inspect_artifact(path)
+        module, signature = self.reference.module, runner.signature or self.signature
         examination = _Examination(self, runner, title or str(path))
         # It starts now and is asked last, so that nobody waits for it.
         with closing(FreshProcess(path, device, runner.session)) if fresh else nullcontext() as process:
@@ -68,7 +74,8 @@ class Gate:
                 examination.ask_all(Runner(process), "fresh process")
             if examination.passed or not elsewhere_first:
                 examination.ask()
-            module, signature = self.reference.module, runner.signature or self.signature
+            if examination.passed and examination.standard.limits_non_finite():
+                examination.ask_non_finite(lambda inputs: locate(module, inspection, inputs))
             examination.findings += check_structure(
                 module, inspection, signature, examination.standard, own=runner.signature is not None
             )
@@ -103,6 +110,7 @@ class _Examination:
         self.outcomes: list[Outcome] = []
         self.findings: list[Finding] = []
         self.evidence: Evidence | None = None
+        self.non_finite = NonFinite(0)
         self.endless = False
         """A call had to be ended: the next ones, and a search for the place, would take as long."""
 
@@ -114,6 +122,7 @@ class _Examination:
         return Report(
             self.title, self.runner.runtime, self.runner.provider, tuple(self.outcomes), tuple(self.findings), culprit,
             seed=self.gate.seed, evidence=self.evidence, claims=self.standard.claims(self.findings),
+            non_finite=self.non_finite.stated,
         )  # fmt: skip
 
     def ask(self) -> None:
@@ -129,6 +138,12 @@ class _Examination:
             self.outcomes += outcomes
             self.findings += findings
         self.findings += self.standard.check_answers(self.runner, gate.probes)
+
+    def ask_non_finite(self, locate: Callable[[tuple[Tensor, ...]], Culprit | None]) -> None:
+        gate = self.gate
+        if gate.non_finite:
+            self.non_finite = try_non_finite(gate.reference, self.runner, gate.non_finite, self.standard, locate)
+            self.findings.append(self.non_finite.finding())
 
     def ask_under_settings(self, path: Path, device: str) -> None:
         for name, load in settings(path, device).items():

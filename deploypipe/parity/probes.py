@@ -28,6 +28,9 @@ FOUND = "found for a branch"
 """The family of the inputs that were searched for."""
 EXTREMES = (1e-4, 1e4)
 """Factors on an example's values. Larger ones overflow float32 in models that square them twice."""
+NON_FINITE = {"NaN": math.nan, "infinity": math.inf, "-infinity": -math.inf}
+MOST_NON_FINITE = 4
+"""Inputs that are tried so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,8 @@ class Probe:
     """Drawn, not given: where eager itself refuses it, it proves nothing and is left out."""
     speculative: bool = False
     """Far from the example: that eager refuses it is not worth a remark."""
+    non_finite: bool = False
+    """With NaN or an infinity, on which a loop of eager's often has no end: that is found out soon."""
 
     @property
     def rows(self) -> int:
@@ -132,6 +137,32 @@ def drawn_probes(
     if any(_is_count(tensor) for tensor in example):
         probes += [made("larger counts", partial(_enlarged, factor), 2) for factor in (2, 4)]
     return probes
+
+
+def non_finite_probes(
+    specs: Sequence[TensorSpec], example: Sequence[Tensor], limits: Sequence[str] = (), seed: int = 0
+) -> list[Probe]:
+    """For each of the first floating-point inputs, NaN and either infinity in single places of it: one in each row but
+    the last, so that what is mixed between rows is seen, or one where no symbol leads."""
+    generator = torch.Generator().manual_seed(seed)
+    axes = [parse_axis(axis) for spec in specs for axis in spec.shape if isinstance(axis, str)]
+    sizes = _drawn_sizes(axes, SIZES.index(3), sizes_of(specs, example), limits)
+    places = [place for place, tensor in enumerate(example) if tensor.is_floating_point()][:MOST_NON_FINITE]
+    probes = []
+    for place, (family, value) in itertools.product(places, NON_FINITE.items()):
+        inputs = list(tensors_of_sizes(specs, example, sizes, generator))
+        leads = bool(specs[place].shape) and isinstance(specs[place].shape[0], str)
+        rows = list(inputs[place])[:-1] if leads and len(inputs[place]) > 1 else [inputs[place]]
+        for parity, row in enumerate(rows):
+            if row.numel():
+                row.view(-1)[_place(row.numel(), 1 - parity % 2, generator)] = value
+        probes.append(Probe(family, tuple(inputs), optional=True, speculative=True, non_finite=True))
+    return probes
+
+
+def _place(count: int, parity: int, generator: torch.Generator) -> int:
+    """An odd or an even one of `count` places: runtimes lose NaN in a maximum that does not begin, or end, with it."""
+    return min(count - 1, 2 * int(torch.randint((count + 1) // 2, (), generator=generator)) + parity)
 
 
 def tensors_of_sizes(

@@ -16,10 +16,13 @@ from deploypipe.contract.structure import Structure, by_name, unflatten
 from deploypipe.eager import eager_outputs, flat_tensors, reference_copy
 from deploypipe.errors import UsageError
 from deploypipe.parity.probes import Probe
+from deploypipe.parity.ties import Ties
 from deploypipe.torch_compat.dispatch import TorchDispatchMode
 
 PATIENCE = 5.0
 """Seconds of processor time for a drawn probe: on inputs that nobody gives a model, a loop of it may have no end."""
+SHORT_PATIENCE = 0.5
+"""The same for one with NaN or infinities, or twice what eager took for any other."""
 NUDGES = 6
 """Runs with moved inputs and weights: a value that seldom moves would be missed in one."""
 NARROW = (torch.float16, torch.bfloat16, torch.float32)
@@ -40,6 +43,8 @@ class EagerOutputs:
     places: tuple[int, ...] = ()
     """Where each of `leaves` stands in the module's own order, which a file that knows no names keeps; empty where
     both are the same."""
+    ties: Ties | None = None
+    """Where another choice among equal values is as good; None where nobody knows what was chosen from."""
     seconds: float = 0.0
     """Of processor time that eager took."""
 
@@ -51,6 +56,7 @@ class Reference:
         self.module = reference_copy(module)
         self._wide: nn.Module | None = None
         self._answers: dict[int, tuple[Probe, EagerOutputs]] = {}
+        self._longest = 0.0
 
     def answer(self, probe: Probe) -> EagerOutputs:
         """UsageError when eager itself does not take the probe."""
@@ -68,15 +74,22 @@ class Reference:
     def _ask(self, probe: Probe) -> EagerOutputs:
         start = time.thread_time()
         try:
-            own, nesting = eager_outputs(self.module, probe.inputs, PATIENCE if probe.optional else None)
+            own, nesting = eager_outputs(self.module, probe.inputs, self._patience(probe))
         except UsageError as cause:
             raise UsageError(f"probe {probe.family} [{probe.shapes}]: {cause.message}") from cause
         seconds = time.thread_time() - start
+        self._longest = max(self._longest, seconds)
         leaves, structure = _by_name(own, nesting)
         numbered, _ = _by_name([torch.tensor(place) for place in range(len(own))], nesting)
         exact = self._in_float64(probe, leaves) if probe.in_float64 else None
         moved = functools.cache(functools.partial(self._moved_by_rounding, probe, exact))
-        return EagerOutputs(tuple(leaves), structure, exact, moved, tuple(map(int, numbered)), seconds)
+        ties = Ties(self.module, probe.inputs)
+        return EagerOutputs(tuple(leaves), structure, exact, moved, tuple(map(int, numbered)), ties, seconds)
+
+    def _patience(self, probe: Probe) -> float | None:
+        if probe.non_finite:
+            return min(PATIENCE, max(SHORT_PATIENCE, 2 * self._longest))
+        return PATIENCE if probe.optional else None
 
     def _moved_by_rounding(self, probe: Probe, exact: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
         if exact is None:
@@ -103,13 +116,15 @@ class Reference:
         return tuple(moved)
 
     def _in_float64(self, probe: Probe, leaves: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
-        if not any(leaf.dtype in NARROW for leaf in leaves):
+        if not any(tensor.dtype in NARROW for tensor in (*leaves, *probe.inputs)):
             return None
         if self._wide is None:
             self._wide = copy.deepcopy(self.module).double()
         try:
             with float64():
-                exact, _ = _sorted_outputs(self._wide, tuple(map(widened, probe.inputs)), PATIENCE)
+                exact, _ = _sorted_outputs(
+                    self._wide, tuple(map(widened, probe.inputs)), self._patience(probe) or PATIENCE
+                )
         except Exception:  # whatever a user's code raises when its dtypes are not the ones it was written for
             return None
         # A decision may have the other outcome in float64 and lead to other shapes: those cannot be compared.

@@ -52,6 +52,10 @@ class Standard(ABC):
         which error is fine."""
         return not self.overrides.concern(output)
 
+    def limits_non_finite(self) -> bool:
+        """Whether what it makes of NaN and infinities is to be compared with eager."""
+        return True
+
     def needs_test_set(self) -> bool:
         """Whether nothing can be said without the data that the model was tested on."""
         return False
@@ -126,6 +130,9 @@ class HeldToTask(Standard):
 
     def __init__(self, precision: str, overrides: Overrides = NO_OVERRIDES) -> None:
         super().__init__(precision, ANY_VALUE if overrides == NO_OVERRIDES else overrides)
+
+    def limits_non_finite(self) -> bool:
+        return False  # a whole number of eight bits has neither
 
     def needs_test_set(self) -> bool:
         return self.overrides == ANY_VALUE

@@ -109,6 +109,14 @@ class Report:
     evidence: Evidence | None = field(default=None, compare=False, repr=False)
     claims: Mapping[str, str] = field(default_factory=dict)
     """What its standard claims of it beside the verdict: of lower precision, how much accuracy it costs."""
+    non_finite: str = ""
+    """What it makes of NaN and infinities: "as eager", "differs: amax"; "" where that was not tried."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """A line for each limit that was found and is no failure."""
+        _, differs, at = self.non_finite.partition("differs: ")
+        return (f"{self.artifact}: on NaN and infinities it differs from eager ({at})",) if differs else ()
 
     @property
     def passed(self) -> bool:
@@ -180,6 +188,7 @@ class Report:
             "runtime": self.runtime,
             "provider": self.provider,
             "seed": self.seed,
+            **({"non_finite": self.non_finite} if self.non_finite else {}),
             **self.claims,
         }
 

@@ -56,6 +56,7 @@ def test_the_whole_gate_passes_what_was_exported(written: Path) -> None:
     assert ("optimisation off" in families) == (written.suffix == ".onnx")
     assert {finding.check for finding in report.findings} == {
         "weights", "batch axis", "train mode", "external data", "device", "provenance",
+        "non-finite inputs",
     }  # fmt: skip
     measured = [outcome.distance for outcome in report.outcomes if outcome.family == "drawn"]
     assert all(distance.error >= 0 and distance.eager_error >= 0 for distance in measured)
