@@ -37,6 +37,7 @@ from deploypipe.models import entry_of
 from deploypipe.models.trained import load_trained
 from deploypipe.original import untouched
 from deploypipe.parity.gate import Gate, usable
+from deploypipe.parity.nursery import nursery_for
 from deploypipe.parity.probes import (
     FOUND,
     GivenProbe,
@@ -203,6 +204,7 @@ def write_proven(prepared: Plan, format: str, path: Path, *, write: Write | None
     be its own."""
     entry = format_named(format)
     _check_place(entry, path)
+    nursery_for(path)  # its imports take as long as all that comes before it is asked
     with scratch_folder(path) as folder:
         written = folder / path.name
         how = _write(prepared, entry, written, write or entry.write)

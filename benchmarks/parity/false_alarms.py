@@ -3,11 +3,13 @@
     python benchmarks/parity/false_alarms.py            # 5 seeds
     python benchmarks/parity/false_alarms.py --quick    # 1 seed
     python benchmarks/parity/false_alarms.py --zoo      # the models of the zoo alone
+    python benchmarks/parity/false_alarms.py --networks 300 --seeds 5    # ordinary networks, drawn at random, instead
 
 For each seed, every model of the zoo is trained for an epoch (on the digits, the line or the sentences; one that does
 not learn gets random weights), and so get the small modules of the mutation suite. Each is exported in every format
-and then examined from its file again: probes, test set, other settings, a process of its own. Exits with 1 when
-anything is rejected.
+and then examined from its file again: probes, test set, other settings, a process of its own. With `--networks` it
+is random networks instead (`random_networks.py`), `--seeds` weights of each, exported once; what cannot be exported at
+all is counted apart. Exits with 1 when anything is rejected.
 """
 
 import argparse
@@ -25,11 +27,12 @@ ROOT = Path(__file__).resolve().parents[2]
 # The small modules belong to the tests.
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "parity")]
 
+import random_networks  # noqa: E402
 from mutation import HONEST  # noqa: E402
 from mutation.subjects import TRAINED, untrained  # noqa: E402
 
 from deploypipe.capture import capture  # noqa: E402
-from deploypipe.errors import DeploypipeError  # noqa: E402
+from deploypipe.errors import DeploypipeError, ExportError  # noqa: E402
 from deploypipe.export import (  # noqa: E402
     Plan,
     plan,
@@ -67,15 +70,53 @@ def rejection(prepared: Plan, format: str, path: Path) -> str:
         return str(error)
 
 
+def try_networks(count: int, seeds: int, first: int) -> int:
+    """How many of them are rejected; a line on standard error for each, and a table at the end."""
+    rejected: dict[str, int] = defaultdict(int)
+    refused: dict[str, int] = defaultdict(int)
+    tried: dict[str, int] = defaultdict(int)
+    for number in range(first, first + count):
+        for weights in range(seeds):
+            drawn = random_networks.network(number, weights)
+            with tempfile.TemporaryDirectory(prefix="deploypipe-") as folder:
+                try:
+                    prepared = plan(capture(drawn.module, drawn.inputs, drawn.dynamic))
+                except ExportError as error:
+                    for format in FORMATS:
+                        refused[format] += 1
+                    print(f"{drawn.name} · not captured: {error}", file=sys.stderr, flush=True)
+                    continue
+                for format in FORMATS:
+                    path = Path(folder) / f"m{FORMATS[format].suffix}"
+                    try:
+                        reason = write_proven(prepared, format, path)[1].reason
+                    except ExportError as error:
+                        refused[format] += 1
+                        print(f"{drawn.name} · {format} · not written: {error}", file=sys.stderr, flush=True)
+                        continue
+                    tried[format] += 1
+                    rejected[format] += bool(reason)
+                    print(f"{drawn.name} · {format}: {reason or 'passed'}", file=sys.stderr, flush=True)
+    print(f"torch {torch.__version__}, {count} random networks from number {first} on, {seeds} weights of each:\n")
+    print("| format | artifacts | rejected | not exported |\n| --- | --- | --- | --- |")
+    for format in FORMATS:
+        print(f"| {format} | {tried[format]} | {rejected[format]} | {refused[format]} |")
+    return sum(rejected.values())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one seed")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--zoo", action="store_true", help="the models of the zoo, without the small modules")
+    parser.add_argument("--networks", type=int, default=0, help="random networks, instead of the models that are there")
+    parser.add_argument("--first", type=int, default=0, help="the number of the first of them")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
+    if options.networks:
+        sys.exit(bool(try_networks(options.networks, options.seeds, options.first)))
 
     wrong: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for seed in range(1 if options.quick else options.seeds):

@@ -6,7 +6,6 @@ as a module it is that process.
 """
 
 import atexit
-import functools
 import itertools
 import json
 import os
@@ -67,23 +66,21 @@ class Nursery:
 
 def nursery_for(path: Path) -> Nursery:
     """The one for files like `path`, which starts when it is first asked for, and again if it was killed."""
-    found = _nursery_of(os.getpid(), path.suffix)
-    if not found.lives:
-        _nursery_of.cache_clear()
-        found = _nursery_of(os.getpid(), path.suffix)
-    return found
+    key = os.getpid(), path.suffix
+    if key not in _NURSERIES or not _NURSERIES[key].lives:
+        _NURSERIES[key] = Nursery(path.suffix)
+    return _NURSERIES[key]
 
 
-@functools.cache
-def _nursery_of(owner: int, suffix: str) -> Nursery:
-    """`owner`: whoever forks this process must not share its control."""
-    return Nursery(suffix)
+_NURSERIES: dict[tuple[int, str], Nursery] = {}
+"""By whoever uses it, for a fork of this process must not share its control; and by suffix."""
 
 
 def main(suffix: str, control: socket.socket) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the caller, who ends this
+    reader = format_of(Path(f"artifact{suffix}"))
     with suppress(Exception):
-        format_of(Path(suffix)).read(Path(os.devnull))  # no artifact, but readers import some things when they read
+        reader.read(Path(os.devnull))  # which is no artifact, but readers import some things when they read
     children: dict[int, int] = {}
     try:
         while True:

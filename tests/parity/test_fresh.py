@@ -107,6 +107,14 @@ def test_nothing_is_left_of_a_process_that_was_closed(artifact: Path) -> None:
         assert not any(child.is_running() for child in children)
 
 
+def test_the_nursery_has_made_the_imports(artifact: Path) -> None:
+    with closing(FreshProcess(artifact, "cpu", read_session(artifact))) as process:
+        process.run([PIXELS])
+        loaded = {Path(found.path).name for found in psutil.Process(nursery_for(artifact)._process.pid).memory_maps()}
+    with_torch, with_onnxruntime = (any(part in name for name in loaded) for part in ("libtorch", "onnxruntime"))
+    assert (with_torch, with_onnxruntime) == ((False, True) if artifact.suffix == ".onnx" else (True, False))
+
+
 def test_a_nursery_that_was_killed_starts_again(artifact: Path) -> None:
     session, nursery = read_session(artifact), nursery_for(artifact)
     nursery._process.kill()
