@@ -77,16 +77,12 @@ def compare_outputs(
     replaces the probe's."""
     names = output_names(runner.signature, answer)
     problem = returned.problem
-    # An artifact written elsewhere knows a flat list only.
-    flat = runner.signature is None and len(returned.leaves) == len(answer.leaves)
-    if not problem and returned.structure != answer.structure and not flat:
+    if not problem and returned.structure != answer.structure and not _is_flat(answer, returned, runner):
         problem = f"returns {_shown(returned.structure)}, eager {_shown(answer.structure)}"
     if problem:
         return [Outcome(family or probe.family, probe.shapes, ", ".join(names), False, 0.0, 0.0, problem=problem)]
-    if flat and answer.places:
-        returned = replace(returned, leaves=tuple(returned.leaves[place] for place in answer.places))
     exact = answer.exact or [None] * len(names)
-    rows = list(zip(names, answer.leaves, returned.leaves, exact, strict=True))
+    rows = list(zip(names, answer.leaves, in_order(answer, returned, runner), exact, strict=True))
     outcomes = [
         _compare_output(want, got, wide, probe, name, runner.runtime, standard) for name, want, got, wide in rows
     ]
@@ -99,6 +95,18 @@ def compare_outputs(
                     rounding = torch.where(answer.ties.excuse(want, got), math.inf, rounding)
                 outcomes[place] = _compare_output(want, got, wide, probe, name, runner.runtime, standard, rounding)
     return [replace(outcome, family=family) for outcome in outcomes] if family else outcomes
+
+
+def in_order(answer: EagerOutputs, returned: Returned, runner: Runner) -> tuple[Tensor, ...]:
+    """What the artifact returned, in the order of eager's leaves."""
+    if answer.places and _is_flat(answer, returned, runner):
+        return tuple(returned.leaves[place] for place in answer.places)
+    return returned.leaves
+
+
+def _is_flat(answer: EagerOutputs, returned: Returned, runner: Runner) -> bool:
+    """Whether it is from an artifact that was written elsewhere, which knows a flat list only."""
+    return runner.signature is None and len(returned.leaves) == len(answer.leaves)
 
 
 def output_names(signature: Signature | None, answer: EagerOutputs) -> list[str]:

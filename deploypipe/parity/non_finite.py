@@ -5,13 +5,13 @@ limit, which the sidecar states and a warning names.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from deploypipe.formats.runner import Runner
-from deploypipe.parity.comparison import Returned, output_names, returned_by
+from deploypipe.parity.comparison import Returned, in_order, output_names, returned_by
 from deploypipe.parity.probes import Probe
 from deploypipe.parity.reference import EagerOutputs, Reference
 from deploypipe.parity.standards import Standard
@@ -57,7 +57,8 @@ def try_non_finite(
         returned = returned_by(runner, probe, answer.seconds)
         names = output_names(runner.signature, answer)
         tolerances = [_tolerance(want, runner, standard, name) for want, name in zip(answer.leaves, names, strict=True)]
-        name = _first_difference(answer, returned, names, tolerances)
+        leaves = in_order(answer, returned, runner)
+        name = _first_difference(answer, replace(returned, leaves=leaves), names, tolerances)
         if not name:
             continue
         culprit = locate(probe.inputs) if located < LOCATED and not returned.problem else None
