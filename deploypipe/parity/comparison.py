@@ -106,7 +106,8 @@ def in_order(answer: EagerOutputs, returned: Returned, runner: Runner) -> tuple[
 
 def _is_flat(answer: EagerOutputs, returned: Returned, runner: Runner) -> bool:
     """Whether it is from an artifact that was written elsewhere, which knows a flat list only."""
-    return runner.signature is None and len(returned.leaves) == len(answer.leaves)
+    foreign = runner.signature is None and returned.structure != answer.structure
+    return foreign and len(returned.leaves) == len(answer.leaves)
 
 
 def output_names(signature: Signature | None, answer: EagerOutputs) -> list[str]:

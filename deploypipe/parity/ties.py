@@ -27,7 +27,7 @@ class Ties:
 
     def excuse(self, want: Tensor, got: Tensor) -> Tensor:
         """Where the artifact's `got`, an output of whole numbers, names a place that is as good as eager's `want`."""
-        if want.dtype != torch.int64 or got.shape != want.shape:
+        if want.dtype != torch.int64 or got.dtype != want.dtype or got.shape != want.shape:
             return torch.zeros(want.shape, dtype=torch.bool)
         return next(self._excused(want, got), torch.zeros(want.shape, dtype=torch.bool))
 
