@@ -49,7 +49,7 @@ Row = dict[str, str]
 def write_plain(case: PublishedBug, path: Path) -> None:
     """By torch's exporter, spoilt where the case says how."""
     free = {name: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for name, axes in case.axes.items()}
-    shapes = {name: free.get(name) for name, _ in zip("xyz", case.example, strict=False)}
+    shapes = {name: free.get(name) for name, _ in named_inputs(case)}
     torch.onnx.export(
         case.module(), case.example, str(path), dynamo=True, external_data=False, verbose=False, dynamic_shapes=shapes
     )
@@ -59,11 +59,22 @@ def write_plain(case: PublishedBug, path: Path) -> None:
         onnx.save(model, str(path))
 
 
+def held_on(case: PublishedBug) -> list[tuple[torch.Tensor, ...]]:
+    """The example, the edge values, and the first row of the example alone, where that is another call."""
+    rows = [tensor[:1] if 0 in case.axes.get(name, ()) else tensor for name, tensor in named_inputs(case)]
+    alone = any(len(row) < len(tensor) for row, tensor in zip(rows, case.example, strict=True) if tensor.dim())
+    return [case.example, *case.edges, *([tuple(rows)] if alone else [])]
+
+
+def named_inputs(case: PublishedBug) -> list[tuple[str, torch.Tensor]]:
+    return list(zip("xyz", case.example, strict=False))
+
+
 def difference(case: PublishedBug, path: Path) -> str:
     """What the file at `path` answers otherwise than eager on the case's inputs; "" where nothing."""
     runner = deploypipe.load(path)
     module = case.module()
-    for inputs in (case.example, *case.edges):
+    for inputs in held_on(case):
         with torch.no_grad():
             wanted, _ = flat_tensors(module(*(tensor.clone() for tensor in inputs)))
         found, _ = flat_tensors(runner(*inputs))
@@ -94,14 +105,15 @@ def found_by_gate(case: PublishedBug, path: Path) -> str:
     """Whether the gate rejects the file, and what it needs for that."""
     if not deploypipe.verify(case.module(), path, example=case.example, dynamic=case.axes).passed:
         return DRAWN
-    given = deploypipe.verify(case.module(), path, [case.example, *case.edges])
+    given = deploypipe.verify(case.module(), path, held_on(case))
     return MISSED if given.passed else GIVEN
 
 
 def ours(case: PublishedBug, path: Path) -> Row:
-    inputs = [case.example, *case.edges]
     try:
-        deploypipe.export(case.module(), case.example, format="onnx", path=path, dynamic=case.axes, probes=inputs)
+        deploypipe.export(
+            case.module(), case.example, format="onnx", path=path, dynamic=case.axes, probes=held_on(case)
+        )
     except Exception as error:
         return {"ours": REFUSED, "refusal": reason(error)}
     differs = difference(case, path)

@@ -16,6 +16,7 @@ division.py    quotients and remainders of negative numbers
 recurrence.py  LSTM, GRU, RNN, for sequences of any length
 exponentials.py  log1p, expm1, ELU and its kin near zero, the logarithm of a sigmoid
 signs.py       the sign of zero, angles, negation of unsigned numbers
+distances.py   cdist, hypot
 ceil_pooling.py  pooling that rounds its output size up, averages with a divisor of their own
 group_norm.py  group_norm of an empty batch
 while_loops.py while_loop, item
@@ -31,6 +32,7 @@ from deploypipe.formats.onnx.lowerings import (
     attention,
     ceil_pooling,
     clamping,
+    distances,
     division,
     exponentials,
     group_norm,
@@ -64,6 +66,7 @@ FAMILIES = (
     exponentials,
     signs,
     ceil_pooling,
+    distances,
     while_loops,
 )
 
