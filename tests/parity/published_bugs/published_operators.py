@@ -131,6 +131,6 @@ OPERATORS: dict[str, PublishedBug] = {
     ),
     "fmod": bug("pytorch #97333", lambda x, y: (torch.fmod(x, y), torch.fmod(x, -2.0)), ROWS, (EDGES, X)),
     "convolution, then interpolate": bug("pytorch #100794", lambda x: F.interpolate(CONV(x), scale_factor=2.0), IMAGE),
-    "index_select of a vector": bug("pytorch #94340", lambda x: x.sum(1).index_select(0, torch.tensor(1)), X),
+    "index_select of a vector": bug("pytorch #94340", lambda x: x.sum(1).index_select(0, torch.tensor(0)), X),
     "convolution, max and clip": bug("pytorch #86556", lambda x: CONV(x).amax(1).clamp(-0.2, 0.3), IMAGE, IMAGE * 9),
 }
