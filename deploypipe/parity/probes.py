@@ -114,11 +114,14 @@ def drawn_probes(
     axes = [parse_axis(axis) for spec in specs for axis in spec.shape if isinstance(axis, str)]
     own = sizes_of(specs, example)
 
+    # Of its own, so that the other probes do not depend on how many limits there are.
+    beside = torch.Generator().manual_seed(seed + 1)
+
     def sized(sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
-        return tensors_of_sizes(specs, example, sizes, generator)
+        return tensors_of_sizes(specs, example, sizes, beside)
 
     def draw(turn: int) -> tuple[Tensor, ...]:
-        return sized(_drawn_sizes(axes, turn, own, limits))
+        return tensors_of_sizes(specs, example, _drawn_sizes(axes, turn, own, limits), generator)
 
     def made(family: str, change: Callable[[Tensor], Tensor], turn: int, magnitude: float = 1.0) -> Probe:
         return Probe(family, tuple(map(change, draw(turn))), magnitude, optional=True, speculative=True)
