@@ -24,6 +24,7 @@ from deploypipe.eager import (
     title_of,
 )
 from deploypipe.errors import ExportError, UsageError, first_line
+from deploypipe.explicit import explicit_call
 from deploypipe.flat_module import Example, FlatCall, as_call, dynamic_by_name, flat_call
 from deploypipe.original import check_copy, untouched
 from deploypipe.staging.copies import fingerprint
@@ -59,20 +60,27 @@ def capture(
     example: Example,
     dynamic: Axes | None = None,
     output_names: Sequence[str] | None = None,
+    *,
+    random: str | None = None,
+    state: str | None = None,
 ) -> Capture:
     """Capture `module`, which stays as it was, in the call `example`: a tuple of arguments, a dict of keyword
-    arguments, a tensor or a `Call`. ExportError where it cannot; UsageError for bad arguments."""
-    flat = flat_call(module, as_call(example, "the example"))
-    with untouched(flat.module):
-        return _capture(module, flat, dynamic, output_names)
+    arguments, a tensor or a `Call`. With `random="input"` and `state="explicit"` what it draws and what it remembers
+    are inputs (see `explicit`). ExportError where it cannot; UsageError for bad arguments."""
+    was_training = getattr(module, "training", False)  # a frozen script module has no modes
+    with untouched(module):
+        module, call, dynamic = explicit_call(module, as_call(example, "the example"), dynamic or {}, random, state)
+        flat = flat_call(module, call)
+        with untouched(flat.module):
+            return _capture(flat, dynamic, output_names, was_training)
 
 
-def _capture(module: nn.Module, flat: FlatCall, dynamic: Axes | None, output_names: Sequence[str] | None) -> Capture:
+def _capture(flat: FlatCall, dynamic: Axes, output_names: Sequence[str] | None, was_training: bool) -> Capture:
     example_inputs = check_inputs(flat.inputs, "the example")
     check_copy(flat.module, example_inputs)
     reference = reference_copy(flat.module)
     names = input_names(reference, example_inputs)
-    dynamic = dynamic_by_name(dynamic or {}, flat.form.paths(), names)
+    dynamic = dynamic_by_name(dynamic, flat.form.paths(), names)
     check_axes(dynamic, dict(zip(names, example_inputs, strict=True)), title_of(reference))
     before = fingerprint(reference)
     leaves, structure = eager_outputs(reference, example_inputs)
@@ -90,9 +98,8 @@ def _capture(module: nn.Module, flat: FlatCall, dynamic: Axes | None, output_nam
     )
     symbols = dict(static.symbols)
     limits = tuple(dict.fromkeys([*declared_limits(dynamic), *static.limits]))
-    call = None if flat.form == CallForm.of_names(names) else flat.form
-    signature = replace(_signature(static.program, names, output_names, structure, symbols), limits=limits, call=call)
-    was_training = getattr(module, "training", False)  # a frozen script module has no modes
+    form = None if flat.form == CallForm.of_names(names) else flat.form
+    signature = replace(_signature(static.program, names, output_names, structure, symbols), limits=limits, call=form)
     return Capture(reference, example_inputs, static, signature, was_training, symbols, flat.form)
 
 

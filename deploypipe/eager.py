@@ -16,6 +16,7 @@ from deploypipe.contract.sizes import broken_limits, parse_axis, symbol_value
 from deploypipe.contract.structure import Structure, flatten
 from deploypipe.errors import ExportError, UsageError, first_line
 from deploypipe.flat_module import FlatModule
+from deploypipe.torch_compat.around import Around
 from deploypipe.torch_compat.dispatch import TorchDispatchMode
 from deploypipe.torch_compat.nodes import open_node
 from deploypipe.torch_compat.wrappers import unwrapped
@@ -124,7 +125,9 @@ def title_of(module: nn.Module) -> str:
 
 def author_of(module: nn.Module) -> nn.Module:
     """The module as its author wrote it, where it is called otherwise."""
-    return module.author if isinstance(module, FlatModule) else module
+    while isinstance(module, Around):
+        module = module.author
+    return module
 
 
 def input_names(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[str]:
@@ -146,6 +149,27 @@ def argument_names(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[str]:
         many = parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
         names += [f"{name}_{i}" for i in range(len(value))] if many else [name]
     return names
+
+
+def resized(inputs: tuple[Any, ...], names: Sequence[str], dynamic: Axes, values: Mapping[str, int]) -> tuple[Any, ...]:
+    """The example with other values of some symbols."""
+    made = []
+    for name, tensor in zip(names, inputs, strict=True):
+        for axis, written in dynamic.get(name, {}).items():
+            size = parse_axis(written)
+            if size.symbol in values:
+                tensor = _resized(tensor, axis, values[size.symbol] * size.multiple)
+        made.append(tensor)
+    return tuple(made)
+
+
+def _resized(value: Tensor, axis: int, size: int) -> Tensor:
+    old = value.shape[axis]
+    if old == size:
+        return value
+    if not old:
+        return value.new_zeros([size if i == axis else n for i, n in enumerate(value.shape)])
+    return value.index_select(axis, torch.arange(size) % old)
 
 
 def check_axes(dynamic: Axes, inputs: Mapping[str, Tensor], title: str) -> None:

@@ -26,6 +26,7 @@ from deploypipe.contract.tasks import IMAGE_CLASSIFICATION, TENSORS
 from deploypipe.data import Split, dataset_of
 from deploypipe.eager import flat_tensors, title_of
 from deploypipe.errors import DeploypipeError, ExportError, ParityError, UsageError, first_line
+from deploypipe.explicit import RANDOM_REMEDY
 from deploypipe.files import scratch_folder, sha256_file
 from deploypipe.flat_module import as_call
 from deploypipe.formats import format_named
@@ -117,7 +118,7 @@ def plan(
     if not all(reference.repeats(probe) for probe in given[:3]):
         raise ExportError(
             f"{title_of(captured.module)}.forward draws random numbers: eager itself differs between two calls",
-            "Draw them outside and pass them in, or switch the randomness off in eval mode.",
+            RANDOM_REMEDY,
         )
     found, control_flow = cover_outcomes(captured, [probe.inputs for probe in given])
     drawn = non_finite_probes(captured.signature.inputs, captured.example_inputs, captured.signature.limits)
@@ -165,6 +166,8 @@ def export(
     output_names: Sequence[str] | None = None,
     provenance: Mapping[str, Any] | None = None,
     require_coverage: bool = False,
+    random: str | None = None,
+    state: str | None = None,
 ) -> Artifact:
     """Write `module` to `path` as one artifact, proven equal to eager on every probe, with its sidecar beside it.
 
@@ -179,6 +182,11 @@ def export(
     no probe takes is warned of (UserWarning), and with `require_coverage` refused. A module in train mode is exported
     in eval mode, with a warning.
 
+    `random="input"`: the random numbers that `forward` draws are computed from an argument more, `noise`, a list with
+    a tensor for each draw: standard normal where the draw is normal, else uniform in [0, 1). `state="explicit"`: the
+    buffers and attributes that `forward` changes are an argument more, `state`, a dict by their names, and it returns
+    its outputs and the new state.
+
     The module stays as it was (mode, weights, class). Nothing is left at `path` unless it was proven: ExportError when
     the model cannot be captured or the format cannot carry it, ParityError when the artifact differs from eager.
     """
@@ -186,7 +194,8 @@ def export(
     if kwargs:
         example = Call(*example.args, **{**example.kwargs, **kwargs})
     with untouched(module):  # which a hook of the copy may still reach
-        prepared = plan(capture(module, example, dynamic, output_names), probes, provenance)
+        captured = capture(module, example, dynamic, output_names, random=random, state=state)
+        prepared = plan(captured, probes, provenance)
         if require_coverage:
             prepared.require_coverage()
         for line in prepared.remarks:

@@ -17,6 +17,7 @@ from deploypipe.contract.call import EMPTY, KINDS, Call, CallForm, Parameter
 from deploypipe.contract.signature import Axes
 from deploypipe.contract.structure import Structure, constant, path_to, unflatten
 from deploypipe.errors import UsageError
+from deploypipe.torch_compat.around import Around
 from deploypipe.torch_compat.nodes import object_of, open_node
 from deploypipe.torch_compat.wrappers import unwrapped
 
@@ -29,21 +30,16 @@ Rebuild = Callable[[Iterator[Tensor]], Any]
 """A value again, from the tensors that it takes of an iterator."""
 
 
-class FlatModule(nn.Module):
-    """Calls its author's module with nested arguments that are made from flat tensors. Its parameters, buffers and
-    submodules are that module's own, under the same names."""
+class FlatModule(Around):
+    """Calls its author's module with nested arguments that are made from flat tensors."""
 
-    author: nn.Module
     form: CallForm
     rebuild: Callable[[Iterator[Tensor]], Call]
 
     def __init__(self, author: nn.Module, form: CallForm, rebuild: Callable[[Iterator[Tensor]], Call]) -> None:
-        super().__init__()
-        own = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
-        shared = {key: getattr(author, key) for key in own}
-        for key, value in {**shared, "author": author, "form": form, "rebuild": rebuild}.items():
-            object.__setattr__(self, key, value)
-        self.training = author.training
+        super().__init__(author)
+        object.__setattr__(self, "form", form)
+        object.__setattr__(self, "rebuild", rebuild)
 
     def forward(self, *tensors: Tensor) -> Any:
         call = self.rebuild(iter(tensors))
@@ -59,18 +55,6 @@ class FlatModule(nn.Module):
                 name += "_"
             found.append(name)
         return found
-
-    def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Module]]:
-        yield from self.author.named_modules(*args, **kwargs)
-
-    def train(self, mode: bool = True) -> "FlatModule":
-        self.author.train(mode)
-        self.training = mode
-        return self
-
-    def _apply(self, *args: Any, **kwargs: Any) -> "FlatModule":
-        self.author._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-        return self
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from deploypipe.contract.tasks import IMAGE_CLASSIFICATION
 from deploypipe.data import dataset_of
 from deploypipe.eager import check_inputs, input_names, title_of
 from deploypipe.errors import DeploypipeError, UsageError
+from deploypipe.explicit import RANDOM_REMEDY, as_captured
 from deploypipe.files import write_json
 from deploypipe.flat_module import Example, as_call, flat_call, module_of_form, tensors_of_call
 from deploypipe.formats.reading import inspect_artifact, read_artifact, read_runner
@@ -247,7 +248,7 @@ def _gate(
     if not all(reference.repeats(probe) for probe in probes[:3]):
         raise UsageError(
             f"{title_of(reference.module)}.forward draws random numbers: eager itself differs between two calls",
-            "Draw them outside and pass them in, or switch the randomness off in eval mode.",
+            RANDOM_REMEDY,
         )
     signature = signature_of(reference.module, specs, [probe for probe in probes if probe.family != FOUND])
     rows, _ = usable(reference, row_probes(probes, signature))
@@ -261,6 +262,8 @@ def _as_captured(
     """The module as one that takes the tensors alone of a call like `call`, or else of the call that was captured; the
     form of that call, if it is known; and the tensors of `call`. UsageError where the two calls are not of one form."""
     form = known.call_form if known else None
+    if known and known.call:
+        module, call = as_captured(module, call, known.call)
     if call is None:
         return module_of_form(module, known.call) if known and known.call else module, form, ()
     flat = flat_call(module, call)

@@ -16,7 +16,8 @@ PACKAGE = "deploypipe"
 ROOT = PROJECT / PACKAGE
 
 ROOMS = (
-    "errors", "files", "png", "contract", "torch_compat", "flat_module", "eager", "original", "data", "models",
+    "errors", "files", "png", "contract", "torch_compat", "flat_module", "eager", "original", "explicit", "data",
+    "models",
     "evaluate", "training", "train", "compiler", "staging", "capture", "formats", "parity", "export", "precision",
     "quantize", "archives", "package", "client", "endpoints", "serve", "served", "usercode", "verify", "testing",
     "pytest_plugin", "bench", "run", "doctor", "commands", "cli", "__main__",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from deploypipe.torch_compat import (
+    around,
     dispatch,
     guards,
     kernels,
@@ -547,3 +548,24 @@ def test_symbol_name_is_that_of_an_axis_alone() -> None:
 
     traced(forward, X)
     assert str(names[0]).startswith("s") and names[1:] == [None, None]
+
+
+def test_distributions_are_unchecked_inside_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", True)  # torch.compile turns it off
+    with tracing.distributions_unchecked():
+        torch.distributions.Normal(0.0, -1.0)
+    with pytest.raises(ValueError):
+        torch.distributions.Normal(0.0, -1.0)
+
+
+def test_a_module_around_another_shows_its_tree_and_takes_an_argument_more() -> None:
+    class Twice(around.Around):
+        def run(self, factor: float, *args: Any) -> Any:
+            return self.author(*args) * factor
+
+    author = nn.Linear(2, 3)
+    made = around.with_parameter(Twice, author, around.parameter_beside(author, "input"))
+    assert dict(made.named_parameters()).keys() == dict(author.named_parameters()).keys()
+    assert (type(made).__name__, list(inspect.signature(made.forward).parameters)) == ("Linear", ["input", "input_"])
+    x = torch.ones(1, 2)
+    assert torch.equal(copy.deepcopy(made)(x, input_=2.0), author(x) * 2)

@@ -35,6 +35,8 @@ def export(
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder for your own module's artifacts. [default: here]")
     ] = None,
+    random: options.Random = None,
+    state: options.State = None,
     data_dir: options.DataDir = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show what became of each place where Python decides by data.")
@@ -52,7 +54,8 @@ def export(
 
     suffixes = {name: format_named(name).suffix for name in (FORMATS if format == "all" else [format])}
     if model is None:
-        options.refuse("an own --model", {"--example": example, "--dynamic": dynamic, "--out": folder})
+        options.refuse("an own --model", {"--example": example, "--dynamic": dynamic, "--out": folder,
+                                                "--random": random, "--state": state})  # fmt: skip
         opened = open_run(run)
         prepared = plan_run(opened, data_dir)
         paths = {name: opened.exports / f"model{suffix}" for name, suffix in suffixes.items()}
@@ -62,7 +65,8 @@ def export(
         options.refuse("a run, not with --model", {"--run": run, "--data-dir": data_dir})
         if example is None:
             raise UsageError("--model needs --example file.py:name, the inputs to capture it with")
-        prepared = plan(capture(load_module(model), load_example(example), parse_dynamic(dynamic or [])))
+        axes = parse_dynamic(dynamic or [])
+        prepared = plan(capture(load_module(model), load_example(example), axes, random=random, state=state))
         paths = {name: (folder or Path()) / f"{model.rpartition(':')[2]}{suffix}" for name, suffix in suffixes.items()}
         first = str(next(iter(paths.values())))
         then = [["verify", "--model", model, "--example", example, "--artifact", first]]

@@ -29,6 +29,12 @@ RunnerDevice = Annotated[str, typer.Option("--device", help="Where the artifact 
 OwnModel = Annotated[str | None, typer.Option("--model", help="Your own module instead of a run's: file.py:Name.")]
 OwnExample = Annotated[str | None, typer.Option("--example", help="Its example inputs: file.py:name.")]
 OwnAxes = Annotated[list[str] | None, typer.Option("--dynamic", help="An axis that stays dynamic: x:0=batch.")]
+Random = Annotated[
+    str | None, typer.Option("--random", help="`input`: what forward draws is computed from an input, `noise`.")
+]
+State = Annotated[
+    str | None, typer.Option("--state", help="`explicit`: what forward changes is an input and an output, `state`.")
+]
 ModelStore = Annotated[Path, typer.Option(help="Folder of the archives.")]
 Port = Annotated[int, typer.Option(help="Port of the predictions.")]
 Url = Annotated[str, typer.Option(help="The server.")]

@@ -13,6 +13,7 @@ THROUGH_HELPER = {
     "stack", "cat", "concat", "concatenate", "hstack", "vstack", "dstack", "tensor", "as_tensor", "no_grad",
     "is_grad_enabled", "manual_seed", "cond", "while_loop", "is_tensor", "split", "chunk", "column_stack",
     "block_diag", "einsum", "meshgrid", "broadcast_tensors", "equal", "allclose", "unbind", "is_nonzero",
+    "scaled_dot_product_attention",
 }  # fmt: skip
 """Functions of torch that take lists or Python numbers, which may have become dynamic: they go through the helper."""
 

@@ -17,6 +17,7 @@ Deciding:
 Staging:
 - `cond`        two blocks as one `torch.cond`
 - `while_loop`  a condition and a body as one `torch.while_loop`
+- `growth`      how much longer an iteration makes a tensor, and how often a loop runs at most
 - `recorder`    the dry run of a block: what it reads and changes
 - `regions`     tracing a block into a graph of its own
 - `frame`       the names that a block shares with its surroundings

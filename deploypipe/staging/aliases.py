@@ -8,7 +8,7 @@ from torch import Tensor
 
 from deploypipe.staging.lists import GrowingList
 from deploypipe.staging.same_tensor import join, partners
-from deploypipe.staging.templates import GrowT, Template, TensorT, TreeT, children, flat_count
+from deploypipe.staging.templates import GrowT, LongerT, Template, TensorT, TreeT, children, flat_count
 from deploypipe.torch_compat.dispatch import storage_id
 
 
@@ -28,6 +28,8 @@ def sources(template: Template, value: Any) -> list[list[Tensor]]:
     match template:
         case TensorT():
             return [[value] if isinstance(value, Tensor) else []]
+        case LongerT():
+            return [[value] if isinstance(value, Tensor) else [], []]
         case TreeT():
             found = children(value)
             if found is None or len(found[1]) != len(template.children):

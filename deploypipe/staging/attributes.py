@@ -12,14 +12,16 @@ from torch import Tensor, nn
 
 from deploypipe.contract.signature import Axes
 from deploypipe.contract.sizes import parse_axis
-from deploypipe.eager import argument_names
+from deploypipe.eager import argument_names, deadline, resized
 from deploypipe.staging.copies import fingerprint, working_copy
-from deploypipe.staging.open_axes import resized
 from deploypipe.staging.outputs import tensors_only
 from deploypipe.torch_compat.dispatch import pytree
 
 OTHER_SIZES = (3, 5)
 """Of which one at least is not the example's."""
+
+PATIENCE = 20.0
+"""Seconds for one call: on inputs that nobody gives a model, a loop of it may have no end."""
 
 
 def remembers(module: nn.Module, example_inputs: tuple[Any, ...], dynamic: Axes) -> bool:
@@ -78,7 +80,12 @@ def _answer(module: nn.Module, inputs: tuple[Any, ...]) -> list[Any] | None:
     """None where it fails: some sizes are none that it takes. What forward prints is not shown: nobody called it."""
     silence = io.StringIO()
     try:
-        with torch.no_grad(), contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+        with (
+            deadline(PATIENCE),
+            torch.no_grad(),
+            contextlib.redirect_stdout(silence),
+            contextlib.redirect_stderr(silence),
+        ):
             outputs = module(*(value.clone() if isinstance(value, Tensor) else value for value in inputs))
         return pytree.tree_leaves(tensors_only(outputs))
     except Exception:

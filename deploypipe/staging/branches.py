@@ -27,6 +27,7 @@ def if_(site: Site | None, test: Any, then: Block, orelse: Block, frame: Frame) 
         return
     context.note(site, "cond")
     tensor = bool_tensor(pred)
+    context.predicates[id(tensor)] = tensor, pred
     try:
         with context.at(site):
             stage_cond(tensor, then, orelse, frame)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from deploypipe.compiler.unsupported import Unsupported
 from deploypipe.staging.arithmetic import divmod_, pow_
@@ -26,7 +27,7 @@ from deploypipe.staging.sequences import (
     sequence_of,
     zip_,
 )
-from deploypipe.staging.truth import truth
+from deploypipe.staging.truth import bool_tensor, is_static, truth
 from deploypipe.torch_compat.symbols import SYMBOLIC, statically_known_true
 
 
@@ -198,6 +199,18 @@ METHODS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+    is_causal: Any = False, **options: Any,
+) -> Tensor:  # fmt: skip
+    """`is_causal` may depend on a size, as in `is_causal=query.shape[2] > 1`: then it is in the mask."""
+    causal = truth(is_causal)
+    if not is_static(causal):
+        rows, columns = (torch.arange(each.shape[-2], device=query.device) for each in (query, key))
+        attn_mask, causal = (columns <= rows.unsqueeze(1)) | torch.logical_not(bool_tensor(causal)), False
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, causal, **options)
+
+
 def _math(name: str) -> Callable[..., Any]:
     """A function of `math` on Python floats that depend on data, in double precision as Python does."""
     plain = getattr(math, name)
@@ -306,7 +319,8 @@ REPLACED: dict[Any, Callable[..., Any]] = {
     builtins.round: round_, builtins.divmod: divmod_, builtins.pow: pow_,
     builtins.list: list_, builtins.sorted: sorted_,
 }  # fmt: skip
-REPLACED |= {torch.equal: equal, torch.allclose: allclose, torch.unbind: unbind, torch.is_nonzero: truth}
+REPLACED |= {torch.equal: equal, torch.allclose: allclose, torch.unbind: unbind, torch.is_nonzero: truth,
+             functional.scaled_dot_product_attention: attention}  # fmt: skip
 for _function in (torch.stack, torch.cat, torch.concat, torch.concatenate, torch.hstack, torch.vstack, torch.dstack,
                   torch.column_stack, torch.tensor, torch.as_tensor):  # fmt: skip
     REPLACED[_function] = stack_like(_function)

@@ -61,7 +61,27 @@ def _resolve_function(function: types.FunctionType) -> Callable[..., Any]:
     if not is_users(function) and isinstance(inner, types.FunctionType) and is_users(inner):
         return resolve(inner)  # decorators of torch, such as no_grad: capture is inference already
     resolver = current().resolver
-    return function if resolver is None or not is_users(function) else resolver(function)
+    if resolver is None or not is_users(function):
+        return function
+    found = resolver(function)
+    if found is function and isinstance(inner, types.FunctionType) and (made := resolve(inner)) is not inner:
+        return _decorating(function, inner, made)
+    return found
+
+
+def _decorating(wrapper: types.FunctionType, inner: types.FunctionType, made: Callable[..., Any]) -> Callable[..., Any]:
+    """What a decorator made of `inner`, as it would have made it of another function."""
+    cells = tuple(types.CellType(made) if _held(cell) is inner else cell for cell in wrapper.__closure__ or ())
+    copy = types.FunctionType(wrapper.__code__, wrapper.__globals__, wrapper.__name__, wrapper.__defaults__, cells)
+    copy.__kwdefaults__ = wrapper.__kwdefaults__
+    return functools.update_wrapper(copy, made)
+
+
+def _held(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # it is empty
+        return None
 
 
 def _constructor(cls: type) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from deploypipe.staging.aliases import join_results
 from deploypipe.staging.context import DeliberateRaise, current
 from deploypipe.staging.frame import Frame, Values
+from deploypipe.staging.growth import Alternatives, note_alternatives
 from deploypipe.staging.lists import GrowingList
 from deploypipe.staging.recorder import Block, dry_run, values_after
 from deploypipe.staging.regions import (
@@ -63,7 +64,13 @@ def stage_cond(pred: Tensor, then: Block, orelse: Block, frame: Frame) -> None:
     else:
         frame.restore(rebuild(templates, [], frame.names))
         return
-    frame.restore(_after(templates, results, frame.names, before, sides))
+    values = _after(templates, results, frame.names, before, sides)
+    noted: Alternatives = []
+    for template, value, *pair in zip(templates, values, first, second, strict=True):
+        note_alternatives(template, value, *pair, noted)
+        if pair[0] is True and isinstance(value, Tensor):
+            context.flags[id(value)] = value, pred, pair[1]
+    frame.restore(values)
     if not context.dry:
         for tensor, result in zip(changed, results[len(results) - len(changed) :], strict=True):
             tensor.copy_(result)

@@ -38,8 +38,24 @@ class StagingContext:
     """The functions that were rewritten, each with what was changed in it."""
     axes: dict[str, Axis] = field(default_factory=dict)
     """torch's symbols ("s77") for the dynamic axes of the inputs, each with what the author calls it."""
+    written: dict[str, str] = field(default_factory=dict)
+    """By name, where an attribute of a module was written last."""
     dropped: list[str] = field(default_factory=list)
     """A remark for each thing that the author's code does and the program does not."""
+    alternatives: dict[Any, tuple[Any, Any]] = field(default_factory=dict)
+    """Numbers that a branch gave, by their symbols: what each side has."""
+    read_anew: dict[Any, Any] = field(default_factory=dict)
+    """The symbols of numbers that a block reads anew: what they are around it."""
+    conjunctions: dict[int, tuple[Any, tuple[Any, ...]]] = field(default_factory=dict)
+    """What `and` gave, by its id, and its operands."""
+    predicates: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+    """The tensor that a branch was decided by, by its id, and the condition that it stands for."""
+    negations: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+    """What `not` gave, by its id, and of what."""
+    flags: dict[int, tuple[Any, Any, Any]] = field(default_factory=dict)
+    """What a branch gave that sets a flag, by its id: the branch's condition, and the flag where it is not taken."""
+    comparisons: dict[int, tuple[Any, str, Any, Any]] = field(default_factory=dict)
+    """What a comparison with a tensor gave, by its id, and what was compared."""
     created: dict[int, object] = field(default_factory=dict)
     """Objects made during this call, by their ids, kept alive."""
     owned: dict[int, object] = field(default_factory=dict)

@@ -18,6 +18,7 @@ import numpy as np
 from deploypipe.compiler.unsupported import Unsupported
 from deploypipe.staging.context import StagingContext
 from deploypipe.staging.outside import OUTSIDE, REMEDY
+from deploypipe.torch_compat.tracing import distributions_unchecked
 
 PRINTED = "what forward prints or logs is not in the artifact"
 CHANGING: dict[ModuleType, tuple[str, ...]] = {
@@ -38,6 +39,7 @@ def without_effects(context: StagingContext) -> Iterator[None]:
         undo.callback(logging.disable, logging.root.manager.disable)
         builtins.print = _noted(context)
         logging.disable(logging.CRITICAL)
+        undo.enter_context(distributions_unchecked())
         for module, names in CHANGING.items():
             for name in names:
                 original = getattr(module, name)

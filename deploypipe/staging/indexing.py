@@ -12,7 +12,7 @@ from deploypipe.staging.branches import ifexp
 from deploypipe.staging.calls import callee
 from deploypipe.staging.context import current
 from deploypipe.staging.packing import number_of
-from deploypipe.torch_compat.symbols import constant_of, statically_known_true
+from deploypipe.torch_compat.symbols import constant_of, depends_on_data, statically_known_true
 
 
 def getitem(value: Any, index: Any) -> Any:
@@ -41,7 +41,22 @@ def _windows(value: Tensor, index: Any) -> Tensor:
                 at = torch.arange(number) + part.start
                 value = torch.index_select(value, axis, at)
                 parts[axis] = slice(None)
+        elif (
+            isinstance(part, slice) and part.step is None and part.stop is None and _last_of_unknown(value, axis, part)
+        ):
+            size = value.shape[axis]
+            torch._check(size + part.start >= 0)
+            value = value.narrow(axis, size + part.start, -part.start)
+            parts[axis] = slice(None)
     return value[tensor_index(tuple(parts))]
+
+
+def _last_of_unknown(value: Tensor, axis: int, part: slice) -> bool:
+    """Whether `x[-3:]` is asked of a length that is only known when the program runs. It must be 3 at least there, or
+    nothing could be said of the result's."""
+    plain = part.step is None and part.stop is None and isinstance(part.start, int) and axis < value.dim()
+    size = value.shape[axis] if plain and part.start < 0 else 0
+    return isinstance(size, torch.SymInt) and depends_on_data(size)
 
 
 def tensor_index(index: Any) -> Any:

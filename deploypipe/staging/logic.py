@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from deploypipe.staging.branches import ifexp
+from deploypipe.staging.context import current
 from deploypipe.staging.recorder import dry_run
 from deploypipe.staging.truth import bool_tensor, compared, is_static, not_, truth
 
@@ -20,7 +21,18 @@ UNSAFE = (
 
 
 def and_(*operands: Callable[[], Any]) -> Any:
-    return _lazy(list(operands), stop=False)
+    parts: dict[int, Any] = {}
+
+    def noting(position: int, operand: Callable[[], Any]) -> Callable[[], Any]:
+        def run() -> Any:
+            parts[position] = operand()
+            return parts[position]
+
+        return run
+
+    result = _lazy([noting(i, operand) for i, operand in enumerate(operands)], stop=False)
+    current().conjunctions[id(result)] = result, tuple(parts.values())
+    return result
 
 
 def or_(*operands: Callable[[], Any]) -> Any:

@@ -1,8 +1,10 @@
-"""Changes of objects: of tensors and containers that were made during the call, and of none that outlives it."""
+"""Changes of objects: of tensors and containers that were made during the call, and of none that outlives it. What is
+written to attributes of modules is judged when all of the call is traced (see `attributes`)."""
 
 from __future__ import annotations
 
 import operator
+import sys
 from typing import Any
 
 import torch
@@ -37,13 +39,7 @@ def setitem(value: Any, index: Any, item: Any) -> Any:
 
 def setattr_(value: Any, name: str, item: Any) -> Any:
     context = current()
-    if isinstance(value, nn.Module):
-        raise Unsupported(
-            f"assignment to attribute `{name}` of {type(value).__name__}",
-            "the artifact has no memory between calls",
-            "return the new value, or keep it in a local variable",
-        )
-    if not isinstance(value, Tensor) and id(value) not in context.created:
+    if not isinstance(value, (Tensor, nn.Module)) and id(value) not in context.created:
         raise Unsupported(
             f"assignment to attribute `{name}` of a {type(value).__name__}",
             "the object outlives the call and the artifact cannot change it",
@@ -51,10 +47,13 @@ def setattr_(value: Any, name: str, item: Any) -> Any:
         )
     if context.capturing and context.staged:
         raise Unsupported(
-            f"assignment to attribute `{name}`",
+            f"assignment to attribute `{name}` of {type(value).__name__}",
             "it happens inside a branch or loop that depends on data",
             "use a local variable",
         )
+    if isinstance(value, nn.Module):
+        frame = sys._getframe(1)
+        context.written[name] = f"{frame.f_code.co_filename}:{frame.f_lineno}"
     setattr(value, name, item)
     return value
 

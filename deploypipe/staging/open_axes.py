@@ -12,6 +12,7 @@ from torch.export import Dim, ExportedProgram
 
 from deploypipe.contract.signature import Axes
 from deploypipe.contract.sizes import Axis, parse_axis
+from deploypipe.eager import resized
 from deploypipe.errors import ExportError
 from deploypipe.staging.selection import EVERYTHING, Selection
 from deploypipe.torch_compat.symbols import symbol_name
@@ -66,18 +67,6 @@ def open_axes(
     return made, tuple({axis: _dim(written, dims) for axis, written in axes[name].items()} or None for name in names)
 
 
-def resized(inputs: tuple[Any, ...], names: Sequence[str], dynamic: Axes, values: Mapping[str, int]) -> tuple[Any, ...]:
-    """The example with other values of some symbols."""
-    made = []
-    for name, tensor in zip(names, inputs, strict=True):
-        for axis, written in dynamic.get(name, {}).items():
-            size = parse_axis(written)
-            if size.symbol in values:
-                tensor = _resized(tensor, axis, values[size.symbol] * size.multiple)
-        made.append(tensor)
-    return tuple(made)
-
-
 def _dim(axis: Axis, dims: Mapping[str, Any]) -> Any:
     if not dims:
         return Dim.AUTO
@@ -110,15 +99,6 @@ def _near_the_example(
 
 def _allowed(axis: Axis, value: int) -> bool:
     return (axis.smallest or 0) <= value and (axis.largest is None or value <= axis.largest)
-
-
-def _resized(value: Tensor, axis: int, size: int) -> Tensor:
-    old = value.shape[axis]
-    if old == size:
-        return value
-    if not old:
-        return value.new_zeros([size if i == axis else n for i, n in enumerate(value.shape)])
-    return value.index_select(axis, torch.arange(size) % old)
 
 
 def check_open(program: ExportedProgram, names: Sequence[str], dynamic: Axes, where: str) -> None:

@@ -15,6 +15,7 @@ from deploypipe.staging.templates import (
     NUMBER_DTYPES,
     Fixed,
     GrowT,
+    LongerT,
     NumberT,
     Poison,
     Template,
@@ -25,8 +26,10 @@ from deploypipe.staging.templates import (
     unify,
 )
 from deploypipe.staging.undefined import Undefined
-from deploypipe.torch_compat.symbols import statically_known_true, symbols_in
+from deploypipe.torch_compat.symbols import sole_symbol, statically_known_true, symbols_in
 from deploypipe.torch_compat.tracing import remember_number, remembered_number
+
+LENGTH = TensorT(torch.int64, (), torch.device("cpu"))
 
 
 def pack(template: Template, value: Any) -> list[Tensor]:
@@ -61,6 +64,8 @@ def pack(template: Template, value: Any) -> list[Tensor]:
         case GrowT():
             grown = grow(template, value)
             return [*grown.buffers, number_tensor(grown.count, torch.int64)]
+        case LongerT():
+            return _with_room(template, value)
 
 
 def unpack(template: Template, tensors: list[Tensor], name: str) -> Any:
@@ -82,6 +87,11 @@ def unpack(template: Template, tensors: list[Tensor], name: str) -> Any:
             count = number_of(tensors.pop(0))
             torch._check(count >= 0)
             return GrowingList(buffers, count, buffers[0].shape[0], SkeletonForm(template.skeleton))
+        case LongerT():
+            buffer, length = tensors.pop(0), number_of(tensors.pop(0))
+            torch._check(length >= template.least)
+            torch._check(length <= buffer.shape[template.axis])
+            return buffer.narrow(template.axis, 0, length).clone(memory_format=torch.contiguous_format)
 
 
 def tensors_of(template: Template) -> list[TensorT]:
@@ -96,7 +106,24 @@ def tensors_of(template: Template) -> list[TensorT]:
         case GrowT():
             inner = [TensorT(t.dtype, (template.capacity, *t.dims), t.device) for t in tensors_of(template.element)]
             return [*inner, TensorT(torch.int64, (), torch.device("cpu"))]
+        case LongerT():
+            return [TensorT(template.dtype, template.dims, template.device), LENGTH]
     return []
+
+
+def _with_room(template: LongerT, value: Any) -> list[Tensor]:
+    """The buffer and the length. Where the loop runs more often than was known, eager's shape would not fit into the
+    buffer, and no runtime makes a tensor of a negative size."""
+    axis = template.axis
+    if isinstance(value, Undefined):
+        empty = torch.zeros(template.dims, dtype=template.dtype, device=template.device)
+        return [empty, torch.zeros((), dtype=torch.int64)]
+    length = value.shape[axis]
+    room = template.dims[axis] - length
+    torch._check(room >= 0)
+    rest = [*value.shape[:axis], room, *value.shape[axis + 1 :]]
+    buffer = torch.cat([value, torch.zeros(rest, dtype=template.dtype, device=template.device)], axis)
+    return [buffer, number_tensor(length, torch.int64)]
 
 
 def number_of(tensor: Tensor) -> Any:
@@ -110,6 +137,7 @@ def number_of(tensor: Tensor) -> Any:
     if isinstance(remembered, torch.SymInt) and symbols_in(remembered) & current().symbols_outside:
         anew = flat.clone().item()
         remember_number(flat, anew)
+        current().read_anew[sole_symbol(anew)] = remembered
         return anew
     return (flat.clone() if isinstance(flat.storage_offset(), torch.SymInt) else flat).item()
 

@@ -93,21 +93,25 @@ def _cloned(tensor: Tensor) -> Tensor:
 
 
 def _packed(tensor: Tensor) -> Tensor:
-    """`tensor.contiguous()`, right for every size, whatever it asks about this one."""
+    """`tensor.contiguous()`, right for every size, whatever it asks about this one. Where an axis has size 1, its
+    stride says nothing, and two sides of a branch must agree in it nevertheless."""
     with no_guards_kept(shape_environment()):
-        return tensor.contiguous()
+        packed = tensor.contiguous()
+        one = any(isinstance(size, int) and size == 1 for size in packed.shape)
+        return _cloned(packed) if one and any(isinstance(each, torch.SymInt) for each in packed.stride()) else packed
 
 
 def placeholders(templates: Sequence[Template]) -> list[Tensor]:
     """Tensors like those that will carry the templates, outside any graph."""
     return [
-        torch.empty([_unknown_size() if d is None else d for d in t.dims], dtype=t.dtype, device=t.device)
+        torch.empty([unknown_size() if d is None else d for d in t.dims], dtype=t.dtype, device=t.device)
         for template in templates
         for t in tensors_of(template)
     ]
 
 
-def _unknown_size() -> Any:
+def unknown_size() -> Any:
+    """A size that is only known when the program runs."""
     size = torch.empty((), dtype=torch.int64).item()
     torch._check(size >= 0)
     return size

@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputSpec
 
 from deploypipe.torch_compat.dispatch import OpOverload, is_mutable, pytree, schema_of
+from deploypipe.torch_compat.operators import draws_random_numbers
 from deploypipe.torch_compat.symbols import symbols_in
 
 aten = torch.ops.aten
@@ -34,7 +35,10 @@ WHOLE = 2**63 - 1
 
 
 def simplify_program(program: ExportedProgram) -> None:
-    """Write `sym_sum` as additions (the pt2 format does not know it), and drop what the blocks of loops do in vain."""
+    """Write `sym_sum` as additions (the pt2 format does not know it), put blocks that only say whether gradients are
+    recorded where they are called, and drop what the blocks of loops do in vain."""
+    for graph_module in list(_graph_modules(program.graph_module)):
+        _without_grad_modes(graph_module)
     for graph_module in list(_graph_modules(program.graph_module)):
         graph = graph_module.graph
         for node in list(graph.nodes):
@@ -54,6 +58,26 @@ def simplify_program(program: ExportedProgram) -> None:
                 _without_unread_operands(graph_module, node)
         _without_dead_numbers(graph_module.graph)
         graph_module.recompile()
+
+
+def _without_grad_modes(owner: fx.GraphModule) -> None:
+    """An artifact records no gradients, whatever its author's code says."""
+    graph = owner.graph
+    for node in graph.find_nodes(op="call_function", target=torch.ops.higher_order.wrap_with_set_grad_enabled):
+        arguments: Any = node.args
+        block = getattr(owner, arguments[1].target)
+        _without_grad_modes(block)
+        inputs = block.graph.find_nodes(op="placeholder")
+        with graph.inserting_before(node):
+            for inner in block.graph.find_nodes(op="get_attr"):
+                setattr(owner, f"{arguments[1].target}_{inner.target}", getattr(block, inner.target))
+                inner.target = f"{arguments[1].target}_{inner.target}"
+            results: Any = graph.graph_copy(block.graph, dict(zip(inputs, arguments[2:], strict=True)))
+        for user in list(node.users):
+            user.replace_all_uses_with(results[user.args[1]])
+            graph.erase_node(user)
+        graph.erase_node(node)
+        graph.erase_node(arguments[1])
 
 
 def _writes(node: fx.Node) -> bool:
@@ -291,6 +315,17 @@ def changed_in_place(program: ExportedProgram) -> list[InputSpec]:
         if target in MAY_ALIAS and isinstance(node.args[0], fx.Node) and node.args[0] in base:
             base[node] = base[node.args[0]]
     return list(found.values())
+
+
+def random_draw(program: ExportedProgram) -> str | None:
+    """An operator of the program that draws random numbers, if there is one."""
+    for graph_module in _graph_modules(program.graph_module):
+        for node in graph_module.graph.nodes:
+            if isinstance(node.target, OpOverload):
+                name = str(schema_of(node.target).name).partition("::")[2]
+                if draws_random_numbers(name, node.args, node.kwargs):
+                    return name
+    return None
 
 
 MAY_ALIAS = {

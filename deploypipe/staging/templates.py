@@ -2,7 +2,7 @@
 
 A `Template` says how a value travels: `Fixed` (the same Python object on every path: it does not travel), `TensorT`,
 `NumberT` (a Python number that becomes a 0-dim tensor), `TreeT` (a container of these), `GrowT` (a list whose length
-varies) or `Poison` (nothing in common: using the name later is refused).
+varies), `LongerT` (a tensor that a loop makes longer) or `Poison` (nothing in common: using the name later is refused).
 """
 
 from __future__ import annotations
@@ -62,7 +62,24 @@ class GrowT:
     """One element, as an example of the structure of all."""
 
 
-Template = Fixed | Poison | TensorT | NumberT | TreeT | GrowT
+@dataclass(frozen=True)
+class LongerT:
+    """A tensor that each iteration of a loop may make longer along one axis: a buffer with room, and the length."""
+
+    dtype: torch.dtype
+    dims: tuple[Dim, ...]
+    """Of the buffer: along `axis` its room."""
+    device: torch.device
+    axis: int
+    provisional: bool = True
+    """Whether the room is not known yet."""
+    least: int = 0
+    """The length is never less."""
+    twin: int | None = None
+    """The first of the loop's variables that always has the same length, where there is one."""
+
+
+Template = Fixed | Poison | TensorT | NumberT | TreeT | GrowT | LongerT
 
 
 def number_kind(value: Any) -> type | None:
@@ -248,19 +265,23 @@ def _numeric(a: Any, b: Any, loop: bool) -> Template:
     if a.device != b.device:
         return Poison(f"is on {a.device} on one path and on {b.device} on another", "move both to one device")
     if a.dim() != b.dim():
-        return _shapes_differ(a, b)
+        return shapes_differ(a, b)
     dims: list[Dim] = []
+    differing: list[int] = []
     for x, y in zip(a.shape, b.shape, strict=True):
         if statically_known_true(x == y):
             dims.append(x)
         elif not loop and (isinstance(x, torch.SymInt) or isinstance(y, torch.SymInt)):
             dims.append(None)
         else:
-            return _shapes_differ(a, b, loop)
-    return TensorT(a.dtype, tuple(dims), a.device)
+            differing.append(len(dims))
+            dims.append(None)
+    if len(differing) == 1 and loop:
+        return LongerT(a.dtype, tuple(dims), a.device, differing[0])
+    return shapes_differ(a, b, loop) if differing else TensorT(a.dtype, tuple(dims), a.device)
 
 
-def _shapes_differ(a: Tensor, b: Tensor, loop: bool = False) -> Poison:
+def shapes_differ(a: Tensor, b: Tensor, loop: bool = False) -> Poison:
     where = "before the loop and" if loop else "on one path and"
     return Poison(
         f"has shape {list(a.shape)} {where} {list(b.shape)} {'after an iteration' if loop else 'on another'}",
@@ -313,6 +334,8 @@ def flat_count(template: Template) -> int:
         return sum(flat_count(c) for c in template.children)
     if isinstance(template, GrowT):
         return flat_count(template.element) + 1
+    if isinstance(template, LongerT):
+        return 2
     return 1 if isinstance(template, (TensorT, NumberT)) else 0
 
 
@@ -329,4 +352,6 @@ def same_template(a: Template, b: Template) -> bool:
         return a.dtype == b.dtype and len(a.dims) == len(b.dims)
     if isinstance(a, GrowT) and isinstance(b, GrowT):
         return same_template(a.element, b.element)
+    if isinstance(a, LongerT) and isinstance(b, LongerT):
+        return (a.dtype, a.axis, a.provisional, a.twin) == (b.dtype, b.axis, b.provisional, b.twin)
     return a == b or isinstance(a, Poison)

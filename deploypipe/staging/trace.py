@@ -19,22 +19,24 @@ from torch.export.graph_signature import InputKind
 
 from deploypipe.compiler.sites import Site
 from deploypipe.contract.signature import Axes
-from deploypipe.eager import argument_names, check_axes, title_of
+from deploypipe.eager import argument_names, check_axes, resized, title_of
 from deploypipe.errors import ExportError
+from deploypipe.explicit import STATE_REMEDY
 from deploypipe.staging.arithmetic import bools_as_numbers
 from deploypipe.staging.attributes import remembers, without_caches, written_between
 from deploypipe.staging.context import StagingContext, active
 from deploypipe.staging.copies import containers_of, fingerprint, rewrite_forwards, working_copy
 from deploypipe.staging.effects import without_effects
 from deploypipe.staging.failures import explain, line_of_forward
-from deploypipe.staging.open_axes import OpenSymbols, check_open, open_axes, open_symbols, resized
+from deploypipe.staging.open_axes import OpenSymbols, check_open, open_axes, open_symbols
 from deploypipe.staging.outputs import own_outputs, tensors_only
 from deploypipe.staging.rewriting import rewritten
 from deploypipe.staging.same_tensor import refuse_stale
 from deploypipe.staging.selection import EVERYTHING, Attempts, Selection
-from deploypipe.staging.simplify import changed_in_place, simplify_program
+from deploypipe.staging.simplify import changed_in_place, random_draw, simplify_program
 from deploypipe.staging.size_limits import Limit, limits_of
 from deploypipe.staging.watch import Watch
+from deploypipe.torch_compat.around import share_tree
 from deploypipe.torch_compat.dispatch import pytree
 from deploypipe.torch_compat.guards import Guard, forget_guards, noting_guards
 from deploypipe.torch_compat.recurrent import sequences_stay_open
@@ -127,13 +129,20 @@ def _own_memory(module: nn.Module, example_inputs: tuple[Any, ...], dynamic: Axe
         raise ExportError(
             f"{line_of_forward(module)}: no format has a place for `{number}` of a number that is computed"
         )
+    drawn = random_draw(traced.program)
+    if drawn is not None:
+        raise ExportError(
+            f"{line_of_forward(module)}: torch.{drawn} draws random numbers in a branch or a loop that depends on the"
+            " input, or inside of a function of torch",
+            "Draw before the branch or the loop, or pass what is drawn in as an input of forward.",
+        )
     changed = changed_in_place(traced.program)
     kept = next((spec for spec in changed if spec.kind is not InputKind.USER_INPUT), None)
     if kept is not None:
         raise ExportError(
             f"{line_of_forward(module)}: {kept.kind.name.lower()} `{kept.target}` is changed during forward:"
             " the artifact has no memory between calls",
-            "Return the new value, or compute it without changing the buffer.",
+            STATE_REMEDY,
         )
     return _export(module, example_inputs, dynamic, selection, own_inputs=True) if changed else traced
 
@@ -207,7 +216,7 @@ def _export(
         raise
     except Exception as error:
         raise explain(error, module) from error
-    remarks = _attributes(before, fingerprint(copy), module, example_inputs, dynamic)
+    remarks = _attributes(before, fingerprint(copy), module, example_inputs, dynamic, context.written)
     if selection is EVERYTHING:
         check_open(program, names, dynamic, line_of_forward(module))
     limits = limits_of(guards, context.axes)
@@ -242,15 +251,16 @@ def _attributes(
     module: nn.Module,
     example_inputs: tuple[Any, ...],
     dynamic: Axes,
+    places: Mapping[str, str],
 ) -> list[str]:
     """A remark for each attribute that forward writes and that is no memory of earlier calls; ExportError for one that
     may be."""
     written = sorted(written_between(before, after))
     if written and remembers(module, example_inputs, dynamic):
+        where = places.get(written[0].rpartition(".")[2], line_of_forward(module))
         raise ExportError(
-            f"{line_of_forward(module)}: attribute `{written[0]}` is changed during forward:"
-            " the artifact has no memory between calls",
-            "Return the value, or keep it in a local variable.",
+            f"{where}: attribute `{written[0]}` is changed during forward: the artifact has no memory between calls",
+            STATE_REMEDY,
         )
     return [f"attribute `{name}` is written during forward: the artifact returns its outputs alone" for name in written]
 
@@ -273,9 +283,7 @@ class _Root(nn.Module):
         self, model: nn.Module, names: list[str], own_inputs: bool, axes: OpenSymbols, context: StagingContext
     ) -> None:
         super().__init__()
-        # The model's own tree, so that parameters keep their names.
-        for key in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
-            object.__setattr__(self, key, getattr(model, key))
+        share_tree(self, model)  # so that parameters keep their names
         object.__setattr__(self, "model_", model)
         object.__setattr__(self, "own_inputs_", own_inputs)
         object.__setattr__(self, "open_", axes)

@@ -92,4 +92,8 @@ def not_(value: Any) -> Any:
     result = truth(value)
     if is_static(result):
         return not result
-    return torch.sym_not(result) if isinstance(result, torch.SymBool) else torch.logical_not(result)
+    if isinstance(result, torch.SymBool):
+        return torch.sym_not(result)
+    negated = torch.logical_not(result)
+    current().negations[id(negated)] = negated, result
+    return negated

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from deploypipe.compiler.unsupported import Unsupported
+from deploypipe.explicit import RANDOM_REMEDY
 from deploypipe.staging.context import current
 from deploypipe.staging.same_tensor import partners, refuse_stale
 from deploypipe.torch_compat.dispatch import pytree, storage_id
@@ -17,8 +18,12 @@ ASKS_ONLY = {"__get__", "size", "dim", "numel", "__len__", "is_floating_point", 
 """Calls that read no values: they ask for sizes, dtypes and the like."""
 
 
+COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+
+
 class Watch(TorchFunctionMode):
-    """Changes in place make the copies stale, reading a stale copy is refused, and so is drawing random numbers."""
+    """Changes in place make the copies stale, reading a stale copy is refused, and so is drawing random numbers. What
+    is compared is noted: it may say how often a loop runs."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -34,14 +39,15 @@ class Watch(TorchFunctionMode):
                 if isinstance(target, Tensor):
                     others = [t for t in partners(target) if storage_id(t) != storage_id(target)]
                     context.stale.update({storage_id(other): other for other in others})
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if (symbol := COMPARISONS.get(name.strip("_"))) and len(args) == 2 and isinstance(result, Tensor):
+            context.comparisons[id(result)] = result, symbol, *args
+        return result
 
 
 def _refuse_random(name: str) -> None:
     raise Unsupported(
         f"torch.{name}",
         "it draws random numbers, so no two runs agree and no artifact can be compared with eager",
-        "pass the random tensor in as an input"
-        if name in RANDOM
-        else "give it training=self.training (an artifact infers in eval mode)",
+        RANDOM_REMEDY if name in RANDOM else "give it training=self.training (an artifact infers in eval mode)",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,8 +13,9 @@ from deploypipe.compiler.unsupported import Unsupported
 from deploypipe.staging.aliases import join_results, sources
 from deploypipe.staging.context import current
 from deploypipe.staging.frame import INDEX, Frame, Values
+from deploypipe.staging.growth import AsksForNumber, counters_of, growth_of, most_iterations, not_empty
 from deploypipe.staging.lists import GrowingList
-from deploypipe.staging.packing import number_tensor
+from deploypipe.staging.packing import number_of, number_tensor
 from deploypipe.staging.recorder import Block, Recorder, dry_run
 from deploypipe.staging.regions import (
     Operands,
@@ -23,12 +24,23 @@ from deploypipe.staging.regions import (
     placeholders,
     rebuild,
     results_of,
+    unknown_size,
     unread,
 )
-from deploypipe.staging.templates import Fixed, GrowT, Template, TensorT, same_template, unify
+from deploypipe.staging.templates import (
+    Fixed,
+    GrowT,
+    LongerT,
+    Poison,
+    Template,
+    TensorT,
+    same_template,
+    shapes_differ,
+    unify,
+)
 from deploypipe.staging.undefined import Undefined
 from deploypipe.torch_compat.dispatch import storage_id
-from deploypipe.torch_compat.symbols import all_symbols, symbols_in
+from deploypipe.torch_compat.symbols import all_symbols, statically_known_true, symbols_in
 from deploypipe.torch_compat.tracing import redirect, shape_environment
 
 INDEX_TEMPLATE = TensorT(torch.int64, (), torch.device("cpu"))
@@ -65,6 +77,7 @@ class _Loop:
     """The symbols that exist before the loop."""
     before: Values
     templates: list[Template]
+    head: Values = ()
     after: Values = ()
     going: Any = None
     """What the condition said in the last dry run."""
@@ -90,7 +103,7 @@ class _Loop:
         for tensor in self.start:
             recorder.makes(tensor)
         join_results(self.templates, self.start, [] if first else [self.after])
-        head = _entered(rebuild(self.templates, self.start, frame.names))
+        head = self.head = _entered(self.templates, rebuild(self.templates, self.start, frame.names))
         frame.restore_afresh(head)
         self.going = self.test()
         if not isinstance(self.going, bool):
@@ -101,7 +114,7 @@ class _Loop:
             unify(h, a, t, loop=True) if n in frame.carried or n in frame.live else Fixed(Undefined(n))
             for h, a, n, t in zip(head, self.after, frame.names, self.templates, strict=True)
         ]
-        joined = self._reserve(joined)
+        joined = self._with_room(self._reserve(joined))
         self.leaves = leaves_of(joined, self.after)
         return joined
 
@@ -129,6 +142,58 @@ class _Loop:
             raise NeedsRoom(lacking)
         return out
 
+    def _with_room(self, joined: list[Template]) -> list[Template]:
+        """Give each tensor that gets longer the room for what every iteration may add. How often the loop runs may show
+        in the second dry run only, when its counters are no constants any more."""
+        if not any(isinstance(template, LongerT) for template in joined):
+            return joined
+        most = self.trips.most
+        if most is None:
+            counters = counters_of(self.templates, self.before, self.head, self.after)
+            most = most_iterations(self.going, counters, self._left_by(), self.visible)
+        lengths: dict[int, tuple[Any, Any]] = {}
+        return [
+            self._longer(i, template, most, lengths) if isinstance(template, LongerT) else template
+            for i, template in enumerate(joined)
+        ]
+
+    def _longer(self, i: int, template: LongerT, most: Any, lengths: dict[int, tuple[Any, Any]]) -> Template:
+        """`lengths`: of the variables before this one, at the start and after an iteration."""
+        known, start, head, end = self.templates[i], self.before[i], self.head[i], self.after[i]
+        axis = template.axis
+        growth = growth_of(head.shape[axis], end.shape[axis], self.visible) if isinstance(start, Tensor) else None
+        if growth is None:
+            return shapes_differ(head, end, loop=True)
+        again = isinstance(known, LongerT)
+        if isinstance(known, LongerT) and not known.provisional:
+            room, provisional = known.dims[axis], False
+        elif most is not None:
+            room, provisional = start.shape[axis] + most * growth, False
+        elif not again:
+            room, provisional = unknown_size(), True
+        else:
+            return Poison(
+                f"gets longer along axis {axis} in each iteration, and the loop does not say how often it runs at most",
+                "compare a counter with a limit in its condition (`while n < limit and …`), or run over a range",
+            )
+        lengths[i] = start.shape[axis], end.shape[axis]
+        return replace(
+            template,
+            dims=(*template.dims[:axis], room, *template.dims[axis + 1 :]),
+            provisional=provisional,
+            least=int(not_empty(start.shape[axis])),
+            twin=next(j for j, pair in lengths.items() if _alike(pair, lengths[i])),
+        )
+
+    def _left_by(self) -> list[Any]:
+        """The flags that the condition asks not to be set, as the body leaves them."""
+        negated = [each[1] for each in current().negations.values()]
+        return [
+            end
+            for head, end in zip(self.head, self.after, strict=True)
+            if isinstance(head, Tensor) and any(head is each for each in negated)
+        ]
+
     def _is_made_here(self, size: Any) -> bool:
         """Whether a size depends on something computed in the body, so that it says nothing before the loop."""
         return isinstance(size, torch.SymInt) and bool(symbols_in(size) - self.visible)
@@ -137,6 +202,7 @@ class _Loop:
         """What the names hold after the loop; a growing list knows by how much it has grown at most."""
         frame, trips = self.frame, self.trips
         values = rebuild(self.templates, tensors, frame.names)
+        _check_twins(self.templates, values)
         for value, start, end in zip(values, self.before, self.after, strict=True):
             if not isinstance(value, GrowingList) or not isinstance(end, GrowingList):
                 continue
@@ -153,7 +219,13 @@ class _Loop:
         )
 
 
-def stage_while(test: Callable[[], Any], body: Block, frame: Frame, trips: Trips | None = None) -> None:
+def stage_while(
+    test: Callable[[], Any],
+    body: Block,
+    frame: Frame,
+    trips: Trips | None = None,
+    asked: frozenset[int] = frozenset(),
+) -> None:
     """A condition and a body as one `torch.while_loop`; afterwards the names of the frame hold its results."""
     names = frame.names
     before = tuple(v if n in frame.carried else Undefined(n) for v, n in zip(frame.save(), names, strict=True))
@@ -161,7 +233,15 @@ def stage_while(test: Callable[[], Any], body: Block, frame: Frame, trips: Trips
     templates: list[Template] = [INDEX_TEMPLATE if n == INDEX else Fixed(v) for v, n in zip(before, names, strict=True)]
     visible = all_symbols(shape_environment())
     loop = _Loop(test, body, frame, trips or Trips(), visible, before, templates)
-    recorder = loop.settle()
+    try:
+        recorder = loop.settle()
+    except AsksForNumber as asks:
+        frame.restore(before)
+        if id(asks.tensor) in asked:
+            raise Unsupported("a loop", "how often it runs at most depends on what it computes", "") from None
+        number_of(asks.tensor)
+        stage_while(test, body, frame, trips, asked | {id(asks.tensor)})
+        return
     changed = recorder.changed_outside()
     _mark_stale(loop, recorder)
     if loop.going is True:
@@ -210,7 +290,7 @@ def _traced(loop: _Loop, initial: tuple[Tensor, ...], recorder: Recorder, change
         operands.redirect_floats(arguments)
         for around, inside in zip(changed, mine[count - len(changed) :], strict=True):
             redirect(around, inside.clone())
-        loop.frame.restore(_entered(rebuild(loop.templates, mine, loop.frame.names)))
+        loop.frame.restore(_entered(loop.templates, rebuild(loop.templates, mine, loop.frame.names)))
         return outside | {storage_id(t) for t in arguments if isinstance(t, Tensor)}
 
     def traced_test(*arguments: Any) -> Tensor:
@@ -228,8 +308,23 @@ def _traced(loop: _Loop, initial: tuple[Tensor, ...], recorder: Recorder, change
     return list(torch.ops.higher_order.while_loop(traced_test, traced_body, initial, operands.values))
 
 
-def _entered(values: Values) -> Values:
+def _alike(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
+    return all(statically_known_true(a == b) for a, b in zip(one, other, strict=True))
+
+
+def _check_twins(templates: Sequence[Template], values: Values) -> None:
+    """What starts with one length and always gets one length has one length throughout."""
+    for template, value in zip(templates, values, strict=True):
+        if isinstance(template, LongerT) and template.twin is not None and isinstance(value, Tensor):
+            twin = values[template.twin]
+            its = templates[template.twin]
+            if twin is not value and isinstance(its, LongerT) and isinstance(twin, Tensor):
+                torch._check(value.shape[template.axis] == twin.shape[its.axis])
+
+
+def _entered(templates: Sequence[Template], values: Values) -> Values:
     """Growing lists at the start of a loop body: their growth is counted from here."""
+    _check_twins(templates, values)
     for value in values:
         if isinstance(value, GrowingList):
             value.grown, value.exact, value.reserved = 0, True, True

@@ -3,6 +3,7 @@
 Each entry has a canary in `tests/test_torch_compat.py` that fails first, and by name, when a release of torch moves
 what the entry stands on. Nothing else in the package touches such an API.
 
+- `around`: modules that stand for another one
 - `dispatch`: watching every operator that runs, what an operator's schema says, and trees of arguments
 - `guards`: what a trace concluded about sizes, and who asked
 - `kernels`: what a training takes of torch's own parts

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 RANDOM = frozenset((
-    "bernoulli", "bernoulli_", "cauchy_", "exponential_", "geometric_", "gumbel_softmax", "log_normal_", "multinomial",
-    "normal", "normal_", "normal_functional", "poisson", "rand", "rand_like", "randint", "randint_like", "randn",
-    "randn_like", "random_", "randperm", "uniform", "uniform_",
+    "_sample_dirichlet", "_standard_gamma", "bernoulli", "bernoulli_", "cauchy_", "exponential_", "geometric_",
+    "gumbel_softmax", "log_normal_", "multinomial", "normal", "normal_", "normal_functional", "poisson", "rand",
+    "rand_like", "randint", "randint_like", "randn", "randn_like", "random_", "randperm", "uniform", "uniform_",
 ))  # fmt: skip
 """Functions, methods and operators of torch that draw random numbers whatever their arguments are."""
 DROPOUT = frozenset((

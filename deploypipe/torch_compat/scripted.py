@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deploypipe.torch_compat.around import share_tree
+
 
 class Scripted(nn.Module):
     """What does the same as a script module, with the arguments of its `forward` by name. Parameters keep their
@@ -21,8 +23,7 @@ class Scripted(nn.Module):
         if isinstance(inside, torch.jit.ScriptModule):
             self._modules[""] = inside  # it has no dictionaries of its own that could be shared
         else:
-            for key in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
-                object.__setattr__(self, key, getattr(inside, key))
+            share_tree(self, inside)
 
     def get_submodule(self, target: str) -> nn.Module:
         found: nn.Module = functools.reduce(getattr, target.split("."), self.inside) if target else self

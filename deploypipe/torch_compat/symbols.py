@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from sympy import (  # type: ignore[import-untyped]
+    Add,
     GreaterThan,
     LessThan,
     Not,
@@ -191,3 +192,52 @@ def unwritable_number(program: ExportedProgram) -> str | None:
         if not isinstance(node.target, OpOverload | HigherOrderOperator) and node.target not in known:
             return str(getattr(node.target, "__name__", node.target))
     return None
+
+
+def sole_symbol(number: Any) -> Symbol | None:
+    """The symbol that a symbolic whole number is; None for any other expression."""
+    expression = number.node.expr if isinstance(number, torch.SymInt) else None
+    return expression if expression is not None and expression.is_Symbol else None
+
+
+def less_than(condition: torch.SymBool) -> Any:
+    """An expression of whole numbers that is positive where `condition`, a comparison of whole numbers, holds. None for
+    what is no such comparison."""
+    relation = condition.node.expr
+    if isinstance(relation, StrictLessThan | LessThan):
+        return relation.rhs - relation.lhs + int(isinstance(relation, LessThan))
+    if isinstance(relation, StrictGreaterThan | GreaterThan):
+        return relation.lhs - relation.rhs + int(isinstance(relation, GreaterThan))
+    return None
+
+
+def linear_in(expression: Any, symbol: Symbol) -> tuple[Any, Any] | None:
+    """A whole number c that is not 0, and an expression without the symbol, that make `c * symbol + rest`."""
+    factor = expression.expand().coeff(symbol)
+    rest = (expression - factor * symbol).expand()
+    return (factor, rest) if factor.is_Integer and factor != 0 and symbol not in rest.free_symbols else None
+
+
+def at_most(number: Any, visible: frozenset[Symbol]) -> Any:
+    """An upper bound of a whole number that is made of these symbols alone; None where there is none to be seen."""
+    if isinstance(number, int):
+        return number
+    bound = _upper_bound(number.node.expr, visible)
+    if bound is None:
+        return None
+    return int(bound) if bound.is_Integer else as_number(bound, shape_environment_of(number))
+
+
+def _upper_bound(expression: Any, visible: frozenset[Symbol]) -> Any:
+    if expression.free_symbols <= visible:
+        return expression
+    if isinstance(expression, Max | Min):
+        bounds = [_upper_bound(each, visible) for each in expression.args]
+        known = [bound for bound in bounds if bound is not None]
+        whole = len(known) == len(bounds) or (known and isinstance(expression, Min))
+        return expression.func(*known) if whole else None
+    taken = next((term for term in Add.make_args(expression) if isinstance(-term, Max)), None)
+    if taken is None:
+        return None
+    rest = expression - taken  # a - max(b, c) is min(a - b, a - c)
+    return _upper_bound(Min(*(rest - each for each in (-taken).args)), visible)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._guards import detect_fake_mode
+from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import (
     disable_proxy_modes_tracing,
     get_proxy_mode,
@@ -83,3 +84,15 @@ def no_overlap_question() -> Iterator[None]:
         yield
     finally:
         torch._debug_has_internal_overlap = original
+
+
+@contextlib.contextmanager
+def distributions_unchecked() -> Iterator[None]:
+    """Inside, `torch.distributions` does not check its parameters unless it is asked to: such a check raises, or
+    changes nothing."""
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)

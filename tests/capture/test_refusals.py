@@ -135,9 +135,9 @@ class NoSource(nn.Module):
 REFUSED = [
     (ShapesDiffer, "shape", "same"),
     (DtypesDiffer, "dtype", "one dtype"),
-    (AttributeAssigned, "attribute `calls`", "local variable"),
+    (AttributeAssigned, "attribute `calls`", "--state explicit"),
     (ListAttributeChanged, "list attribute of the module", "inside forward"),
-    (BufferChanged, "buffer `count`", "Return the new value"),
+    (BufferChanged, "buffer `count`", "--state explicit"),
     (PythonRandom, "random.random()", "as an input"),
     (LeavesTorch, "Tensor.numpy()", "torch operations"),
     (GrowingShape, "has shape", "list"),

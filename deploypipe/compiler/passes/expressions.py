@@ -132,8 +132,11 @@ def _with_zero_or_one(node: ast.Compare) -> bool:
 
 
 def _constant_index(node: ast.expr) -> bool:
-    """Whether a subscript is written out in numbers, so that it cannot depend on data."""
+    """Whether a subscript is written out in numbers, so that it cannot depend on data. `x[-3:]` may: it has fewer than
+    three rows where `x` has."""
     parts = node.elts if isinstance(node, ast.Tuple) else [node]
+    if any(isinstance(p, ast.Slice) and isinstance(p.lower, ast.UnaryOp) and p.upper is None for p in parts):
+        return False
     bounds = [b for p in parts for b in ([p.lower, p.upper, p.step] if isinstance(p, ast.Slice) else [p])]
     return all(
         b is None or isinstance(b, ast.Constant) or (isinstance(b, ast.UnaryOp) and isinstance(b.operand, ast.Constant))
