@@ -68,11 +68,10 @@ def capture(
     arguments, a tensor or a `Call`. With `random="input"` and `state="explicit"` what it draws and what it remembers
     are inputs (see `explicit`). ExportError where it cannot; UsageError for bad arguments."""
     was_training = getattr(module, "training", False)  # a frozen script module has no modes
-    with untouched(module):
-        module, call, dynamic = explicit_call(module, as_call(example, "the example"), dynamic or {}, random, state)
-        flat = flat_call(module, call)
-        with untouched(flat.module):
-            return _capture(flat, dynamic, output_names, was_training)
+    module, call, dynamic = explicit_call(module, as_call(example, "the example"), dynamic or {}, random, state)
+    flat = flat_call(module, call)
+    with untouched(flat.module):
+        return _capture(flat, dynamic, output_names, was_training)
 
 
 def _capture(flat: FlatCall, dynamic: Axes, output_names: Sequence[str] | None, was_training: bool) -> Capture:

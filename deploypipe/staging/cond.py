@@ -66,10 +66,10 @@ def stage_cond(pred: Tensor, then: Block, orelse: Block, frame: Frame) -> None:
         return
     values = _after(templates, results, frame.names, before, sides)
     noted: Alternatives = []
-    for template, value, *pair in zip(templates, values, first, second, strict=True):
-        note_alternatives(template, value, *pair, noted)
-        if pair[0] is True and isinstance(value, Tensor):
-            context.flags[id(value)] = value, pred, pair[1]
+    for template, value, one, other in zip(templates, values, first, second, strict=True):
+        note_alternatives(template, value, one, other, noted)
+        if one is True and isinstance(value, Tensor):
+            context.flags[id(value)] = value, pred, other
     frame.restore(values)
     if not context.dry:
         for tensor, result in zip(changed, results[len(results) - len(changed) :], strict=True):

@@ -17,7 +17,7 @@ from deploypipe.staging.context import current
 from deploypipe.staging.templates import LongerT, NumberT, Template, TensorT, TreeT, children
 from deploypipe.torch_compat.symbols import (
     as_number,
-    at_most,
+    bound_of,
     is_axis,
     less_than,
     linear_in,
@@ -66,10 +66,10 @@ def note_alternatives(template: Template, value: Any, one: Any, other: Any, note
     """Remember what the sizes and numbers that a branch gave are on each of its sides. Those that are alike on both
     sides are one; `noted` are those of this branch."""
     if isinstance(template, TreeT):
-        parts = [children(each) for each in (value, one, other)]
-        if all(part is not None and len(part[1]) == len(template.children) for part in parts):
-            for child, *each in zip(template.children, *(part[1] for part in parts if part), strict=True):
-                note_alternatives(child, *each, noted)
+        parts = [found[1] for each in (value, one, other) if (found := children(each))]
+        if [len(part) for part in parts] == 3 * [len(template.children)]:
+            for child, its, a, b in zip(template.children, *parts, strict=True):
+                note_alternatives(child, its, a, b, noted)
     elif isinstance(template, NumberT) and template.kind is int:
         _note(value, one, other, noted)
     elif isinstance(template, TensorT) and isinstance(one, Tensor) and isinstance(other, Tensor):
@@ -110,7 +110,7 @@ def growth_of(before: Any, after: Any, visible: frozenset[Any]) -> Any:
     is not known, or where it may shrink."""
     most: Any = 0
     for size in _possible(after, visible):
-        by = at_most(size - before, visible)
+        by = bound_of(size - before, visible)
         if by is None or not statically_known_true(size >= before):
             return None
         most = by if statically_known_true(by >= most) else most if statically_known_true(most >= by) else (

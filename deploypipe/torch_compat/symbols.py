@@ -218,7 +218,7 @@ def linear_in(expression: Any, symbol: Symbol) -> tuple[Any, Any] | None:
     return (factor, rest) if factor.is_Integer and factor != 0 and symbol not in rest.free_symbols else None
 
 
-def at_most(number: Any, visible: frozenset[Symbol]) -> Any:
+def bound_of(number: Any, visible: frozenset[Symbol]) -> Any:
     """An upper bound of a whole number that is made of these symbols alone; None where there is none to be seen."""
     if isinstance(number, int):
         return number

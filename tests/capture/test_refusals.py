@@ -140,7 +140,7 @@ REFUSED = [
     (BufferChanged, "buffer `count`", "--state explicit"),
     (PythonRandom, "random.random()", "as an input"),
     (LeavesTorch, "Tensor.numpy()", "torch operations"),
-    (GrowingShape, "has shape", "list"),
+    (GrowingShape, "gets longer along axis 0", "compare a counter with a limit"),
     (ListReturned, "list whose length depends on data", "stack"),
     (StartsAsNone, "None", "start it with a tensor"),
     (NoSource, "source is not available", "in a file"),
