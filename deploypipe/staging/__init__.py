@@ -42,6 +42,7 @@ Running:
 - `attributes`  whether written attributes are a memory of earlier calls
 - `outputs`     what a model returns, as tensors
 - `failures`    any failure as an error at the author's line
+- `library_operators`  operators of libraries as operators of torch
 - `simplify`    last touches on a captured graph
 - `outcomes`    which branch outcomes inputs take
 - `variations`  variations of example inputs

@@ -28,6 +28,7 @@ from deploypipe.staging.context import StagingContext, active
 from deploypipe.staging.copies import containers_of, fingerprint, rewrite_forwards, working_copy
 from deploypipe.staging.effects import without_effects
 from deploypipe.staging.failures import explain, line_of_forward
+from deploypipe.staging.library_operators import without_library_operators
 from deploypipe.staging.open_axes import OpenSymbols, check_open, open_axes, open_symbols
 from deploypipe.staging.outputs import own_outputs, tensors_only
 from deploypipe.staging.rewriting import rewritten
@@ -153,6 +154,7 @@ def _program(module: nn.Module, traced: Traced) -> StaticProgram:
         dataclasses.replace(site, became=", ".join(forms))
         for site, forms in sorted(context.became.items(), key=lambda item: _in_order(item[0]))
     )
+    without_library_operators(traced.program)
     simplify_program(traced.program)
     return StaticProgram(
         traced.program,
