@@ -49,7 +49,7 @@ class Gate:
 
     @cached_property
     def representatives(self) -> list[Probe]:
-        return representatives(self.probes)
+        return representatives(self.probes, self.reference.is_cheap)
 
     @cached_property
     def test_probes(self) -> list[Probe]:

@@ -21,6 +21,10 @@ from deploypipe.torch_compat.dispatch import TorchDispatchMode
 
 PATIENCE = 5.0
 """Seconds of processor time for a drawn probe: on inputs that nobody gives a model, a loop of it may have no end."""
+DEAR = 2.0
+"""Seconds that a drawn probe may be expected to take: it is asked of the artifact as well, and of float64."""
+CHEAP = 0.5
+"""Seconds up to which a drawn probe is asked of float64 too, and under every setting of a runtime."""
 SHORT_PATIENCE = 0.5
 """The same for one with NaN or infinities, or twice what eager took for any other."""
 NUDGES = 6
@@ -57,6 +61,8 @@ class Reference:
         self._wide: nn.Module | None = None
         self._answers: dict[int, tuple[Probe, EagerOutputs]] = {}
         self._longest = 0.0
+        self._per_value = math.inf
+        """Seconds for each value of the inputs, at best."""
 
     def answer(self, probe: Probe) -> EagerOutputs:
         """UsageError when eager itself does not take the probe."""
@@ -65,6 +71,9 @@ class Reference:
             self._answers[id(probe)] = probe, self._ask(probe)
         return self._answers[id(probe)][1]
 
+    def is_cheap(self, probe: Probe) -> bool:
+        return self.answer(probe).seconds <= CHEAP
+
     def repeats(self, probe: Probe) -> bool:
         """Whether eager returns the same when it is asked again; it does not where it draws random numbers."""
         again, _ = _sorted_outputs(self.module, probe.inputs)
@@ -72,6 +81,10 @@ class Reference:
         return all(torch.allclose(exact(a), exact(b), rtol=1e-6, atol=1e-6, equal_nan=True) for a, b in pairs)
 
     def _ask(self, probe: Probe) -> EagerOutputs:
+        values = sum(tensor.numel() for tensor in probe.inputs)
+        expected = 0.0 if math.isinf(self._per_value) else self._per_value * values
+        if probe.optional and expected > DEAR:
+            raise UsageError(f"probe {probe.family} [{probe.shapes}]: eager would take about {expected:.0f} s")
         start = time.thread_time()
         try:
             own, nesting = eager_outputs(self.module, probe.inputs, self._patience(probe))
@@ -79,9 +92,11 @@ class Reference:
             raise UsageError(f"probe {probe.family} [{probe.shapes}]: {cause.message}") from cause
         seconds = time.thread_time() - start
         self._longest = max(self._longest, seconds)
+        self._per_value = min(self._per_value, seconds / max(values, 1))
         leaves, structure = _by_name(own, nesting)
         numbered, _ = _by_name([torch.tensor(place) for place in range(len(own))], nesting)
-        exact = self._in_float64(probe, leaves) if probe.in_float64 else None
+        wanted = probe.in_float64 and (seconds <= CHEAP or not probe.optional)
+        exact = self._in_float64(probe, leaves) if wanted else None
         moved = functools.cache(functools.partial(self._moved_by_rounding, probe, exact))
         ties = Ties(self.module, probe.inputs)
         return EagerOutputs(tuple(leaves), structure, exact, moved, tuple(map(int, numbered)), ties, seconds)

@@ -32,11 +32,11 @@ def _opened(variant: Callable[[], Session]) -> Runner:
     return Runner(variant())
 
 
-def representatives(probes: Sequence[Probe]) -> list[Probe]:
-    """One probe a family: the largest with at most `SMALL` rows, the smallest where there is none."""
+def representatives(probes: Sequence[Probe], cheap: Callable[[Probe], bool] = lambda probe: True) -> list[Probe]:
+    """One probe a family: the largest `cheap` one with at most `SMALL` rows, the smallest where there is none."""
     chosen = []
     for family in dict.fromkeys(probe.family for probe in probes):
         members = [probe for probe in probes if probe.family == family]
-        small = [probe for probe in members if probe.rows <= SMALL]
+        small = [probe for probe in members if probe.rows <= SMALL and cheap(probe)]
         chosen.append(max(small, key=lambda p: p.rows) if small else min(members, key=lambda p: p.rows))
     return chosen
