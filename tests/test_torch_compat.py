@@ -569,3 +569,13 @@ def test_a_module_around_another_shows_its_tree_and_takes_an_argument_more() -> 
     assert (type(made).__name__, list(inspect.signature(made.forward).parameters)) == ("Linear", ["input", "input_"])
     x = torch.ones(1, 2)
     assert torch.equal(copy.deepcopy(made)(x, input_=2.0), author(x) * 2)
+
+
+def test_graph_of_holds_what_a_function_calls() -> None:
+    program = torch.export.export(nn.ReLU(), (torch.ones(2, 3),))
+    value = next(iter(program.graph.nodes)).meta["val"]
+    graph = tracing.graph_of(lambda x: x * 2 + 1, [value])
+    assert [node.target for node in graph.nodes if node.op == "call_function"] == [
+        torch.ops.aten.mul.Tensor,
+        torch.ops.aten.add.Tensor,
+    ]

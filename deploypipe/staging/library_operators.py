@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from deploypipe.torch_compat.dispatch import OpOverload, schema_of
+from deploypipe.torch_compat.tracing import graph_of
 
 
 def _grouped_mm(input: Tensor, weight: Tensor, offs: Tensor) -> Tensor:
@@ -46,8 +46,7 @@ def without_library_operators(program: ExportedProgram) -> None:
 def _compose(graph: fx.Graph, node: fx.Node, made: Callable[..., Any]) -> None:
     inputs: list[Any] = list(node.args)
     values = [each.meta["val"] for each in inputs]
-    with values[0].fake_mode:
-        traced = make_fx(made)(*values).graph
+    traced = graph_of(made, values)
     with graph.inserting_before(node):
         result: Any = graph.graph_copy(traced, dict(zip(traced.find_nodes(op="placeholder"), inputs, strict=True)))
     node.replace_all_uses_with(result)

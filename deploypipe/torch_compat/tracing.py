@@ -1,17 +1,18 @@
 """The tracer that `torch.export` runs, the fake tensors under it, and what must be repaired in it."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch._guards import detect_fake_mode
 from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import (
     disable_proxy_modes_tracing,
     get_proxy_mode,
     get_proxy_slot,
+    make_fx,
     set_proxy_slot,
 )
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
@@ -84,6 +85,12 @@ def no_overlap_question() -> Iterator[None]:
         yield
     finally:
         torch._debug_has_internal_overlap = original
+
+
+def graph_of(function: Callable[..., Tensor], values: Sequence[Any]) -> fx.Graph:
+    """The operators that `function` calls for these fake tensors, and their sizes."""
+    with values[0].fake_mode:
+        return make_fx(function)(*values).graph
 
 
 @contextlib.contextmanager
