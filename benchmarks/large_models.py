@@ -21,9 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
+
+from deploypipe.bench.usage import memory_held
 
 BEGIN, END = "<!-- large models: begin -->", "<!-- large models: end -->"
 
@@ -93,7 +94,7 @@ def watched(run: Callable[[str], None], name: str) -> tuple[float, float]:
     def watch() -> None:
         nonlocal most
         while not ended.wait(0.05):
-            most = max(most, _held(process.pid))
+            most = max(most, memory_held(process.pid or 0))
 
     process.start()
     watcher = threading.Thread(target=watch)
@@ -112,14 +113,6 @@ def _counted(run: Callable[[str], None], name: str, answers: Any) -> None:
     run(name)
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     answers.put(sum(each.ru_utime + each.ru_stime for each in used))
-
-
-def _held(pid: int | None) -> int:
-    try:
-        leader = psutil.Process(pid)
-        return sum(each.memory_info().rss for each in [leader, *leader.children(recursive=True)])
-    except psutil.Error:
-        return 0
 
 
 def main() -> None:

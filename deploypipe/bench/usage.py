@@ -39,6 +39,11 @@ class UsageMeter:
         return Usage(front_end, sum(used.values()), max(self._memory, _memory(self._members)))
 
 
+def memory_held(pid: int) -> int:
+    """Bytes resident of a process and its descendants; pages that they share count for each."""
+    return _memory(_family(pid))
+
+
 def _family(pid: int) -> list[psutil.Process]:
     try:
         leader = psutil.Process(pid)

@@ -14,14 +14,23 @@ import torch
 from torch import Tensor
 
 from deploypipe.staging.context import current
-from deploypipe.staging.templates import LongerT, NumberT, Template, TensorT, TreeT, children
+from deploypipe.staging.templates import (
+    LongerT,
+    NumberT,
+    Template,
+    TensorT,
+    TreeT,
+    children,
+    larger,
+    same_constant,
+)
 from deploypipe.torch_compat.symbols import (
     as_number,
     bound_of,
+    constant_of,
     is_axis,
     less_than,
     linear_in,
-    same_expression,
     sole_symbol,
     statically_known_true,
     symbols_in,
@@ -83,17 +92,11 @@ def _note(value: Any, one: Any, other: Any, noted: Alternatives) -> None:
     if symbol is None:
         return
     for twin, its_one, its_other in noted:
-        if _same(its_one, one) and _same(its_other, other):
+        if same_constant(its_one, one) and same_constant(its_other, other):
             torch._check(value == twin)
             break
     noted.append((value, one, other))
     current().alternatives[symbol] = one, other
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, int) or isinstance(b, int):
-        return type(a) is type(b) and bool(a == b)
-    return isinstance(a, torch.SymInt) and isinstance(b, torch.SymInt) and same_expression(a, b)
 
 
 def _possible(number: Any, known: frozenset[Any]) -> list[Any]:
@@ -113,9 +116,7 @@ def growth_of(before: Any, after: Any, visible: frozenset[Any]) -> Any:
         by = bound_of(size - before, visible)
         if by is None or not statically_known_true(size >= before):
             return None
-        most = by if statically_known_true(by >= most) else most if statically_known_true(most >= by) else (
-            torch.sym_max(most, by)
-        )  # fmt: skip
+        most = larger(most, by)
     return most
 
 
@@ -153,10 +154,9 @@ def most_iterations(going: Any, counters: Mapping[Any, Counter], flags: Sequence
             parts = linear_in(remaining, counter.symbol) if remaining is not None else None
             if parts is None or not parts[1].free_symbols <= visible:
                 continue
-            moves = [
-                after - as_number(counter.symbol, shape_environment()) for after in _possible(counter.after, visible)
-            ]
-            steps = [-int(parts[0]) * _constant(move) for move in moves if _constant(move) is not None]
+            now = as_number(counter.symbol, shape_environment())
+            moves = [constant_of(after - now) for after in _possible(counter.after, visible)]
+            steps = [-int(parts[0]) * move for move in moves if move is not None]
             if len(steps) != len(moves) or min(steps) < 0 or max(steps) == 0:
                 continue
             rest: Any = as_number(parts[1], shape_environment()) if parts[1].free_symbols else int(parts[1])
@@ -172,12 +172,6 @@ def _going_on(after: Any) -> Iterator[Any]:
         seen.add(id(after))
         _, pred, after = flag
         yield current().predicates.get(id(pred), (None, pred))[1]
-
-
-def _constant(number: Any) -> Any:
-    if isinstance(number, int):
-        return number
-    return int(number.node.expr) if number.node.expr.is_Integer else None
 
 
 def _conjuncts(going: Any) -> Iterator[Any]:

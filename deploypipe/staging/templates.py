@@ -306,10 +306,10 @@ def _growing(a: Any, b: Any) -> Template:
             f"is a list of varying length whose elements differ: {why}", "append tensors of one shape and dtype"
         )
     capacities = [s.capacity if isinstance(s, GrowingList) else len(s) for s in (a, b)]
-    return GrowT(element, _larger(*capacities), elements[0])
+    return GrowT(element, larger(*capacities), elements[0])
 
 
-def _larger(a: Dim, b: Dim) -> Dim:
+def larger(a: Dim, b: Dim) -> Dim:
     if statically_known_true(a >= b):
         return a
     return b if statically_known_true(b >= a) else torch.sym_max(a, b)
