@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from deploypipe.export import export
     from deploypipe.formats.reading import load
     from deploypipe.formats.runner import Runner
+    from deploypipe.parity.budget import Budget
     from deploypipe.parity.probes import Probe
     from deploypipe.parity.tolerances import Tolerance
     from deploypipe.parity.verdict import Report
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Artifact": "deploypipe.contract.sidecar",
+    "Budget": "deploypipe.parity.budget",
     "Call": "deploypipe.contract.call",
     "DataError": "deploypipe.errors",
     "DeploypipeError": "deploypipe.errors",
@@ -62,6 +64,7 @@ _HOMES = {
 
 __all__ = [
     "Artifact",
+    "Budget",
     "Call",
     "DataError",
     "DeploypipeError",

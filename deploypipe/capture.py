@@ -30,6 +30,7 @@ from deploypipe.original import check_copy, untouched
 from deploypipe.staging.copies import fingerprint
 from deploypipe.staging.outcomes import find_inputs, missing_outcomes, record_outcomes
 from deploypipe.staging.trace import StaticProgram, trace
+from deploypipe.torch_compat.quantized import emulated
 from deploypipe.torch_compat.scripted import Scripted, traceable
 from deploypipe.torch_compat.symbols import rename_symbols
 
@@ -104,7 +105,7 @@ def _capture(flat: FlatCall, dynamic: Axes, output_names: Sequence[str] | None, 
 
 def _traceable(module: nn.Module, inputs: tuple[Tensor, ...]) -> nn.Module:
     if not isinstance(module, Scripted):
-        return module
+        return emulated(module)
     try:
         return traceable(module, inputs)
     except Exception as cause:

@@ -19,6 +19,7 @@ from deploypipe.flat_module import FlatModule
 from deploypipe.torch_compat.around import Around
 from deploypipe.torch_compat.dispatch import TorchDispatchMode
 from deploypipe.torch_compat.nodes import open_node
+from deploypipe.torch_compat.quantized import is_emulated
 from deploypipe.torch_compat.wrappers import unwrapped
 
 
@@ -61,6 +62,10 @@ def check_inputs(inputs: Any, what: str) -> tuple[Tensor, ...]:
 QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
 
 
+def _is_quantized(part: nn.Module) -> bool:
+    return type(part).__module__.startswith(QUANTIZED) and not is_emulated(part)
+
+
 def _computed_tensors(module: nn.Module) -> dict[int, Any]:
     """A copy of each tensor attribute that was computed from parameters, such as the weight of a weight norm: it has a
     history, and such tensors cannot be copied by `copy.deepcopy`."""
@@ -72,7 +77,7 @@ def reference_copy(module: nn.Module) -> nn.Module:
     """A copy in eval mode on the CPU, of what is inside of wrappers, so that nothing done with it reaches the caller's
     module."""
     module = unwrapped(module)
-    rounded = next((name for name, part in module.named_modules() if type(part).__module__.startswith(QUANTIZED)), None)
+    rounded = next((name for name, part in module.named_modules() if _is_quantized(part)), None)
     if rounded is not None:
         raise ExportError(
             f"{title_of(module)} holds a module that PyTorch has quantized, `{rounded}`: no format carries its kernels",

@@ -37,6 +37,7 @@ from deploypipe.formats.torch_session import to_array
 from deploypipe.models import entry_of
 from deploypipe.models.trained import load_trained
 from deploypipe.original import untouched
+from deploypipe.parity.budget import BY_MODEL, Budget
 from deploypipe.parity.gate import Gate, usable
 from deploypipe.parity.nursery import nursery_for
 from deploypipe.parity.probes import (
@@ -52,6 +53,7 @@ from deploypipe.parity.probes import (
 from deploypipe.parity.reference import Reference, exact
 from deploypipe.parity.standards import EQUAL_TO_EAGER, Standard
 from deploypipe.parity.verdict import Report
+from deploypipe.torch_compat.quantized import hidden_weights
 
 SMALL_SAMPLE, LARGE_SAMPLE = 8 * 1024, 2 * 1024 * 1024
 """Bytes of inputs that a sidecar carries gladly, and at most: as JSON numbers they must still fit into one request."""
@@ -106,13 +108,16 @@ def plan(
     task: str = TENSORS,
     *,
     test: Split | None = None,
+    seed: int = 0,
+    budget: Budget = BY_MODEL,
 ) -> Plan:
     """Decide on what the artifacts of `captured` are compared: `probes`, else the example and values like it; the rows
     of a batch, each alone; more inputs where those leave a branch outcome of the model untaken and search finds any;
-    and every image of `test`."""
-    reference = Reference(captured.module)
+    and every image of `test`. `seed`: of what is drawn."""
+    reference = Reference(captured.module, budget)
+    like = captured.signature.inputs, captured.example_inputs, captured.signature.limits
     if probes is None:
-        probes = drawn_probes(captured.signature.inputs, captured.example_inputs, captured.signature.limits)
+        probes = drawn_probes(*like, seed=seed)
     given, untried = usable(reference, probes, captured.form)
     given += usable(reference, row_probes(given, captured.signature))[0]
     if not all(reference.repeats(probe) for probe in given[:3]):
@@ -121,29 +126,29 @@ def plan(
             RANDOM_REMEDY,
         )
     found, control_flow = cover_outcomes(captured, [probe.inputs for probe in given])
-    drawn = non_finite_probes(captured.signature.inputs, captured.example_inputs, captured.signature.limits)
-    non_finite = tuple(usable(reference, drawn)[0])
-    gate = Gate(reference, (*given, *map(found_probe, found)), test, non_finite=non_finite)
+    non_finite = tuple(usable(reference, non_finite_probes(*like, seed=seed))[0])
+    gate = Gate(reference, (*given, *map(found_probe, found)), test, seed=seed, non_finite=non_finite)
     if provenance is None:
         provenance = own_provenance(captured.module)
     return Plan(captured, gate, control_flow, dict(provenance), task, tuple(untried))
 
 
-def plan_run(run: Run, data_dir: Path | None = None) -> Plan:
+def plan_run(run: Run, data_dir: Path | None = None, *, seed: int = 0, budget: Budget = BY_MODEL) -> Plan:
     """What the artifacts of a run's model must prove: an image classifier on test images and random pixels, any other
     on its example, values like it, and inputs that take its other branch outcomes."""
     entry = entry_of(run.model)
     captured = capture(load_trained(run), entry.example(), entry.dynamic, entry.outputs)
     dataset = dataset_of(run, data_dir)
     test = dataset.test if dataset and entry.task == IMAGE_CLASSIFICATION else None
-    probes = image_probes(test.inputs) if test else None
-    return plan(captured, probes, run.provenance(), entry.task, test=test)
+    probes = image_probes(test.inputs, seed=seed) if test else None
+    return plan(captured, probes, run.provenance(), entry.task, test=test, seed=seed, budget=budget)
 
 
 def own_provenance(module: nn.Module) -> dict[str, Any]:
     """Where an artifact of the user's own module comes from: its class, its weights' digest, versions, git commit."""
     digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
+    weights = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+    for name, tensor in {**weights, **dict(hidden_weights(module))}.items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return {
@@ -168,6 +173,8 @@ def export(
     require_coverage: bool = False,
     random: str | None = None,
     state: str | None = None,
+    seed: int = 0,
+    budget: Budget = BY_MODEL,
 ) -> Artifact:
     """Write `module` to `path` as one artifact, proven equal to eager on every probe, with its sidecar beside it.
 
@@ -187,6 +194,8 @@ def export(
     buffers and attributes that `forward` changes are an argument more, `state`, a dict by their names, and it returns
     its outputs and the new state.
 
+    `seed`: of the values that are drawn. `budget`: what the comparisons may spend; whatever has no room is warned of.
+
     The module stays as it was (mode, weights, class). Nothing is left at `path` unless it was proven: ExportError when
     the model cannot be captured or the format cannot carry it, ParityError when the artifact differs from eager.
     """
@@ -195,7 +204,7 @@ def export(
         example = Call(*example.args, **{**example.kwargs, **kwargs})
     with untouched(module):  # which a hook of the copy may still reach
         captured = capture(module, example, dynamic, output_names, random=random, state=state)
-        prepared = plan(captured, probes, provenance)
+        prepared = plan(captured, probes, provenance, seed=seed, budget=budget)
         if require_coverage:
             prepared.require_coverage()
         for line in prepared.remarks:

@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,6 +40,22 @@ def load_example(reference: str) -> Call:
         torch.manual_seed(0)
         found = _call(found, reference)
     return as_call(found, reference)
+
+
+def load_probes(reference: str) -> list[Call]:
+    """`file.py:name`: a list of calls, each as an example may be written, or a function that returns one."""
+    found = _load(reference, "--probes")
+    if callable(found) and not isinstance(found, Tensor):
+        torch.manual_seed(0)
+        found = _call(found, reference)
+    if isinstance(found, Tensor | Mapping | Call) or not isinstance(found, Iterable):
+        raise UsageError(
+            f"{reference} is a {type(found).__name__}, not a list of calls", "One call with x alone is [(x,)]."
+        )
+    calls = [as_call(call, f"{reference}[{place}]") for place, call in enumerate(found)]
+    if not calls:
+        raise UsageError(f"{reference} holds no call to compare on")
+    return calls
 
 
 def parse_dynamic(axes: Sequence[str]) -> dict[str, dict[int, str]]:

@@ -32,6 +32,7 @@ from deploypipe.formats.torch_session import to_tensor
 from deploypipe.models import entry_of
 from deploypipe.models.trained import load_trained
 from deploypipe.original import check_copy, untouched
+from deploypipe.parity.budget import BY_MODEL, Budget
 from deploypipe.parity.eager_signature import input_specs, signature_of
 from deploypipe.parity.gate import Gate, usable
 from deploypipe.parity.own_files import SCHEMA, document_for, free_path, is_own_document, remove_own, script_for
@@ -72,6 +73,16 @@ class Subjects:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """How the subjects are compared."""
+
+    overrides: Overrides = NO_OVERRIDES
+    seed: int = 0
+    """Of the values that are drawn."""
+    budget: Budget = BY_MODEL
+
+
+@dataclass(frozen=True)
 class Verified:
     reports: tuple[Report, ...]
     document: Path
@@ -90,6 +101,8 @@ def verify(
     dynamic: Axes | None = None,
     device: str = "cpu",
     overrides: Overrides = NO_OVERRIDES,
+    seed: int = 0,
+    budget: Budget = BY_MODEL,
 ) -> Report: ...
 
 
@@ -102,6 +115,8 @@ def verify(
     example: Example | None = None,
     dynamic: Axes | None = None,
     overrides: Overrides = NO_OVERRIDES,
+    seed: int = 0,
+    budget: Budget = BY_MODEL,
 ) -> tuple[Report, ...]: ...
 
 
@@ -114,6 +129,8 @@ def verify(
     dynamic: Axes | None = None,
     device: str = "cpu",
     overrides: Overrides = NO_OVERRIDES,
+    seed: int = 0,
+    budget: Budget = BY_MODEL,
 ) -> Report | tuple[Report, ...]:
     """Compare an artifact, whoever wrote it, with the eager `module`, and check what is in its file; the verdict is in
     the Report, nothing is raised for a difference. For `Subjects` there is a Report for each of them.
@@ -121,13 +138,14 @@ def verify(
     `probes`: the calls to compare on, each a tuple of arguments, a dict of keyword arguments or a `Call`. Without them
     it is the `example` (without one, the sample of the artifact's sidecar), values like it at other sizes, and the
     inputs that were found at export. `dynamic`: the axes that must be free, by input and axis; without it those that
-    the artifact declares. `overrides`: other tolerances.
+    the artifact declares. `overrides`: other tolerances. `seed`: of the values that are drawn. `budget`: what may be
+    spent; the Report says what it had no room for.
 
     ParityError for a file that cannot be loaded; UsageError for inputs that the eager module itself does not take, and
     where there is nothing to compare on.
     """
     subjects = artifact if isinstance(artifact, Subjects) else Subjects((Path(artifact),), device=device)
-    reports = _reports(module, subjects, probes, example, dynamic, overrides)
+    reports = _reports(module, subjects, probes, example, dynamic, Terms(overrides, seed, budget))
     for line in (remark for report in reports for remark in report.remarks):
         warnings.warn(line, stacklevel=2)
     return reports if isinstance(artifact, Subjects) else reports[0]
@@ -139,7 +157,7 @@ def _reports(
     probes: Iterable[GivenProbe] | None,
     example: Example | None,
     dynamic: Axes | None,
-    overrides: Overrides,
+    terms: Terms,
 ) -> tuple[Report, ...]:
     first = next(iter(subjects.artifacts), None)
     with _serving(subjects, first) as served, untouched(module):
@@ -148,8 +166,8 @@ def _reports(
             probes = list(probes)
             calls = [as_call(probe, "a probe") for probe in probes if not isinstance(probe, Probe | Tensor)]
             adapted, form, _ = _as_captured(module, next(iter(calls), None), known)
-            reference = Reference(adapted)
-            gate = Gate(reference, tuple(usable(reference, probes, form)[0]), overrides=overrides)
+            reference = Reference(adapted, terms.budget)
+            gate = Gate(reference, tuple(usable(reference, probes, form)[0]), overrides=terms.overrides)
         else:
             sidecars = _sidecars(subjects.artifacts)
             call = as_call(example, "the example") if example is not None else None
@@ -160,7 +178,7 @@ def _reports(
                 declared = inputs_of(first)
             else:
                 declared, limits = declared_by(next(iter(served.values())), adapted, sample, limits)
-            gate = gate_for(adapted, sample, declared, dynamic, overrides, _found(sidecars), limits)
+            gate = gate_for(adapted, sample, declared, dynamic, terms, _found(sidecars), limits)
         if gate.probes:
             check_copy(adapted, gate.probes[0].inputs)
         return _examine(gate, subjects, served)
@@ -171,17 +189,17 @@ def verify_module(
     example: Example,
     subjects: Subjects,
     dynamic: Axes | None = None,
-    overrides: Overrides = NO_OVERRIDES,
+    terms: Terms = Terms(),
+    probes: Iterable[GivenProbe] | None = None,
 ) -> Verified:
-    """Compare the subjects with the user's own `module`; the report lies beside the first of them."""
-    reports = _reports(module, subjects, None, example, dynamic, overrides)
+    """Compare the subjects with the user's own `module`, on `probes` or else on what is drawn; the report lies beside
+    the first of them."""
+    reports = _reports(module, subjects, probes, example, dynamic, terms)
     beside = next(iter(subjects.artifacts), None) or subjects.archive or Path(type(module).__name__)
     return _written(document_for(beside), reports)
 
 
-def verify_run(
-    run: Run, subjects: Subjects, data_dir: Path | None = None, overrides: Overrides = NO_OVERRIDES
-) -> Verified:
+def verify_run(run: Run, subjects: Subjects, data_dir: Path | None = None, terms: Terms = Terms()) -> Verified:
     """Compare the subjects with the run's eager model; the run's `parity.json` says what came of it."""
     if not subjects:
         raise UsageError(f"{run.folder} has no artifact to verify", "Write one: `deploypipe export --format onnx`.")
@@ -189,12 +207,12 @@ def verify_run(
     dataset = dataset_of(run, data_dir)
     test = dataset.test if dataset and entry.task == IMAGE_CLASSIFICATION else None
     known = (*subjects.artifacts, *run.artifacts())
-    reference, example = Reference(load_trained(run)), check_inputs(entry.example(), "the example")
+    reference, example = Reference(load_trained(run), terms.budget), check_inputs(entry.example(), "the example")
     specs = input_specs(reference.module, example, entry.dynamic or {})
     sidecars = _sidecars(known)
     limits = stated_limits(sidecars)
-    probes = image_probes(test.inputs) if test else drawn_probes(specs, example, limits)
-    gate = _gate(reference, specs, [*probes, *_found(sidecars)], overrides, limits)
+    drawn = image_probes(test.inputs, seed=terms.seed) if test else drawn_probes(specs, example, limits, terms.seed)
+    gate = _gate(reference, specs, [*drawn, *_found(sidecars)], terms, limits)
     gate = replace(gate, test=test, weights_sha256=weights)
     # What a server takes is what the run's own artifacts take.
     with _serving(subjects, next(iter(known), None)) as served:
@@ -219,27 +237,27 @@ def gate_for(
     example: tuple[Tensor, ...],
     declared: Sequence[TensorSpec],
     dynamic: Axes | None = None,
-    overrides: Overrides = NO_OVERRIDES,
+    terms: Terms = Terms(),
     found: Sequence[Probe] = (),
     limits: Sequence[str] = (),
 ) -> Gate:
     """What an artifact of the user's own module is held to, whoever wrote it: the example, values like it at other
     sizes, and what was `found` at export. `dynamic` says which axes must be free; else those are that the artifact
     declared. `limits`: what the artifacts demand of their sizes."""
-    reference, example = Reference(module), check_inputs(example, "the example")
+    reference, example = Reference(module, terms.budget), check_inputs(example, "the example")
     if dynamic is None:
         named = zip(input_names(reference.module, example), declared, strict=False)
         dynamic = {name: axes for name, spec in named if (axes := _symbols_of(spec))}
     specs = input_specs(reference.module, example, dynamic)
     limits = tuple(dict.fromkeys([*declared_limits(dynamic), *limits]))
-    return _gate(reference, specs, [*drawn_probes(specs, example, limits), *found], overrides, limits)
+    return _gate(reference, specs, [*drawn_probes(specs, example, limits, terms.seed), *found], terms, limits)
 
 
 def _gate(
     reference: Reference,
     specs: tuple[TensorSpec, ...],
     candidates: Sequence[Probe],
-    overrides: Overrides,
+    terms: Terms,
     limits: Sequence[str] = (),
 ) -> Gate:
     """The gate of the probes that eager takes, of the rows of one of them, and of its values with NaN and infinities
@@ -252,8 +270,11 @@ def _gate(
         )
     signature = signature_of(reference.module, specs, [probe for probe in probes if probe.family != FOUND])
     rows, _ = usable(reference, row_probes(probes, signature))
-    non_finite, _ = usable(reference, non_finite_probes(specs, probes[0].inputs, limits))
-    return Gate(reference, (*probes, *rows), overrides=overrides, signature=signature, non_finite=tuple(non_finite))
+    non_finite, _ = usable(reference, non_finite_probes(specs, probes[0].inputs, limits, terms.seed))
+    return Gate(
+        reference, (*probes, *rows), overrides=terms.overrides, signature=signature, seed=terms.seed,
+        non_finite=tuple(non_finite),
+    )  # fmt: skip
 
 
 def _as_captured(

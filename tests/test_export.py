@@ -198,7 +198,7 @@ def test_refusals(tmp_path: Path, module: nn.Module, options: Any, error: type[E
     assert list(tmp_path.iterdir()) == []
 
 
-LARGE = ("cnn", "wide-cnn")
+LARGE = ("cnn", "simple-cnn", "wide-cnn")
 STATIC = [
     pytest.param(name, marks=[pytest.mark.nightly] if name in LARGE else [])
     for name in MODELS
@@ -432,7 +432,7 @@ def test_an_artifact_never_changes_the_callers_tensor(format, suffix, tmp_path):
 
 
 def test_what_pytorch_quantized_is_refused_in_one_line(tmp_path):
-    rounded = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(3, 2)), {nn.Linear}, dtype=torch.qint8)
+    rounded = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.GRUCell(3, 2)), {nn.GRUCell}, dtype=torch.qint8)
     with pytest.raises(ExportError, match="holds a module that PyTorch has quantized, `0`"):
         deploypipe.export(rounded, (torch.randn(2, 3),), format="onnx", path=tmp_path / "m.onnx")
 

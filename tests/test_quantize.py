@@ -34,7 +34,7 @@ from deploypipe.parity.reference import Reference
 from deploypipe.parity.tolerances import parse_overrides
 from deploypipe.quantize import TARGET, quantize
 from deploypipe.train import TrainConfig, train
-from deploypipe.verify import Subjects, verify, verify_run
+from deploypipe.verify import Subjects, Terms, verify, verify_run
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_verify_holds_it_to_the_task_and_to_itself(run: Run) -> None:
 
 
 def test_with_a_tolerance_its_values_count(run: Run) -> None:
-    (report,) = verify_run(run, Subjects((run.exports / TARGET,)), overrides=parse_overrides(["1e-4"], [])).reports
+    (report,) = verify_run(run, Subjects((run.exports / TARGET,)), terms=Terms(parse_overrides(["1e-4"], []))).reports
     assert not report.passed and "values differ" in report.reason
 
 

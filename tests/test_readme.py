@@ -120,7 +120,13 @@ def test_every_block_runs(reader: Path, programs: Path) -> None:
             bash("deploypipe stop || true", reader)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+LONG = ("scaling", "training")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.nightly] if page.stem in LONG else [], id=page.stem) for page in PAGES],
+)
 def test_every_block_of_a_page_runs(page: Path, tmp_path: Path, programs: Path) -> None:
     """Blocks that need several machines, or hours, are `text`."""
     run_blocks(blocks_of(page), tmp_path, programs)

@@ -12,6 +12,7 @@ import pytest
 from support import Command, clean_environment
 
 
+@pytest.mark.nightly  # README's first command does the same where the digits are named
 def test_without_a_dataset_run_says_digits_and_finishes(deploypipe: Command, tmp_path: Path) -> None:
     """An empty data folder, and a proxy that nobody listens at: neither disk nor network has MNIST."""
     nowhere = "http://127.0.0.1:9"
@@ -41,7 +42,9 @@ def test_mnist_reaches_99_percent_and_serves_what_it_trained(
     assert summary["http"]["max_difference"] < 1e-4
 
 
-@pytest.mark.parametrize("moment", ["2/6 export", pytest.param("5/6 serve", marks=pytest.mark.nightly), "6/6 predict"])
+@pytest.mark.parametrize(
+    "moment", ["2/6 export", *(pytest.param(late, marks=pytest.mark.nightly) for late in ("5/6 serve", "6/6 predict"))]
+)
 def test_ctrl_c_at_any_step_leaves_no_process_and_no_half_written_file(tmp_path: Path, moment: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "deploypipe", "run", "--model", "simple-cnn", "--data", "digits", "--epochs", "1",

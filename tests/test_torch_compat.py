@@ -21,6 +21,7 @@ from deploypipe.torch_compat import (
     nodes,
     onnx_exporter,
     packed,
+    quantized,
     recurrent,
     script_graphs,
     scripted,
@@ -579,3 +580,11 @@ def test_graph_of_holds_what_a_function_calls() -> None:
         torch.ops.aten.mul.Tensor,
         torch.ops.aten.add.Tensor,
     ]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_stands_for_a_quantized_layer_is_the_same_to_the_bit() -> None:
+    layer = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(9, 4)), {nn.Linear}, dtype=torch.qint8)
+    x = torch.randn(5, 9)
+    assert torch.equal(quantized.emulated(layer)(x), layer(x))
+    assert all(quantized.is_emulated(part) for part in layer[0].modules())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from deploypipe.errors import UsageError
-from deploypipe.usercode import load_example, load_module, parse_dynamic
+from deploypipe.usercode import load_example, load_module, load_probes, parse_dynamic
 
 CODE = """
 from dataclasses import dataclass
@@ -37,6 +37,10 @@ def call():
     from deploypipe import Call
     return Call(torch.zeros(2, 3), scale=2)
 number = 3
+calls = [(torch.zeros(2, 3),), {"x": torch.zeros(5, 3)}]
+def drawn():
+    return (inputs for inputs in calls)
+none = []
 """
 
 
@@ -90,6 +94,35 @@ def test_an_example_that_is_no_tensor(file: Path) -> None:
         UsageError, match="must be a tuple of arguments, a dict of keyword arguments or a Call, not a int"
     ):
         load_example(f"{file}:number")
+
+
+@pytest.mark.parametrize("name", ["calls", "drawn"], ids=["list", "function"])
+def test_probes(file: Path, name: str) -> None:
+    first, second = load_probes(f"{file}:{name}")
+    assert len(first.args) == 1 and list(second.kwargs) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("single", "is a Tensor, not a list of calls"),
+        ("named", "is a dict, not a list of calls"),
+        ("call", "is a Call, not a list of calls"),
+        ("number", "is a int, not a list of calls"),
+        ("none", "holds no call"),
+        ("missing", "defines no 'missing'"),
+    ],
+)
+def test_what_is_no_list_of_calls(file: Path, name: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_probes(f"{file}:{name}")
+
+
+def test_probe_that_is_no_call(tmp_path: Path) -> None:
+    path = tmp_path / "net.py"
+    path.write_text("calls = [(1,), 3]")
+    with pytest.raises(UsageError, match=r"calls\[1\] must be a tuple of arguments"):
+        load_probes(f"{path}:calls")
 
 
 def test_dynamic_axes_of_nested_inputs() -> None:

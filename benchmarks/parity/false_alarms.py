@@ -8,8 +8,9 @@
 For each seed, every model of the zoo is trained for an epoch (on the digits, the line or the sentences; one that does
 not learn gets random weights), and so get the small modules of the mutation suite. Each is exported in every format
 and then examined from its file again: probes, test set, other settings, a process of its own. With `--networks` it
-is random networks instead (`random_networks.py`), `--seeds` weights of each, exported once; what cannot be exported at
-all is counted apart. Exits with 1 when anything is rejected.
+is random networks instead (`random_networks.py`), each with weights of its own: exported once, with the first seed,
+and verified with `--seeds - 1` further seeds of what the gate draws. What cannot be exported at all is counted apart.
+Exits with 1 when anything is rejected.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import logging
 import sys
 import tempfile
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,7 @@ from deploypipe.export import (  # noqa: E402
 from deploypipe.formats import FORMATS  # noqa: E402
 from deploypipe.models import MODELS  # noqa: E402
 from deploypipe.train import TrainConfig, train  # noqa: E402
+from deploypipe.verify import Terms, gate_for  # noqa: E402
 
 OFFLINE = {"auto": "digits"}
 """What stands for a dataset that may have to be fetched."""
@@ -71,37 +73,44 @@ def rejection(prepared: Plan, format: str, path: Path) -> str:
 
 
 def try_networks(count: int, seeds: int, first: int) -> int:
-    """How many of them are rejected; a line on standard error for each, and a table at the end."""
-    rejected: dict[str, int] = defaultdict(int)
-    refused: dict[str, int] = defaultdict(int)
-    tried: dict[str, int] = defaultdict(int)
+    """How many artifacts are rejected, at export or when they are verified with another seed; a line on standard error
+    for each, and a table at the end."""
+    counts: dict[str, Counter[str]] = {format: Counter() for format in FORMATS}
     for number in range(first, first + count):
-        for weights in range(seeds):
-            drawn = random_networks.network(number, weights)
-            with tempfile.TemporaryDirectory(prefix="deploypipe-") as folder:
-                try:
-                    prepared = plan(capture(drawn.module, drawn.inputs, drawn.dynamic))
-                except ExportError as error:
-                    for format in FORMATS:
-                        refused[format] += 1
-                    print(f"{drawn.name} · not captured: {error}", file=sys.stderr, flush=True)
-                    continue
+        drawn = random_networks.network(number)
+        with tempfile.TemporaryDirectory(prefix="deploypipe-") as folder:
+            try:
+                captured = capture(drawn.module, drawn.inputs, drawn.dynamic)
+                prepared = plan(captured)
+            except ExportError as error:
                 for format in FORMATS:
-                    path = Path(folder) / f"m{FORMATS[format].suffix}"
-                    try:
-                        reason = write_proven(prepared, format, path)[1].reason
-                    except ExportError as error:
-                        refused[format] += 1
-                        print(f"{drawn.name} · {format} · not written: {error}", file=sys.stderr, flush=True)
-                        continue
-                    tried[format] += 1
-                    rejected[format] += bool(reason)
-                    print(f"{drawn.name} · {format}: {reason or 'passed'}", file=sys.stderr, flush=True)
-    print(f"torch {torch.__version__}, {count} random networks from number {first} on, {seeds} weights of each:\n")
-    print("| format | artifacts | rejected | not exported |\n| --- | --- | --- | --- |")
-    for format in FORMATS:
-        print(f"| {format} | {tried[format]} | {rejected[format]} | {refused[format]} |")
-    return sum(rejected.values())
+                    counts[format]["not exported"] += 1
+                print(f"{drawn.name} · not captured: {error}", file=sys.stderr, flush=True)
+                continue
+            signature = captured.signature
+            gates = [
+                gate_for(captured.module, captured.example_inputs, signature.inputs, None, Terms(seed=seed),
+                         limits=signature.limits)
+                for seed in range(1, seeds)
+            ]  # fmt: skip
+            for format in FORMATS:
+                path = Path(folder) / f"m{FORMATS[format].suffix}"
+                try:
+                    reasons = [write_proven(prepared, format, path)[1].reason]
+                except ExportError as error:
+                    counts[format]["not exported"] += 1
+                    print(f"{drawn.name} · {format} · not written: {error}", file=sys.stderr, flush=True)
+                    continue
+                reasons += [gate.examine(path, fresh=False).reason for gate in gates if path.exists()]
+                wrong = [reason for reason in reasons if reason]
+                counts[format] += Counter({"artifacts": 1, "examined": len(reasons), "rejected": len(wrong)})
+                print(f"{drawn.name} · {format}: {wrong[0] if wrong else 'passed'}", file=sys.stderr, flush=True)
+    print(f"torch {torch.__version__}, {count} random networks from number {first} on, {seeds} seeds of each:\n")
+    print("| format | artifacts | examined | rejected | not exported |\n| --- | --- | --- | --- | --- |")
+    for format, found in counts.items():
+        columns = (found[name] for name in ("artifacts", "examined", "rejected", "not exported"))
+        print(f"| {format} | " + " | ".join(map(str, columns)) + " |")
+    return sum(found["rejected"] for found in counts.values())
 
 
 def main() -> None:

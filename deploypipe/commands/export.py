@@ -38,6 +38,10 @@ def export(
     random: options.Random = None,
     state: options.State = None,
     data_dir: options.DataDir = None,
+    probes: options.OwnProbes = None,
+    seed: options.Seed = 0,
+    budget: options.Seconds = None,
+    memory: options.Memory = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show what became of each place where Python decides by data.")
     ] = False,
@@ -50,14 +54,16 @@ def export(
     from deploypipe.contract.run import open_run
     from deploypipe.export import plan, plan_run, write_each
     from deploypipe.formats import FORMATS, format_named
-    from deploypipe.usercode import load_example, load_module, parse_dynamic
+    from deploypipe.parity.budget import Budget
+    from deploypipe.usercode import load_example, load_module, load_probes, parse_dynamic
 
+    allowed = Budget(budget, memory)
     suffixes = {name: format_named(name).suffix for name in (FORMATS if format == "all" else [format])}
     if model is None:
         options.refuse("an own --model", {"--example": example, "--dynamic": dynamic, "--out": folder,
-                                                "--random": random, "--state": state})  # fmt: skip
+                                                "--probes": probes, "--random": random, "--state": state})  # fmt: skip
         opened = open_run(run)
-        prepared = plan_run(opened, data_dir)
+        prepared = plan_run(opened, data_dir, seed=seed, budget=allowed)
         paths = {name: opened.exports / f"model{suffix}" for name, suffix in suffixes.items()}
         at = options.naming(opened)
         then = [["verify", *at], ["package", *at]]
@@ -66,7 +72,8 @@ def export(
         if example is None:
             raise UsageError("--model needs --example file.py:name, the inputs to capture it with")
         axes = parse_dynamic(dynamic or [])
-        prepared = plan(capture(load_module(model), load_example(example), axes, random=random, state=state))
+        captured = capture(load_module(model), load_example(example), axes, random=random, state=state)
+        prepared = plan(captured, load_probes(probes) if probes else None, seed=seed, budget=allowed)
         paths = {name: (folder or Path()) / f"{model.rpartition(':')[2]}{suffix}" for name, suffix in suffixes.items()}
         first = str(next(iter(paths.values())))
         then = [["verify", "--model", model, "--example", example, "--artifact", first]]

@@ -35,6 +35,17 @@ Random = Annotated[
 State = Annotated[
     str | None, typer.Option("--state", help="`explicit`: what forward changes is an input and an output, `state`.")
 ]
+OwnProbes = Annotated[
+    str | None, typer.Option("--probes", help="Calls to compare on, instead of drawn ones: file.py:name, a list.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the values that are drawn to compare on.")]
+Seconds = Annotated[
+    float | None,
+    typer.Option("--budget", help="Seconds of processor time for comparing an artifact. [default: 10 to 60, by model]"),
+]
+Memory = Annotated[
+    float | None, typer.Option("--memory", help="GB that one comparison may need. [default: half of what is free]")
+]
 ModelStore = Annotated[Path, typer.Option(help="Folder of the archives.")]
 Port = Annotated[int, typer.Option(help="Port of the predictions.")]
 Url = Annotated[str, typer.Option(help="The server.")]

@@ -31,6 +31,10 @@ def verify(
     dynamic: options.OwnAxes = None,
     data_dir: options.DataDir = None,
     device: options.RunnerDevice = "cpu",
+    probes: options.OwnProbes = None,
+    seed: options.Seed = 0,
+    budget: options.Seconds = None,
+    memory: options.Memory = None,
     atol: Annotated[list[str] | None, typer.Option(help="Absolute tolerance: 1e-5, or logits:1e-5 for one.")] = None,
     rtol: Annotated[list[str] | None, typer.Option(help="Relative tolerance, likewise.")] = None,
 ) -> Document:
@@ -39,28 +43,30 @@ def verify(
     from deploypipe.contract.server import started_here
     from deploypipe.contract.sidecar import sidecar_of
     from deploypipe.endpoints.asking import parse_header
+    from deploypipe.parity.budget import Budget
     from deploypipe.parity.tolerances import parse_overrides
-    from deploypipe.usercode import load_example, load_module, parse_dynamic
-    from deploypipe.verify import Subjects, verify_module, verify_run
+    from deploypipe.usercode import load_example, load_module, load_probes, parse_dynamic
+    from deploypipe.verify import Subjects, Terms, verify_module, verify_run
 
-    overrides = parse_overrides(atol or [], rtol or [])
+    terms = Terms(parse_overrides(atol or [], rtol or []), seed, Budget(budget, memory))
     if url is None:
         options.refuse("a server's --url", {"--name": name, "--header": header})
     headers = dict(map(parse_header, header or []))
     subjects = Subjects((artifact,) if artifact else (), mar, url, name, headers, device)
     if model is None:
-        options.refuse("an own --model", {"--example": example, "--dynamic": dynamic})
+        options.refuse("an own --model", {"--example": example, "--dynamic": dynamic, "--probes": probes})
         opened = run_of(run, artifact)
         if not subjects:
             subjects = dataclasses.replace(subjects, artifacts=tuple(opened.artifacts()))
-        verified = verify_run(opened, subjects, data_dir, overrides)
+        verified = verify_run(opened, subjects, data_dir, terms)
         then = ["package", *options.naming(opened)]
     else:
         options.refuse("a run, not with --model", {"--run": run, "--data-dir": data_dir})
         if example is None or not subjects:
             raise UsageError("--model needs --example file.py:name, and --artifact FILE, --mar FILE or --url URL")
         axes = parse_dynamic(dynamic) if dynamic else None
-        verified = verify_module(load_module(model), load_example(example), subjects, axes, overrides)
+        own, calls = load_module(model), load_probes(probes) if probes else None
+        verified = verify_module(own, load_example(example), subjects, axes, terms, calls)
         then = ["package", "--artifact", str(artifact)] if artifact and sidecar_of(artifact).exists() else []
     show_reports(verified.reports)
     note(f"Report: {verified.document}")

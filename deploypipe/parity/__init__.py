@@ -6,6 +6,7 @@ other value must satisfy |artifact - eager| <= atol + rtol * |eager|, computed i
 a float64 run of the module than rounding explains.
 
 gate.py              all checks, in order
+budget.py            what the gate may spend, and what does not fit
 probes.py            the inputs to compare on, by families
 edges.py             the sizes at which artifacts turn wrong
 refusals.py          whether the artifact refuses sizes outside of what it states

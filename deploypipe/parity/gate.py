@@ -1,5 +1,6 @@
 """The gate: all that an artifact of one model must show."""
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from deploypipe.data import Split
 from deploypipe.errors import ParityError, UsageError
 from deploypipe.formats.reading import inspect_artifact, read_runner
 from deploypipe.formats.runner import Runner
+from deploypipe.parity.budget import LeftOut
 from deploypipe.parity.classification import check_task, test_set_probes
 from deploypipe.parity.comparison import compare_outputs, output_names, returned_by
 from deploypipe.parity.file_structure import check_structure
@@ -111,6 +113,9 @@ class _Examination:
         self.findings: list[Finding] = []
         self.evidence: Evidence | None = None
         self.non_finite = NonFinite(0)
+        self.started = time.process_time()
+        self.left_out: list[str] = []
+        """What the budget had no room for."""
         self.endless = False
         """A call had to be ended: the next ones, and a search for the place, would take as long."""
 
@@ -122,8 +127,13 @@ class _Examination:
         return Report(
             self.title, self.runner.runtime, self.runner.provider, tuple(self.outcomes), tuple(self.findings), culprit,
             seed=self.gate.seed, evidence=self.evidence, claims=self.standard.claims(self.findings),
-            non_finite=self.non_finite.stated,
+            non_finite=self.non_finite.stated, budget=self.gate.reference.seconds,
+            left_out=(*self.gate.reference.left_out, *self.left_out),
         )  # fmt: skip
+
+    @property
+    def is_spent(self) -> bool:
+        return time.process_time() - self.started > self.gate.reference.seconds
 
     def ask(self) -> None:
         """The probes; and if all of them agree, some of them again, and the test set."""
@@ -141,12 +151,17 @@ class _Examination:
 
     def ask_non_finite(self, locate: Callable[[tuple[Tensor, ...]], Culprit | None]) -> None:
         gate = self.gate
-        if gate.non_finite:
+        if gate.non_finite and self.is_spent:
+            self.left_out.append("NaN and infinities")
+        elif gate.non_finite:
             self.non_finite = try_non_finite(gate.reference, self.runner, gate.non_finite, self.standard, locate)
             self.findings.append(self.non_finite.finding())
 
     def ask_under_settings(self, path: Path, device: str) -> None:
         for name, load in settings(path, device).items():
+            if self.is_spent:
+                self.left_out.append(name)
+                continue
             try:
                 self.ask_elsewhere(load(), name)
             except (UsageError, ParityError) as cause:  # a device that this runtime cannot use; a file it cannot load
@@ -167,7 +182,11 @@ class _Examination:
     def _compare(
         self, runner: Runner, probes: Sequence[Probe], reference: Reference, standard: Standard, family: str = ""
     ) -> None:
-        for probe in probes:
+        for probe in _cheap_first(probes):
+            if probe.optional and self.is_spent:
+                what = family or f"{probe.family} [{probe.shapes}]"
+                self.left_out += [what] if what not in self.left_out else []
+                continue
             answer = reference.answer(probe)
             names = output_names(runner.signature, answer)
             if unknown := standard.overrides.names() - set(names):
@@ -184,17 +203,24 @@ class _Examination:
             self.outcomes += found
 
 
+def _cheap_first(probes: Sequence[Probe]) -> list[Probe]:
+    """Those that must be asked, then the drawn ones, small ones first: what is left out in the end is the dearest."""
+    return sorted(probes, key=lambda probe: probe.values if probe.optional else -1)
+
+
 def usable(
     reference: Reference, probes: Iterable[GivenProbe], form: CallForm | None = None
 ) -> tuple[list[Probe], list[str]]:
     """The probes (calls of this form; without one tuples of tensors) that eager takes, and a line for each drawn one
     that it does not: it may be outside of what the model is for (too long a sequence), and proves nothing. UsageError
-    for a given one."""
+    for a given one. What does not fit into the budget, the reference notes."""
     taken, untried = [], []
     for item in probes:
         probe = as_probe(item, form)
         try:
             reference.answer(probe)
+        except LeftOut:
+            continue
         except UsageError as cause:
             if not probe.optional:
                 raise

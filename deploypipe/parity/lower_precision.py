@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from deploypipe.contract.structure import by_name
 from deploypipe.eager import flat_tensors
 from deploypipe.formats.runner import Runner
+from deploypipe.parity.budget import Budget
 from deploypipe.parity.probes import Probe
 from deploypipe.parity.reference import EagerOutputs, Reference
 from deploypipe.parity.tolerances import Tolerance
@@ -39,8 +40,8 @@ def allowed_from_itself(outputs: Sequence[Tensor]) -> Tolerance:
 class Itself(Reference):
     """An artifact's own answers, to hold it to under other settings."""
 
-    def __init__(self, module: nn.Module, runner: Runner) -> None:
-        super().__init__(module)
+    def __init__(self, module: nn.Module, runner: Runner, budget: Budget) -> None:
+        super().__init__(module, budget)
         self._runner = runner
 
     def _ask(self, probe: Probe) -> EagerOutputs:

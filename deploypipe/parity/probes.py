@@ -55,6 +55,10 @@ class Probe:
         return max((len(tensor) for tensor in self.inputs if tensor.dim()), default=1)
 
     @property
+    def values(self) -> int:
+        return sum(tensor.numel() for tensor in self.inputs)
+
+    @property
     def shapes(self) -> str:
         return " ".join("x".join(map(str, tensor.shape)) or "scalar" for tensor in self.inputs)
 

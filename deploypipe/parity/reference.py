@@ -15,16 +15,14 @@ from torch import Tensor, nn
 from deploypipe.contract.structure import Structure, by_name, unflatten
 from deploypipe.eager import eager_outputs, flat_tensors, reference_copy
 from deploypipe.errors import UsageError
+from deploypipe.parity.budget import BY_MODEL, COPIES, GB, PER_PROBE, PER_REPETITION, Budget, LeftOut, peak_of
 from deploypipe.parity.probes import Probe
 from deploypipe.parity.ties import Ties
 from deploypipe.torch_compat.dispatch import TorchDispatchMode
+from deploypipe.torch_compat.quantized import emulated
 
 PATIENCE = 5.0
 """Seconds of processor time for a drawn probe: on inputs that nobody gives a model, a loop of it may have no end."""
-DEAR = 2.0
-"""Seconds that a drawn probe may be expected to take: it is asked of the artifact as well, and of float64."""
-CHEAP = 0.5
-"""Seconds up to which a drawn probe is asked of float64 too, and under every setting of a runtime."""
 SHORT_PATIENCE = 0.5
 """The same for one with NaN or infinities, or twice what eager took for any other."""
 NUDGES = 6
@@ -56,23 +54,37 @@ class EagerOutputs:
 class Reference:
     """A module in eval mode, eager, on the CPU. It answers each probe once, for however many artifacts."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, budget: Budget = BY_MODEL) -> None:
         self.module = reference_copy(module)
+        self.budget = budget
+        self.left_out: list[str] = []
+        """A line for each drawn probe that does not fit into the budget."""
         self._wide: nn.Module | None = None
         self._answers: dict[int, tuple[Probe, EagerOutputs]] = {}
+        self._first: tuple[Probe, float] | None = None
+        """The first probe that was answered, which is the example, and the seconds that it took."""
+        self._spent = 0.0
         self._longest = 0.0
         self._per_value = math.inf
         """Seconds for each value of the inputs, at best."""
 
+    @property
+    def seconds(self) -> float:
+        """Of processor time, that eager's answers may take, and those of each artifact as much again."""
+        return self.budget.seconds_for(self._first[1] if self._first else 0.0)
+
     def answer(self, probe: Probe) -> EagerOutputs:
-        """UsageError when eager itself does not take the probe."""
+        """UsageError when eager itself does not take the probe; `LeftOut` when it does not fit into the budget."""
         # The probe is kept with its answer, so that its id is not given to another one.
         if id(probe) not in self._answers:
             self._answers[id(probe)] = probe, self._ask(probe)
         return self._answers[id(probe)][1]
 
     def is_cheap(self, probe: Probe) -> bool:
-        return self.answer(probe).seconds <= CHEAP
+        return self._is_cheap(self.answer(probe).seconds)
+
+    def _is_cheap(self, seconds: float) -> bool:
+        return seconds <= PER_REPETITION * self.seconds
 
     def repeats(self, probe: Probe) -> bool:
         """Whether eager returns the same when it is asked again; it does not where it draws random numbers."""
@@ -81,10 +93,9 @@ class Reference:
         return all(torch.allclose(exact(a), exact(b), rtol=1e-6, atol=1e-6, equal_nan=True) for a, b in pairs)
 
     def _ask(self, probe: Probe) -> EagerOutputs:
-        values = sum(tensor.numel() for tensor in probe.inputs)
-        expected = 0.0 if math.isinf(self._per_value) else self._per_value * values
-        if probe.optional and expected > DEAR:
-            raise UsageError(f"probe {probe.family} [{probe.shapes}]: eager would take about {expected:.0f} s")
+        if probe.optional and (problem := self._beyond_budget(probe)):
+            self.left_out.append(f"{probe.family} [{probe.shapes}] ({problem})")
+            raise LeftOut(f"probe {probe.family} [{probe.shapes}]: {problem}")
         start = time.thread_time()
         try:
             own, nesting = eager_outputs(self.module, probe.inputs, self._patience(probe))
@@ -92,14 +103,35 @@ class Reference:
             raise UsageError(f"probe {probe.family} [{probe.shapes}]: {cause.message}") from cause
         seconds = time.thread_time() - start
         self._longest = max(self._longest, seconds)
-        self._per_value = min(self._per_value, seconds / max(values, 1))
+        self._per_value = min(self._per_value, seconds / max(probe.values, 1))
+        self._first = self._first or (probe, seconds)
         leaves, structure = _by_name(own, nesting)
         numbered, _ = _by_name([torch.tensor(place) for place in range(len(own))], nesting)
-        wanted = probe.in_float64 and (seconds <= CHEAP or not probe.optional)
+        wanted = probe.in_float64 and (self._is_cheap(seconds) or not probe.optional)
         exact = self._in_float64(probe, leaves) if wanted else None
+        self._spent += time.thread_time() - start
         moved = functools.cache(functools.partial(self._moved_by_rounding, probe, exact))
         ties = Ties(self.module, probe.inputs)
         return EagerOutputs(tuple(leaves), structure, exact, moved, tuple(map(int, numbered)), ties, seconds)
+
+    def _beyond_budget(self, probe: Probe) -> str:
+        """Why a probe does not fit; "" where it does."""
+        seconds = 0.0 if math.isinf(self._per_value) else self._per_value * probe.values
+        if seconds > PER_PROBE * self.seconds or self._spent + seconds > self.seconds:
+            return f"about {seconds:{'.0f' if seconds > 1 else '.1g'}} s of eager's time"
+        if self._first is None or probe.values <= self._first[0].values:
+            return ""
+        most = COPIES * self._bytes_per_value * probe.values
+        return f"up to {most / GB:.1f} GB of memory" if most > self.budget.bytes_allowed() else ""
+
+    @functools.cached_property
+    def _bytes_per_value(self) -> float:
+        assert self._first is not None
+        probe, _ = self._first
+        return peak_of(self.module, probe.inputs) / max(probe.values, 1)
+
+    def _widened(self) -> nn.Module:
+        return emulated(copy.deepcopy(self.module)).double()
 
     def _patience(self, probe: Probe) -> float | None:
         if probe.non_finite:
@@ -110,11 +142,11 @@ class Reference:
         if exact is None:
             return None
         generator = torch.Generator().manual_seed(0)
-        nudged = copy.deepcopy(self.module).double()
+        nudged = self._widened()
         moved = [torch.zeros_like(leaf, dtype=torch.float64) for leaf in exact]
         for _ in range(NUDGES):
             with torch.no_grad():
-                for own, wide in zip(_tensors(self.module), _tensors(nudged), strict=True):
+                for own, wide in zip(_tensors(emulated(self.module)), _tensors(nudged), strict=True):
                     wide.copy_(_nudged(own, generator))
             try:
                 with float64():
@@ -134,7 +166,7 @@ class Reference:
         if not any(tensor.dtype in NARROW for tensor in (*leaves, *probe.inputs)):
             return None
         if self._wide is None:
-            self._wide = copy.deepcopy(self.module).double()
+            self._wide = self._widened()
         try:
             with float64():
                 exact, _ = _sorted_outputs(

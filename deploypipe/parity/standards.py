@@ -140,7 +140,7 @@ class HeldToTask(Standard):
     def under_other_settings(
         self, reference: Reference, runner: Runner, probes: Sequence[Probe]
     ) -> tuple[Reference, Standard]:
-        itself = Itself(reference.module, runner)
+        itself = Itself(reference.module, runner, reference.budget)
         answers = [leaf for probe in probes for leaf in itself.answer(probe).leaves]
         allowed = allowed_from_itself(answers)
         return itself, EqualToEager(overrides=Overrides({"": allowed.atol}, {"": allowed.rtol}))

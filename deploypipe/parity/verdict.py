@@ -11,6 +11,9 @@ from torch import Tensor
 from deploypipe.errors import ParityError
 from deploypipe.parity.probes import Probe
 
+SHOWN = 4
+"""Of what was left out; all of it is in the sidecar and in the report."""
+
 
 @dataclass(frozen=True)
 class Distance:
@@ -112,11 +115,26 @@ class Report:
     non_finite: str = ""
     """What it makes of NaN and infinities: "as eager", "differs: amax"; "" where that was not tried."""
 
+    budget: float = 0.0
+    """Seconds of processor time that the comparisons were given."""
+    left_out: tuple[str, ...] = ()
+    """What they had no room for."""
+
     @property
     def remarks(self) -> tuple[str, ...]:
         """A line for each limit that was found and is no failure."""
         _, differs, at = self.non_finite.partition("differs: ")
-        return (f"{self.artifact}: on NaN and infinities it differs from eager ({at})",) if differs else ()
+        limits = (f"{self.artifact}: on NaN and infinities it differs from eager ({at})",) if differs else ()
+        return (*limits, self._without) if self.left_out else limits
+
+    @property
+    def _without(self) -> str:
+        shown = ", ".join(self.left_out[:SHOWN])
+        more = f" and {len(self.left_out) - SHOWN} more" if len(self.left_out) > SHOWN else ""
+        return (
+            f"{self.artifact}: not compared within a budget of {self.budget:.3g} s: {shown}{more}. "
+            "A larger --budget or --memory has room for them"
+        )
 
     @property
     def passed(self) -> bool:
@@ -189,6 +207,7 @@ class Report:
             "provider": self.provider,
             "seed": self.seed,
             **({"non_finite": self.non_finite} if self.non_finite else {}),
+            **({"left_out": list(self.left_out)} if self.left_out else {}),
             **self.claims,
         }
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from deploypipe.contract.signature import dtype_name
 from deploypipe.formats.inspection import Inspection
 from deploypipe.parity.verdict import Finding
+from deploypipe.torch_compat.quantized import hidden_weights
 
 CHECK = "weights"
 RECOGNISABLE = 8
@@ -68,6 +69,7 @@ def _named(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Tied weights under each of their names."""
     yield from module.named_parameters(remove_duplicate=False)
     yield from module.named_buffers(remove_duplicate=False)
+    yield from hidden_weights(module)
 
 
 def _listed(names: list[str]) -> str:

@@ -11,6 +11,7 @@ what the entry stands on. Nothing else in the package touches such an API.
 - `onnx_exporter`: what must be repaired in torch's ONNX exporter
 - `operators`: the one table of functions that draw random numbers, and of names that change a tensor in place
 - `packed`: packed sequences while a program is traced
+- `quantized`: what `torch.ao.quantization.quantize_dynamic` makes of linear layers
 - `recurrent`: shapes of LSTM, GRU and RNN without unrolling them
 - `scripted`: script modules, called as other modules are and converted to graphs that can be traced
 - `script_graphs`: the graphs of script modules, read, simplified and run

@@ -148,8 +148,15 @@ def test_a_taken_port_is_refused_before_anything_starts(one_model: Path, folder:
     assert not (folder / "logs").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["while it starts", "while it serves"])
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGTERM, "while it starts"),
+        (signal.SIGINT, "while it serves"),
+        pytest.param(signal.SIGINT, "while it starts", marks=pytest.mark.nightly),
+        pytest.param(signal.SIGTERM, "while it serves", marks=pytest.mark.nightly),
+    ],
+)
 def test_an_interrupted_server_leaves_nothing(one_model: Path, folder: Path, number: int, moment: str) -> None:
     code = (
         "import sys; from pathlib import Path; from deploypipe.serve.torchserve.lifecycle import serve_foreground\n"

@@ -137,7 +137,7 @@ def train_in(group: Group, settings: dict[str, Any], out: Path) -> None:
     train(configure(options=settings), out, group=group)
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize(
     "settings",
     [

@@ -104,8 +104,14 @@ class Packed(nn.Module):
         return padded, state[0] if isinstance(state, tuple) else state, counted
 
 
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("name", PACKED)
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        pytest.param(name, format, marks=[pytest.mark.nightly] if place and format != "onnx" else [])
+        for place, name in enumerate(PACKED)
+        for format in FORMATS
+    ],
+)
 def test_rows_of_different_lengths_are_packed(name: str, format: str, tmp_path: Path) -> None:
     module = Packed(name).eval()
     path = tmp_path / f"m{FORMATS[format].suffix}"
