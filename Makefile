@@ -40,9 +40,9 @@ types: $(READY_TO_TEST)
 	$(BIN)/mypy
 
 # A file's tests stay together, for they share servers and trained models, in the order given here: first those that wait
-# for servers, which would else come last and alone. Three at once on two cores, because of that waiting.
+# for servers, which would else come last and alone. Four at once on two cores, because of that waiting.
 pytest: $(READY_TO_TEST)
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder \
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder \
 		tests/test_readme.py tests/test_run_verb.py tests/e2e tests
 
 # The long ones: everything marked `soak`.

@@ -1,4 +1,5 @@
-"""Three large models as ONNX: deploypipe's whole export (capture, write, prove, seal) beside the plain exporter.
+"""Three large models as ONNX: deploypipe's whole export (capture, write, prove, seal) beside the plain exporter, and
+what it takes to verify the plain exporter's file.
 
     python benchmarks/large_models.py [--only NAME,…] [--into docs/models.md]
 
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 
 from deploypipe.bench.usage import memory_held
 
+PLAIN = "plain.onnx"
 BEGIN, END = "<!-- large models: begin -->", "<!-- large models: end -->"
 
 
@@ -62,33 +64,37 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, ...]
 }
 
 
-def plain(name: str) -> None:
+def plain(name: str, folder: Path) -> None:
     import onnxruntime
 
     make, inputs, dynamic = MODELS[name]
     shapes = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in dynamic.values())
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        torch.onnx.export(make().eval(), inputs(), path, dynamo=True, dynamic_shapes=shapes, verbose=False)
-        session = onnxruntime.InferenceSession(path)
-        given = zip(session.get_inputs(), inputs(), strict=True)
-        session.run(None, {taken.name: tensor.numpy() for taken, tensor in given})
+    module = make().eval()
+    torch.onnx.export(module, inputs(), folder / PLAIN, dynamo=True, dynamic_shapes=shapes, verbose=False)
+    session = onnxruntime.InferenceSession(folder / PLAIN)
+    given = zip(session.get_inputs(), inputs(), strict=True)
+    session.run(None, {taken.name: tensor.numpy() for taken, tensor in given})
 
 
-def ours(name: str) -> None:
+def ours(name: str, folder: Path) -> None:
     import deploypipe
 
     make, inputs, dynamic = MODELS[name]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        deploypipe.export(make().eval(), inputs(), format="onnx", path=path, dynamic=dynamic)
+    deploypipe.export(make().eval(), inputs(), format="onnx", path=folder / "ours.onnx", dynamic=dynamic)
 
 
-def watched(run: Callable[[str], None], name: str) -> tuple[float, float]:
+def verify(name: str, folder: Path) -> None:
+    import deploypipe
+
+    make, inputs, dynamic = MODELS[name]
+    deploypipe.verify(make().eval(), folder / PLAIN, example=inputs(), dynamic=dynamic).raise_if_failed()
+
+
+def watched(run: Callable[[str, Path], None], name: str, folder: Path) -> tuple[float, float]:
     """Processor seconds, and the most memory in GB."""
     context = multiprocessing.get_context("spawn")
     answers = context.SimpleQueue()
-    process = context.Process(target=_counted, args=(run, name, answers))
+    process = context.Process(target=_counted, args=(run, name, folder, answers))
     most, ended = 0, threading.Event()
 
     def watch() -> None:
@@ -107,10 +113,11 @@ def watched(run: Callable[[str], None], name: str) -> tuple[float, float]:
     return answers.get(), most / 1e9
 
 
-def _counted(run: Callable[[str], None], name: str, answers: Any) -> None:
+def _counted(run: Callable[[str, Path], None], name: str, folder: Path, answers: Any) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    run(name)
+    torch.manual_seed(0)  # the same weights for the file and for who verifies it
+    run(name, folder)
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     answers.put(sum(each.ru_utime + each.ru_stime for each in used))
 
@@ -121,15 +128,18 @@ def main() -> None:
     parser.add_argument("--into", type=Path, metavar="PAGE", help="replace that page's table")
     chosen = parser.parse_args()
     rows = [
-        "| model | plain, CPU s | deploypipe, CPU s | times | plain, GB | deploypipe, GB | times |",
-        "| --- | --: | --: | --: | --: | --: | --: |",
+        "| model | plain, CPU s | export, CPU s | times | verify, CPU s | times "
+        "| plain, GB | export, GB | times | verify, GB |",
+        "| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: |",
     ]
     for name in chosen.only.split(","):
         began = time.monotonic()
-        (own, held), (seconds, memory) = watched(plain, name), watched(ours, name)
+        with tempfile.TemporaryDirectory() as folder:
+            runs = [watched(run, name, Path(folder)) for run in (plain, ours, verify)]
+        (own, held), (seconds, memory), (verified, its_memory) = runs
         rows.append(
-            f"| {name} | {own:.0f} | {seconds:.0f} | {seconds / own:.1f} |"
-            f" {held:.1f} | {memory:.1f} | {memory / held:.1f} |"
+            f"| {name} | {own:.0f} | {seconds:.0f} | {seconds / own:.1f} | {verified:.0f} | {verified / own:.1f} |"
+            f" {held:.1f} | {memory:.1f} | {memory / held:.1f} | {its_memory:.1f} |"
         )
         print(rows[-1], f"({time.monotonic() - began:.0f} s)", flush=True)
     if chosen.into:

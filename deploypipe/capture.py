@@ -28,7 +28,8 @@ from deploypipe.explicit import explicit_call
 from deploypipe.flat_module import Example, FlatCall, as_call, dynamic_by_name, flat_call
 from deploypipe.original import check_copy, untouched
 from deploypipe.staging.copies import fingerprint
-from deploypipe.staging.outcomes import find_inputs, missing_outcomes, record_outcomes
+from deploypipe.staging.growth import loops_at_most
+from deploypipe.staging.outcomes import beyond_bound, find_inputs, missing_outcomes, record_outcomes
 from deploypipe.staging.trace import StaticProgram, trace
 from deploypipe.torch_compat.quantized import emulated
 from deploypipe.torch_compat.scripted import Scripted, traceable
@@ -64,14 +65,18 @@ def capture(
     *,
     random: str | None = None,
     state: str | None = None,
+    bound: int | None = None,
 ) -> Capture:
     """Capture `module`, which stays as it was, in the call `example`: a tuple of arguments, a dict of keyword
     arguments, a tensor or a `Call`. With `random="input"` and `state="explicit"` what it draws and what it remembers
-    are inputs (see `explicit`). ExportError where it cannot; UsageError for bad arguments."""
+    are inputs (see `explicit`). `bound`: how often a loop runs at most that makes tensors or lists longer, where its
+    code does not say it. ExportError where it cannot; UsageError for bad arguments."""
     was_training = getattr(module, "training", False)  # a frozen script module has no modes
     module, call, dynamic = explicit_call(module, as_call(example, "the example"), dynamic or {}, random, state)
     flat = flat_call(module, call)
-    with untouched(flat.module):
+    if bound is not None and bound < 1:
+        raise UsageError(f"a bound of {bound} is none", "Say how often a loop runs at most: 1 or more.")
+    with untouched(flat.module), loops_at_most(bound):
         return _capture(flat, dynamic, output_names, was_training)
 
 
@@ -115,6 +120,11 @@ def _traceable(module: nn.Module, inputs: tuple[Tensor, ...]) -> nn.Module:
         ) from cause
 
 
+def within_bound(captured: Capture, inputs: tuple[Tensor, ...]) -> bool:
+    """Whether no loop runs more often on these inputs than the user has said that it does."""
+    return not (captured.static.bounded and beyond_bound(captured.module, captured.static, inputs))
+
+
 def cover_outcomes(
     captured: Capture, given: Sequence[tuple[Tensor, ...]]
 ) -> tuple[list[tuple[Tensor, ...]], tuple[ControlFlow, ...]]:
@@ -125,7 +135,9 @@ def cover_outcomes(
         return [], ()
     taken = record_outcomes(module, static, given)
     searched = find_inputs(module, static, captured.example_inputs, taken)
-    found = [inputs for inputs in searched if _returns_the_same_kind(captured, inputs)]
+    found = [
+        inputs for inputs in searched if _returns_the_same_kind(captured, inputs) and within_bound(captured, inputs)
+    ]
     if found:
         taken = record_outcomes(module, static, [*given, *found])
     missing = missing_outcomes(taken)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deploypipe.capture import Capture, capture, cover_outcomes
+from deploypipe.capture import Capture, capture, cover_outcomes, within_bound
 from deploypipe.contract.call import Call
 from deploypipe.contract.environment import git_commit, versions
 from deploypipe.contract.run import Run
@@ -119,6 +119,7 @@ def plan(
     if probes is None:
         probes = drawn_probes(*like, seed=seed)
     given, untried = usable(reference, probes, captured.form)
+    given = [probe for probe in given if not probe.optional or within_bound(captured, probe.inputs)]
     given += usable(reference, row_probes(given, captured.signature))[0]
     if not all(reference.repeats(probe) for probe in given[:3]):
         raise ExportError(
@@ -126,7 +127,9 @@ def plan(
             RANDOM_REMEDY,
         )
     found, control_flow = cover_outcomes(captured, [probe.inputs for probe in given])
-    non_finite = tuple(usable(reference, non_finite_probes(*like, seed=seed))[0])
+    drawn, _ = usable(reference, non_finite_probes(*like, seed=seed))
+    non_finite = tuple(probe for probe in drawn if within_bound(captured, probe.inputs))
+    reference.release()
     gate = Gate(reference, (*given, *map(found_probe, found)), test, seed=seed, non_finite=non_finite)
     if provenance is None:
         provenance = own_provenance(captured.module)
@@ -173,6 +176,7 @@ def export(
     require_coverage: bool = False,
     random: str | None = None,
     state: str | None = None,
+    bound: int | None = None,
     seed: int = 0,
     budget: Budget = BY_MODEL,
 ) -> Artifact:
@@ -192,7 +196,8 @@ def export(
     `random="input"`: the random numbers that `forward` draws are computed from an argument more, `noise`, a list with
     a tensor for each draw: standard normal where the draw is normal, else uniform in [0, 1). `state="explicit"`: the
     buffers and attributes that `forward` changes are an argument more, `state`, a dict by their names, and it returns
-    its outputs and the new state.
+    its outputs and the new state. `bound`: how often a loop runs at most that makes tensors or lists longer, where its
+    code does not say it; one that runs more often ends in an error of the artifact's.
 
     `seed`: of the values that are drawn. `budget`: what the comparisons may spend; whatever has no room is warned of.
 
@@ -203,7 +208,7 @@ def export(
     if kwargs:
         example = Call(*example.args, **{**example.kwargs, **kwargs})
     with untouched(module):  # which a hook of the copy may still reach
-        captured = capture(module, example, dynamic, output_names, random=random, state=state)
+        captured = capture(module, example, dynamic, output_names, random=random, state=state, bound=bound)
         prepared = plan(captured, probes, provenance, seed=seed, budget=budget)
         if require_coverage:
             prepared.require_coverage()

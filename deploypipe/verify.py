@@ -271,6 +271,7 @@ def _gate(
     signature = signature_of(reference.module, specs, [probe for probe in probes if probe.family != FOUND])
     rows, _ = usable(reference, row_probes(probes, signature))
     non_finite, _ = usable(reference, non_finite_probes(specs, probes[0].inputs, limits, terms.seed))
+    reference.release()
     return Gate(
         reference, (*probes, *rows), overrides=terms.overrides, signature=signature, seed=terms.seed,
         non_finite=tuple(non_finite),

@@ -37,6 +37,7 @@ def export(
     ] = None,
     random: options.Random = None,
     state: options.State = None,
+    bound: options.Bound = None,
     data_dir: options.DataDir = None,
     probes: options.OwnProbes = None,
     seed: options.Seed = 0,
@@ -61,7 +62,8 @@ def export(
     suffixes = {name: format_named(name).suffix for name in (FORMATS if format == "all" else [format])}
     if model is None:
         options.refuse("an own --model", {"--example": example, "--dynamic": dynamic, "--out": folder,
-                                                "--probes": probes, "--random": random, "--state": state})  # fmt: skip
+                                                "--probes": probes, "--random": random, "--state": state,
+                                                "--bound": bound})  # fmt: skip
         opened = open_run(run)
         prepared = plan_run(opened, data_dir, seed=seed, budget=allowed)
         paths = {name: opened.exports / f"model{suffix}" for name, suffix in suffixes.items()}
@@ -72,7 +74,7 @@ def export(
         if example is None:
             raise UsageError("--model needs --example file.py:name, the inputs to capture it with")
         axes = parse_dynamic(dynamic or [])
-        captured = capture(load_module(model), load_example(example), axes, random=random, state=state)
+        captured = capture(load_module(model), load_example(example), axes, random=random, state=state, bound=bound)
         prepared = plan(captured, load_probes(probes) if probes else None, seed=seed, budget=allowed)
         paths = {name: (folder or Path()) / f"{model.rpartition(':')[2]}{suffix}" for name, suffix in suffixes.items()}
         first = str(next(iter(paths.values())))

@@ -46,6 +46,12 @@ Seconds = Annotated[
 Memory = Annotated[
     float | None, typer.Option("--memory", help="GB that one comparison may need. [default: half of what is free]")
 ]
+Bound = Annotated[
+    int | None,
+    typer.Option(
+        "--bound", min=1, help="How often a loop runs at most that grows tensors, where its code does not say."
+    ),
+]
 ModelStore = Annotated[Path, typer.Option(help="Folder of the archives.")]
 Port = Annotated[int, typer.Option(help="Port of the predictions.")]
 Url = Annotated[str, typer.Option(help="The server.")]

@@ -65,7 +65,6 @@ class Gate:
         itself does not take.
         """
         runner = read_runner(path, device)
-        inspection = inspect_artifact(path)
         module, signature = self.reference.module, runner.signature or self.signature
         examination = _Examination(self, runner, title or str(path))
         # It starts now and is asked last, so that nobody waits for it.
@@ -77,9 +76,10 @@ class Gate:
             if examination.passed or not elsewhere_first:
                 examination.ask()
             if examination.passed and examination.standard.limits_non_finite():
-                examination.ask_non_finite(lambda inputs: locate(module, inspection, inputs))
+                examination.ask_non_finite(lambda inputs: locate(module, inspect_artifact(path), inputs))
+            # What is in a file is read where it is asked for: it may be as large as the model.
             examination.findings += check_structure(
-                module, inspection, signature, examination.standard, own=runner.signature is not None
+                module, inspect_artifact(path), signature, examination.standard, own=runner.signature is not None
             )
             examination.findings.append(check_provenance(path, runner, self.weights_sha256))
             examination.findings += filter(None, [check_refusals(runner, self.probes[0].inputs)])
@@ -88,7 +88,7 @@ class Gate:
             if examination.passed and process and not elsewhere_first:
                 examination.ask_elsewhere(Runner(process), "fresh process")
         evidence = examination.evidence
-        return examination.report(locate(module, inspection, evidence.probe.inputs) if evidence else None)
+        return examination.report(locate(module, inspect_artifact(path), evidence.probe.inputs) if evidence else None)
 
     def examine_runner(self, runner: Runner, title: str) -> Report:
         """The probes and the test set, through whatever answers like an artifact."""

@@ -80,6 +80,10 @@ class Reference:
             self._answers[id(probe)] = probe, self._ask(probe)
         return self._answers[id(probe)][1]
 
+    def release(self) -> None:
+        """Let go of the float64 copy, which is made again where it is asked for."""
+        self._wide = None
+
     def is_cheap(self, probe: Probe) -> bool:
         return self._is_cheap(self.answer(probe).seconds)
 

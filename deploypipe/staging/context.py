@@ -34,6 +34,10 @@ class StagingContext:
     """The code of the functions that are rewritten; None for all."""
     became: dict[Site, list[str]] = field(default_factory=lambda: defaultdict(list))
     outcomes: dict[Site, set[str]] = field(default_factory=lambda: defaultdict(set))
+    rounds: dict[Site, int] = field(default_factory=lambda: defaultdict(int))
+    """How often each loop ran in eager, at most."""
+    bounded: dict[Site, int] = field(default_factory=dict)
+    """The loops that got room for as many iterations as the user said, and for how many."""
     rewritten: dict[str, str] = field(default_factory=dict)
     """The functions that were rewritten, each with what was changed in it."""
     axes: dict[str, Axis] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -42,15 +43,24 @@ def while_(site: Site | None, test: Callable[[], Any], body: Block, frame: Frame
 
 
 def stage_with_room(test: Callable[[], Any], body: Block, frame: Frame, trips: Trips) -> None:
-    """Stage a loop. If lists grow in it and it runs an unknown number of times, a first loop counts how much."""
+    """Stage a loop. If lists grow in it and it runs an unknown number of times, a first loop counts how much. Where the
+    loop reads its lists, so that nothing can be counted before, its condition says how often it runs at most."""
     before = frame.save()
     try:
         with submodules_left(current().tracer):
             stage_while(test, body, frame, trips)
     except NeedsRoom as need:
-        room = _counted(test, body, frame, need.names, before, trips)
+        try:
+            room = _counted(test, body, frame, need.names, before, trips)
+        except Unsupported as cannot_be_counted:
+            frame.restore_afresh(before)
+            try:
+                stage_while(test, body, frame, replace(trips, bounded=True))
+            except NeedsRoom:
+                raise cannot_be_counted from None
+            return
         frame.restore_afresh(before)
-        stage_while(test, body, frame, Trips(trips.most, trips.exact, room))
+        stage_while(test, body, frame, replace(trips, room=room))
 
 
 def _counted(
@@ -81,4 +91,6 @@ def note_rounds(site: Site | None, rounds: int) -> None:
     """A loop that ran in Python as often as it should."""
     context = current()
     context.note(site, "unrolled" if rounds else "static")
+    if site is not None:
+        context.rounds[site] = max(context.rounds[site], rounds)
     context.note_outcome(site, "0" if rounds == 0 else "1" if rounds == 1 else "many")

@@ -60,6 +60,8 @@ class GrowT:
     capacity: Dim
     skeleton: Any
     """One element, as an example of the structure of all."""
+    provisional: bool = False
+    """Whether the capacity is not known yet."""
 
 
 @dataclass(frozen=True)
@@ -351,7 +353,7 @@ def same_template(a: Template, b: Template) -> bool:
     if isinstance(a, TensorT) and isinstance(b, TensorT):
         return a.dtype == b.dtype and len(a.dims) == len(b.dims)
     if isinstance(a, GrowT) and isinstance(b, GrowT):
-        return same_template(a.element, b.element)
+        return a.provisional == b.provisional and same_template(a.element, b.element)
     if isinstance(a, LongerT) and isinstance(b, LongerT):
         return (a.dtype, a.axis, a.provisional, a.twin) == (b.dtype, b.axis, b.provisional, b.twin)
     return a == b or isinstance(a, Poison)

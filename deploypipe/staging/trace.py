@@ -62,6 +62,8 @@ class StaticProgram:
     limits: tuple[str, ...] = ()
     """What the program demands of the sizes of dynamic axes, beyond what the author said."""
     remarks: tuple[str, ...] = ()
+    bounded: Mapping[Site, int] = field(default_factory=dict)
+    """Loops that may run only as often as the user said."""
 
 
 def trace(
@@ -164,7 +166,8 @@ def _program(module: nn.Module, traced: Traced) -> StaticProgram:
         context.selection,
         traced.symbols,
         tuple(limit.text for limit in traced.limits),
-        tuple(traced.remarks),
+        (*traced.remarks, *(f"{site.where}: this loop may run {most} times" for site, most in context.bounded.items())),
+        dict(context.bounded),
     )
 
 

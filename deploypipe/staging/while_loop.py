@@ -55,6 +55,8 @@ class Trips:
     most: Any = None
     exact: bool = False
     room: dict[str, Any] = field(default_factory=dict)
+    bounded: bool = False
+    """Whether lists get room for as many iterations as the loop's condition allows."""
 
 
 class NeedsRoom(Exception):
@@ -124,15 +126,19 @@ class _Loop:
         lacking: list[str] = []
         rows = zip(joined, self.templates, self.frame.names, self.before, self.after, strict=True)
         for template, known, name, start, end in rows:
-            if isinstance(template, GrowT) and isinstance(known, GrowT):
+            if isinstance(template, GrowT) and isinstance(known, GrowT) and not known.provisional:
                 template = GrowT(template.element, known.capacity, template.skeleton)
             elif isinstance(template, GrowT) and not (isinstance(start, GrowingList) and start.reserved):
                 held = start.capacity if isinstance(start, GrowingList) else len(start)
                 added = end.grown if isinstance(end, GrowingList) else max(0, len(end) - len(start))
+                most = self._most() if self.trips.bounded else self.trips.most
                 if name in self.trips.room:
                     capacity = held + self.trips.room[name]
-                elif self.trips.most is not None and not self._is_made_here(added):
-                    capacity = held + self.trips.most * added
+                elif most is not None and not self._is_made_here(added):
+                    capacity = held + most * added
+                elif self.trips.bounded and not isinstance(known, GrowT):
+                    out.append(GrowT(template.element, unknown_size(), template.skeleton, provisional=True))
+                    continue
                 else:
                     lacking.append(name)
                     continue
@@ -147,15 +153,19 @@ class _Loop:
         in the second dry run only, when its counters are no constants any more."""
         if not any(isinstance(template, LongerT) for template in joined):
             return joined
-        most = self.trips.most
-        if most is None:
-            counters = counters_of(self.templates, self.before, self.head, self.after)
-            most = most_iterations(self.going, counters, self._left_by(), self.visible)
+        most = self._most()
         lengths: dict[int, tuple[Any, Any]] = {}
         return [
             self._longer(i, template, most, lengths) if isinstance(template, LongerT) else template
             for i, template in enumerate(joined)
         ]
+
+    def _most(self) -> Any:
+        """How often the loop runs at most; None where that is not known, or not yet."""
+        if self.trips.most is not None:
+            return self.trips.most
+        counters = counters_of(self.templates, self.before, self.head, self.after)
+        return most_iterations(self.going, counters, self._left_by(), self.visible)
 
     def _longer(self, i: int, template: LongerT, most: Any, lengths: dict[int, tuple[Any, Any]]) -> Template:
         """`lengths`: of the variables before this one, at the start and after an iteration."""
@@ -174,7 +184,8 @@ class _Loop:
         else:
             return Poison(
                 f"gets longer along axis {axis} in each iteration, and the loop does not say how often it runs at most",
-                "compare a counter with a limit in its condition (`while n < limit and …`), or run over a range",
+                "compare a counter with a limit in its condition (`while n < limit and …`), run over a range, or say "
+                "how often it may run: `bound=N`, `--bound N`",
             )
         lengths[i] = start.shape[axis], end.shape[axis]
         return replace(

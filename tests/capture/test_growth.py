@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from deploypipe.errors import ExportError
+import deploypipe
+from deploypipe.errors import ExportError, UsageError
+from deploypipe.formats import FORMATS
 from deploypipe.staging.trace import trace
 
 IDS, LIMIT = torch.tensor([[3, 4, 5]]), torch.tensor(4)
@@ -197,3 +199,52 @@ class Shrinking(Decoder):
 def test_growth_without_a_bound_is_refused(kind, says):
     with pytest.raises(ExportError, match=says):
         trace(kind().eval(), (IDS, LIMIT), {"ids": {1: "prompt"}})
+
+
+class Read(Decoder):
+    """A list that the loop reads, so that its length cannot be counted before; and in a branch of the loop."""
+
+    def forward(self, ids, limit):
+        seen, step = [ids.float().mean()], 0
+        while step < int(limit):
+            if seen[-1] > 2:
+                seen.append(seen[-1] * 0.7)
+            elif len(seen) > 1:
+                seen.append(seen[-1] + seen[0])
+            step = step + 1
+        return torch.stack(seen), torch.tensor(len(seen))
+
+
+def test_a_list_that_the_loop_reads_has_room_for_what_its_condition_allows():
+    test_program_returns_what_eager_returns(Read)
+
+
+class Halving(nn.Module):
+    """How often it runs depends on values alone."""
+
+    def forward(self, x):
+        rows = x.unsqueeze(0)
+        while x.abs().max() > 0.1:
+            x = x * 0.5
+            rows = torch.cat([rows, x.unsqueeze(0)])
+        return rows
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_bound_of_the_users_makes_room(format, tmp_path):
+    path, example = tmp_path / f"m{FORMATS[format].suffix}", (torch.tensor([0.5, -1.0, 2.0]),)
+    with pytest.raises(ExportError, match="`bound=N`, `--bound N`"):
+        deploypipe.export(Halving().eval(), example, format=format, path=path)
+    with pytest.warns(UserWarning, match="this loop may run 12 times"):
+        deploypipe.export(Halving().eval(), example, format=format, path=path, bound=12)
+    runner = deploypipe.load(path)
+    for size in (0.01, 1.0, 100.0):
+        torch.testing.assert_close(runner(example[0] * size), Halving()(example[0] * size))
+    try:
+        beyond = runner(example[0] * 1e9)
+    except Exception:  # whatever the runtime raises where there is no room
+        pass
+    else:
+        torch.testing.assert_close(beyond, Halving()(example[0] * 1e9))
+    with pytest.raises(UsageError, match="a bound of 0 is none"):
+        deploypipe.export(Halving().eval(), example, format=format, path=path, bound=0)

@@ -38,9 +38,11 @@ def save_described(proto: onnx.ModelProto, path: Path, metadata: str) -> None:
 
 
 def seal(path: Path, text: str) -> None:
-    proto = onnx.load_model(str(path))
-    proto.metadata_props.add(key=SEAL, value=text)
-    onnx.save_model(proto, str(path))
+    # A message's bytes may be followed by those of another one, whose repeated fields then join its own.
+    sealed = onnx.ModelProto()
+    sealed.metadata_props.add(key=SEAL, value=text)
+    with path.open("ab") as file:
+        file.write(sealed.SerializeToString())
 
 
 def _name_axes(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
