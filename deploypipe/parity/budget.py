@@ -16,10 +16,10 @@ from deploypipe.errors import DeploypipeError, UsageError
 from deploypipe.torch_compat.dispatch import TorchDispatchMode, pytree, storage_id
 
 LEAST, MOST = 10.0, 60.0
-"""Seconds of a budget that nobody gave: between these,"""
-EAGER_CALLS = 400.0
-"""as long as so many calls of eager. That is about four times what the plain exporter takes for a model of many
-weights (`benchmarks/large_models.py`)."""
+"""Seconds: the least and the most of a budget that the gate chooses."""
+EAGER_CALLS = 100.0
+"""Between both it is the time of so many calls of eager on the example. That is about what the plain exporter takes for
+a model of many weights (`benchmarks/large_models.py`)."""
 PER_PROBE = 1 / 5
 """Of the budget: what eager may be expected to take for one drawn probe, of which there are twenty to thirty."""
 PER_REPETITION = 1 / 20

@@ -214,9 +214,9 @@ def usable(
     """The probes (calls of this form; without one tuples of tensors) that eager takes, and a line for each drawn one
     that it does not: it may be outside of what the model is for (too long a sequence), and proves nothing. UsageError
     for a given one. What does not fit into the budget, the reference notes."""
-    taken, untried = [], []
-    for item in probes:
-        probe = as_probe(item, form)
+    given, untried = [as_probe(item, form) for item in probes], []
+    taken: set[int] = set()
+    for probe in _cheap_first(given):
         try:
             reference.answer(probe)
         except LeftOut:
@@ -227,5 +227,5 @@ def usable(
             if not probe.speculative:
                 untried.append(f"not proven: {cause.message}")
         else:
-            taken.append(probe)
-    return taken, untried
+            taken.add(id(probe))
+    return [probe for probe in given if id(probe) in taken], untried

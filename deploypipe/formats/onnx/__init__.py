@@ -2,6 +2,7 @@
 
 read.py      a session from a file
 write.py     a file from a captured program
+bfloat16.py  what computes in bfloat16, between casts
 exporter.py  torch's exporter, with lowerings of our own
 lowerings/   what an operator becomes where the exporter lacks it or has it wrong
 inspect.py   the inside of a file

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from deploypipe.formats.onnx.bfloat16 import computes_in_bfloat16, in_float32
 from deploypipe.formats.onnx.lowerings import TRANSLATIONS
 from deploypipe.staging.trace import StaticProgram
 from deploypipe.torch_compat.onnx_exporter import no_symbols_left_pending, translations_read_once
@@ -17,11 +18,15 @@ def to_onnx(
     capture: StaticProgram, path: str | Path | None = None, opset_version: int = 20, **options: Any
 ) -> torch.onnx.ONNXProgram:
     """Export a captured program. `options` go to `torch.onnx.export`."""
-    _bounds_of_one_kind(capture.program)
+    narrow = computes_in_bfloat16(capture.program)
+    program = in_float32(capture.program) if narrow else capture.program
+    _bounds_of_one_kind(program)
     settings: dict[str, Any] = {"external_data": False, "verbose": False, **options}
+    if narrow:  # rounding of a weight would be folded into it, and the file would not hold the weight any more
+        settings["optimize"] = False
     with torch.no_grad(), no_symbols_left_pending(), translations_read_once(), sequences_stay_open():
         made = torch.onnx.export(
-            capture.program,
+            program,
             dynamo=True,
             opset_version=opset_version,
             custom_translation_table=TRANSLATIONS,

@@ -1,19 +1,23 @@
 """A session of ONNX Runtime from a file, with NumPy and without torch. This module travels inside archives."""
 
+import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 
 from ...contract.signature import TensorSpec
-from ...contract.tensors import Array
+from ...contract.tensors import Array, as_dtype
 from ..processor_time import at_most
 from ..session import METADATA, SEAL, DeviceUnavailable, Session
 
 CUDA = "CUDAExecutionProvider"
+BFLOAT16, BFLOAT16_TYPE = "tensor(bfloat16)", 16
+"""What ONNX Runtime calls it, and ONNX's number for it."""
 
 
 class OnnxSession(Session):
@@ -29,6 +33,9 @@ class OnnxSession(Session):
         self._session = onnxruntime.InferenceSession(str(path), options, providers=_providers(device))
         self.provider: str = self._session.get_providers()[0]
         self._names = [node.name for node in self._session.get_inputs()]
+        self._narrow = any(
+            node.type == BFLOAT16 for node in (*self._session.get_inputs(), *self._session.get_outputs())
+        )
         if device.startswith("cuda") and self.provider != CUDA:
             raise DeviceUnavailable(f"ONNX Runtime fell back to {self.provider} though {device!r} was asked for")
         properties = self._session.get_modelmeta().custom_metadata_map
@@ -39,7 +46,10 @@ class OnnxSession(Session):
             _check_names("outputs", self.signature.outputs, self._session.get_outputs())
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
-        return list(self._session.run(None, dict(zip(self._names, arrays, strict=True)), self._run_options))
+        if not self._narrow:
+            return list(self._session.run(None, dict(zip(self._names, arrays, strict=True)), self._run_options))
+        values = dict(zip(self._names, map(_to_value, arrays), strict=True))
+        return [_from_value(value) for value in self._session.run_with_ort_values(None, values, self._run_options)]
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
@@ -53,6 +63,23 @@ class OnnxSession(Session):
                 yield
         finally:
             self._run_options = None
+
+
+def _to_value(array: Array) -> onnxruntime.OrtValue:
+    if array.dtype.name != "bfloat16":
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+    bits = np.ascontiguousarray(array).view(np.uint16)
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, BFLOAT16_TYPE)
+
+
+def _from_value(value: onnxruntime.OrtValue) -> Array:
+    if value.data_type() != BFLOAT16:
+        array: Array = value.numpy()
+        return array
+    shape = tuple(value.shape())
+    size = 2 * int(np.prod(shape, dtype=np.int64))
+    bits = ctypes.string_at(value.data_ptr(), size) if size else b""  # NumPy has no such dtype, so ORT gives no array
+    return np.frombuffer(bytearray(bits), as_dtype("bfloat16")).reshape(shape)
 
 
 def _providers(device: str) -> list[Any]:

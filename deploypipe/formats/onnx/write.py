@@ -7,10 +7,12 @@ import onnx
 from torch import Tensor
 
 from deploypipe.capture import Capture
+from deploypipe.formats.onnx.bfloat16 import computes_in_bfloat16
 from deploypipe.formats.onnx.exporter import to_onnx
 from deploypipe.formats.session import METADATA, SEAL, errors_only
 from deploypipe.torch_compat.symbols import rename_symbols
 
+CASTS_SAID = "bfloat16 operators compute in float32, each between casts"
 OPSET = 20  # the newest that torch's dynamo exporter writes without converting
 
 
@@ -25,7 +27,7 @@ def write(capture: Capture, path: Path, metadata: str, probes: Sequence[tuple[Te
     proto: onnx.ModelProto = program.model_proto
     _name_axes(proto.graph, capture.symbols)
     save_described(proto, path, metadata)
-    return ""
+    return CASTS_SAID if computes_in_bfloat16(capture.program) else ""
 
 
 def save_described(proto: onnx.ModelProto, path: Path, metadata: str) -> None:
