@@ -135,6 +135,16 @@ def growth_of(before: Any, after: Any, visible: frozenset[Any]) -> Any:
     return most
 
 
+def as_known(number: Any, visible: frozenset[Any]) -> Any:
+    """A number in what is known before the loop, at most; None where that is not known."""
+    if not isinstance(number, torch.SymInt):
+        return number
+    expression = _as_outside(number.node.expr)
+    if expression.free_symbols <= visible:
+        return as_number(expression, shape_environment()) if expression.free_symbols else int(expression)
+    return bound_of(number, visible)
+
+
 def not_empty(size: Any) -> bool:
     """Whether a size is at least 1. Of an input's axis that is demanded: attention to nothing is nobody's model."""
     if isinstance(size, int) or not all(map(is_axis, symbols_in(size))):

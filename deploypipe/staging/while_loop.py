@@ -13,7 +13,7 @@ from deploypipe.compiler.unsupported import Unsupported
 from deploypipe.staging.aliases import join_results, sources
 from deploypipe.staging.context import current
 from deploypipe.staging.frame import INDEX, Frame, Values
-from deploypipe.staging.growth import AsksForNumber, counters_of, growth_of, most_iterations, not_empty
+from deploypipe.staging.growth import AsksForNumber, as_known, counters_of, growth_of, most_iterations, not_empty
 from deploypipe.staging.lists import GrowingList
 from deploypipe.staging.packing import number_of, number_tensor
 from deploypipe.staging.recorder import Block, Recorder, dry_run
@@ -40,8 +40,8 @@ from deploypipe.staging.templates import (
 )
 from deploypipe.staging.undefined import Undefined
 from deploypipe.torch_compat.dispatch import storage_id
-from deploypipe.torch_compat.symbols import all_symbols, statically_known_true, symbols_in
-from deploypipe.torch_compat.tracing import redirect, shape_environment
+from deploypipe.torch_compat.symbols import all_symbols, sole_symbol, statically_known_true, symbols_in
+from deploypipe.torch_compat.tracing import redirect, remember_number, remembered_number, shape_environment
 
 INDEX_TEMPLATE = TensorT(torch.int64, (), torch.device("cpu"))
 TURNS = 12
@@ -132,6 +132,8 @@ class _Loop:
                 held = start.capacity if isinstance(start, GrowingList) else len(start)
                 added = end.grown if isinstance(end, GrowingList) else max(0, len(end) - len(start))
                 most = self._most() if self.trips.bounded else self.trips.most
+                if self.trips.bounded and (outside := as_known(added, self.visible)) is not None:
+                    added = outside
                 if name in self.trips.room:
                     capacity = held + self.trips.room[name]
                 elif most is not None and not self._is_made_here(added):
@@ -264,6 +266,7 @@ def stage_while(
             leaf.clone()
         results = placeholders(loop.templates)
     else:
+        _read_before(loop.templates, recorder)
         outside = {storage_id(t) for t in recorder.outside.values()}
         initial = results_of(loop.templates, before, [t.clone() for t in changed], outside)
         if not initial:
@@ -275,6 +278,21 @@ def stage_while(
         for tensor, result in zip(changed, results[len(results) - len(changed) :], strict=True):
             tensor.copy_(result)
     join_results(loop.templates, results, [before, loop.after])
+
+
+def _read_before(templates: Sequence[Template], recorder: Recorder) -> None:
+    """Read the numbers of tensors around the loop that the room of a list or a tensor is made of."""
+    needed: set[Any] = set()
+    for template in templates:
+        sizes = (template.capacity,) if isinstance(template, GrowT) else getattr(template, "dims", ())
+        needed.update(*(symbols_in(size) for size in sizes if isinstance(size, torch.SymInt)))
+    for tensor in list(recorder.outside.values()):
+        number = remembered_number(tensor)
+        while not symbols_in(number) & needed and (symbol := sole_symbol(number)) in current().read_anew:
+            number = current().read_anew[symbol]
+        if symbols_in(number) & needed:
+            remember_number(tensor, number)
+            tensor.item()
 
 
 def _mark_stale(loop: _Loop, recorder: Recorder) -> None:
@@ -336,7 +354,8 @@ def _check_twins(templates: Sequence[Template], values: Values) -> None:
 def _entered(templates: Sequence[Template], values: Values) -> Values:
     """Growing lists at the start of a loop body: their growth is counted from here."""
     _check_twins(templates, values)
-    for value in values:
-        if isinstance(value, GrowingList):
-            value.grown, value.exact, value.reserved = 0, True, True
-    return values
+    # Copies, for a list that this loop leaves alone still counts for the loop around it.
+    entered = {id(value): value.copy() for value in values if isinstance(value, GrowingList)}
+    for copied in entered.values():
+        copied.grown, copied.exact, copied.reserved = 0, True, True
+    return tuple(entered.get(id(value), value) for value in values)

@@ -215,8 +215,26 @@ class Read(Decoder):
         return torch.stack(seen), torch.tensor(len(seen))
 
 
-def test_a_list_that_the_loop_reads_has_room_for_what_its_condition_allows():
-    test_program_returns_what_eager_returns(Read)
+class ReadAroundALoop(Decoder):
+    """The room is made of a number that the body reads."""
+
+    def forward(self, ids, limit):
+        seen, x, step = [], ids.float().mean(), 0
+        while step < 3 and x > -5:
+            step += 1
+            seen.append(x)
+            if len(seen) > 1:
+                x = x - seen[-2] * 0.3
+            for _ in range(int(limit)):
+                if x > 0:
+                    seen.append(x * 0.5)
+                    x = x - 0.2
+        return torch.stack(seen)
+
+
+@pytest.mark.parametrize("kind", [Read, ReadAroundALoop], ids=lambda kind: kind.__name__)
+def test_a_list_that_the_loop_reads_has_room_for_what_its_condition_allows(kind):
+    test_program_returns_what_eager_returns(kind)
 
 
 class Halving(nn.Module):

@@ -34,7 +34,9 @@ def computes_in_bfloat16(program: ExportedProgram) -> bool:
 
 def in_float32(program: ExportedProgram) -> ExportedProgram:
     """A copy of the program whose operators compute in float32, each between casts."""
-    made: ExportedProgram = copy.deepcopy(program.run_decompositions({}))  # without operators that write to their arguments
+    made: ExportedProgram = copy.deepcopy(
+        program.run_decompositions({})
+    )  # without operators that write to their arguments
     for graph in _graphs(made):
         replaced = _between_casts(graph)
         for spec in made.graph_signature.output_specs:

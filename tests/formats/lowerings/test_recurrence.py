@@ -58,7 +58,8 @@ def test_a_sequence_may_be_of_any_length(name: str, tmp_path: Path) -> None:
     assert sum(operator in ("LSTM", "GRU", "RNN") for operator in operators) == module.recurrent.num_layers
     assert not {"Loop", "Scan"} & set(operators)
     runner = deploypipe.load(path)
-    for shape in ((3, 11, 6), (1, 1, 6), (5, 2, 6)):
+    empty = (0, 4, 6) if module.recurrent.batch_first else (4, 0, 6)
+    for shape in ((3, 11, 6), (1, 1, 6), (5, 2, 6), empty):  # an empty batch ends a process that meets it unprepared
         x = torch.randn(shape)
         torch.testing.assert_close(runner(x), module(x), atol=1e-5, rtol=1e-5)
 

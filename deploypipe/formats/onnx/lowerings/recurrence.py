@@ -96,14 +96,27 @@ def _turned(value: Any, batch_first: bool, rank: int = 3) -> Any:
     return op.Transpose(value, perm=[1, 0, *range(2, rank)]) if batch_first else value
 
 
+def _never_empty(value: Any, rows: Any) -> Any:
+    """[…, rows, …] with one row of zeros where it has none: on an empty batch ONNX Runtime ends the whole process."""
+    missing = op.Cast(op.Equal(rows, literal([0])), to=INT64)
+    return op.Pad(value, op.Concat(literal([0, 0, 0, 0]), missing, literal([0]), axis=0))
+
+
 def _padded(kind: Kind) -> Callable[..., Any]:
     def translation(
         input: Any, hx: Any, params: Sequence[Any], has_biases: bool, num_layers: int, dropout: float, train: bool,
         bidirectional: bool, batch_first: bool,
     ) -> Any:  # fmt: skip
         states = list(hx) if kind is LSTM else [hx]
-        outputs, *ends = _run(kind, _turned(input, batch_first), states, params, has_biases, num_layers, bidirectional)
-        return _turned(outputs, batch_first), *ends
+        x = _turned(input, batch_first)
+        rows = op.Shape(x, start=1, end=2)
+        may_be_empty = not isinstance(input.shape[0 if batch_first else 1], int)
+        if may_be_empty:
+            x, *states = (_never_empty(value, rows) for value in (x, *states))
+        found = _run(kind, x, states, params, has_biases, num_layers, bidirectional)
+        if may_be_empty:
+            found = tuple(op.Slice(value, literal([0]), rows, literal([1])) for value in found)
+        return _turned(found[0], batch_first), *found[1:]
 
     return translation
 
