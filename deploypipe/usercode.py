@@ -35,19 +35,12 @@ def load_module(reference: str) -> nn.Module:
 def load_example(reference: str) -> Call:
     """`file.py:name`: a tensor, a tuple of arguments, a dict of keyword arguments, a `Call`, or a function that returns
     one of them."""
-    found = _load(reference, "--example")
-    if callable(found) and not isinstance(found, Tensor):
-        torch.manual_seed(0)
-        found = _call(found, reference)
-    return as_call(found, reference)
+    return as_call(_value(reference, "--example"), reference)
 
 
 def load_probes(reference: str) -> list[Call]:
     """`file.py:name`: a list of calls, each as an example may be written, or a function that returns one."""
-    found = _load(reference, "--probes")
-    if callable(found) and not isinstance(found, Tensor):
-        torch.manual_seed(0)
-        found = _call(found, reference)
+    found = _value(reference, "--probes")
     if isinstance(found, Tensor | Mapping | Call) or not isinstance(found, Iterable):
         raise UsageError(
             f"{reference} is a {type(found).__name__}, not a list of calls", "One call with x alone is [(x,)]."
@@ -56,6 +49,15 @@ def load_probes(reference: str) -> list[Call]:
     if not calls:
         raise UsageError(f"{reference} holds no call to compare on")
     return calls
+
+
+def _value(reference: str, option: str) -> Any:
+    """What is named, or what a function of that name returns."""
+    found = _load(reference, option)
+    if callable(found) and not isinstance(found, Tensor):
+        torch.manual_seed(0)
+        found = _call(found, reference)
+    return found
 
 
 def parse_dynamic(axes: Sequence[str]) -> dict[str, dict[int, str]]:

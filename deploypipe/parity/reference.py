@@ -146,11 +146,11 @@ class Reference:
         if exact is None:
             return None
         generator = torch.Generator().manual_seed(0)
-        nudged = self._widened()
+        own_weights, nudged = _tensors(emulated(self.module)), self._widened()
         moved = [torch.zeros_like(leaf, dtype=torch.float64) for leaf in exact]
         for _ in range(NUDGES):
             with torch.no_grad():
-                for own, wide in zip(_tensors(emulated(self.module)), _tensors(nudged), strict=True):
+                for own, wide in zip(own_weights, _tensors(nudged), strict=True):
                     wide.copy_(_nudged(own, generator))
             try:
                 with float64():

@@ -58,6 +58,14 @@ def loops_at_most(bound: int | None) -> Iterator[None]:
         _bound.reset(token)
 
 
+def bound_of_user() -> int | None:
+    """How often the loop that is staged may run, since its code does not say it; None where the user did not."""
+    bound = _bound.get()
+    if bound is not None and (site := current().open_sites[-1]) is not None:
+        current().bounded[site] = bound
+    return bound
+
+
 @dataclass(frozen=True)
 class Negated:
     """What holds where a condition does not."""
@@ -170,8 +178,7 @@ def counters_of(
 def most_iterations(going: Any, counters: Mapping[Any, Counter], flags: Sequence[Any], visible: frozenset[Any]) -> Any:
     """How often a loop runs at most, by one of the comparisons that all must hold for it to go on: of a counter that
     each iteration moves, with a number from before the loop. They are in its condition, or in a branch that leaves the
-    loop by setting one of its `flags`, each as an iteration leaves it. Where no comparison says it, it is the bound
-    that the user gave, or None."""
+    loop by setting one of its `flags`, each as an iteration leaves it. None where no comparison says it."""
     # Where a branch of the body ends the loop, the iteration that does it counts as well.
     ended_by = [(_negated(condition), 1) for flag in flags for condition in _going_on(flag)]
     for condition, more in [*((each, 0) for each in _conjuncts(going)), *ended_by]:
@@ -188,10 +195,7 @@ def most_iterations(going: Any, counters: Mapping[Any, Counter], flags: Sequence
             rest: Any = as_number(parts[1], shape_environment()) if parts[1].free_symbols else int(parts[1])
             first = rest + int(parts[0]) * counter.start
             return torch.sym_max((first + max(steps) - 1) // max(steps) if max(steps) > 1 else first, 0) + more
-    bound = _bound.get()
-    if bound is not None and (site := current().open_sites[-1]) is not None:
-        current().bounded[site] = bound
-    return bound
+    return None
 
 
 def _going_on(after: Any) -> Iterator[Any]:

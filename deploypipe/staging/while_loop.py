@@ -13,7 +13,15 @@ from deploypipe.compiler.unsupported import Unsupported
 from deploypipe.staging.aliases import join_results, sources
 from deploypipe.staging.context import current
 from deploypipe.staging.frame import INDEX, Frame, Values
-from deploypipe.staging.growth import AsksForNumber, as_known, counters_of, growth_of, most_iterations, not_empty
+from deploypipe.staging.growth import (
+    AsksForNumber,
+    as_known,
+    bound_of_user,
+    counters_of,
+    growth_of,
+    most_iterations,
+    not_empty,
+)
 from deploypipe.staging.lists import GrowingList
 from deploypipe.staging.packing import number_of, number_tensor
 from deploypipe.staging.recorder import Block, Recorder, dry_run
@@ -132,6 +140,8 @@ class _Loop:
                 held = start.capacity if isinstance(start, GrowingList) else len(start)
                 added = end.grown if isinstance(end, GrowingList) else max(0, len(end) - len(start))
                 most = self._most() if self.trips.bounded else self.trips.most
+                if most is None and isinstance(known, GrowT):
+                    most = bound_of_user()
                 if self.trips.bounded and (outside := as_known(added, self.visible)) is not None:
                     added = outside
                 if name in self.trips.room:
@@ -183,6 +193,8 @@ class _Loop:
             room, provisional = start.shape[axis] + most * growth, False
         elif not again:
             room, provisional = unknown_size(), True
+        elif (bound := bound_of_user()) is not None:
+            room, provisional = start.shape[axis] + bound * growth, False
         else:
             return Poison(
                 f"gets longer along axis {axis} in each iteration, and the loop does not say how often it runs at most",

@@ -248,6 +248,14 @@ class Halving(nn.Module):
         return rows
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_bound_of_the_users_is_for_loops_that_say_none(tmp_path):
+    path, module = tmp_path / "m.pt2", ByLength().eval()
+    deploypipe.export(module, (IDS, LIMIT), format="pt2", path=path, dynamic={"ids": {1: "prompt"}}, bound=1)
+    limit = torch.tensor(9)
+    assert torch.equal(deploypipe.load(path)(IDS, limit), module(IDS, limit))
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_bound_of_the_users_makes_room(format, tmp_path):
     path, example = tmp_path / f"m{FORMATS[format].suffix}", (torch.tensor([0.5, -1.0, 2.0]),)
