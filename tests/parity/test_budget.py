@@ -59,7 +59,7 @@ def test_a_budget_is_an_amount(name, value):
 
 def test_it_follows_the_model_unless_it_is_given():
     assert Budget().seconds_for(0.0) == LEAST
-    assert LEAST < Budget().seconds_for(0.3) < MOST
+    assert LEAST < Budget().seconds_for(0.5) < MOST
     assert Budget().seconds_for(100.0) == MOST
     assert Budget(3.0).seconds_for(100.0) == 3.0
 
