@@ -29,7 +29,7 @@ from deploypipe.flat_module import Example, FlatCall, as_call, dynamic_by_name, 
 from deploypipe.original import check_copy, untouched
 from deploypipe.staging.copies import fingerprint
 from deploypipe.staging.growth import loops_at_most
-from deploypipe.staging.outcomes import beyond_bound, find_inputs, missing_outcomes, record_outcomes
+from deploypipe.staging.outcomes import find_inputs, keeps_bound, missing_outcomes, record_outcomes
 from deploypipe.staging.trace import StaticProgram, trace
 from deploypipe.torch_compat.quantized import emulated
 from deploypipe.torch_compat.scripted import Scripted, traceable
@@ -122,7 +122,7 @@ def _traceable(module: nn.Module, inputs: tuple[Tensor, ...]) -> nn.Module:
 
 def within_bound(captured: Capture, inputs: tuple[Tensor, ...]) -> bool:
     """Whether no loop runs more often on these inputs than the user has said that it does."""
-    return not (captured.static.bounded and beyond_bound(captured.module, captured.static, inputs))
+    return keeps_bound(captured.module, captured.static, inputs)
 
 
 def cover_outcomes(

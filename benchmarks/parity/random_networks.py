@@ -164,10 +164,10 @@ class LeavesEarly(Plain):
         return self.head(h)
 
 
-def network(number: int, weights: int = 0) -> Network:
-    """The network of this number; `weights` draws its weights and its example."""
+def network(number: int) -> Network:
+    """The network of this number, with its weights and its example."""
     draw = random.Random(number)
-    torch.manual_seed(1000 * number + weights)
+    torch.manual_seed(1000 * number)
     kind = draw.choice([Vector, Image, Sequence])
     flow = draw.choice([Plain, Plain, Branches, ShrinksUntilSmall, RepeatsBySize, LeavesEarly])
     width = draw.choice([4, 8])
@@ -184,4 +184,4 @@ def network(number: int, weights: int = 0) -> Network:
         for _ in range(3):  # shapes for lazy layers, and statistics for batch norms
             module(inputs + torch.randn_like(inputs))
     parts = [kind.__name__, flow.__name__, head.kind, *([body.kind] if isinstance(body, Sequence) else [])]
-    return Network(f"{number}.{weights} {' '.join(parts)}", module.eval(), (inputs,), {"x": dynamic})
+    return Network(f"{number} {' '.join(parts)}", module.eval(), (inputs,), {"x": dynamic})
