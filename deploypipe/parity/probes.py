@@ -29,6 +29,8 @@ FOUND = "found for a branch"
 EXTREMES = (1e-4, 1e4)
 """Factors on an example's values. Larger ones overflow float32 in models that square them twice."""
 NON_FINITE = {"NaN": math.nan, "infinity": math.inf, "-infinity": -math.inf}
+FAR_BELOW = -1e4
+"""What masks add to the scores of what does not count: -infinity, the least number of a dtype, or this."""
 MOST_NON_FINITE = 4
 """Inputs that are tried so."""
 
@@ -113,7 +115,7 @@ def drawn_probes(
     """Probes for a model of which only the inputs and an example are known: the example itself; values of its kind and
     range drawn anew, with every symbolic axis at every size that `limits` allow, at sizes that two of them share, and
     at the edges of `limits`; all zero, all one; floating-point values of both signs, far smaller and larger; and larger
-    whole numbers."""
+    whole numbers. A mask stays one in all of them."""
     generator = torch.Generator().manual_seed(seed)
     axes = [parse_axis(axis) for spec in specs for axis in spec.shape if isinstance(axis, str)]
     own = sizes_of(specs, example)
@@ -127,8 +129,12 @@ def drawn_probes(
     def draw(turn: int) -> tuple[Tensor, ...]:
         return tensors_of_sizes(specs, example, _drawn_sizes(axes, turn, own, limits), generator)
 
+    masks = masks_of(specs, example)
+
     def made(family: str, change: Callable[[Tensor], Tensor], turn: int, magnitude: float = 1.0) -> Probe:
-        return Probe(family, tuple(map(change, draw(turn))), magnitude, optional=True, speculative=True)
+        drawn = zip(draw(turn), masks, strict=True)
+        inputs = tuple(tensor if is_mask else change(tensor) for tensor, is_mask in drawn)
+        return Probe(family, inputs, magnitude, optional=True, speculative=True)
 
     probes = [Probe("example", tuple(example))]
     probes += [Probe("drawn", draw(turn), optional=True) for turn in range(len(SIZES))]
@@ -182,8 +188,8 @@ def tensors_of_sizes(
         return [sizes[axis.symbol] * axis.multiple if isinstance(axis, Axis) else axis for axis in axes]
 
     return tuple(
-        (_mask_like if _is_mask(spec.name, tensor) else _like)(tensor, shape(spec), generator)
-        for spec, tensor in zip(specs, example, strict=True)
+        (_mask_like if is_mask else _like)(tensor, shape(spec), generator)
+        for spec, tensor, is_mask in zip(specs, example, masks_of(specs, example), strict=True)
     )
 
 
@@ -248,19 +254,28 @@ def _like(tensor: Tensor, shape: Sequence[int], generator: torch.Generator) -> T
     return torch.randint(low, high + 1, size, generator=generator).to(tensor.dtype)
 
 
-def _is_mask(name: str, tensor: Tensor) -> bool:
-    """By its name and its values: one that says which of the others count."""
-    whole = not tensor.is_floating_point() and not tensor.is_complex()
-    return "mask" in name.lower() and whole and tensor.dim() > 0 and set(tensor.flatten().tolist()) <= {0, 1}
+def masks_of(specs: Sequence[TensorSpec], example: Sequence[Tensor]) -> list[bool]:
+    """Which inputs say what of the others counts, by their names and values: 0 and 1, or what is added to scores, 0 and
+    a number that is as good as -infinity. An input alone is data."""
+    masks = ["mask" in spec.name.lower() and _like_a_mask(tensor) for spec, tensor in zip(specs, example, strict=True)]
+    return masks if not all(masks) else [False] * len(masks)
+
+
+def _like_a_mask(tensor: Tensor) -> bool:
+    values = [] if tensor.is_complex() else tensor.unique().tolist()
+    added = len(values) == 2 and values[0] <= FAR_BELOW and values[1] == 0
+    return tensor.dim() > 0 and bool(values) and (set(values) <= {0, 1} or added)
 
 
 def _mask_like(tensor: Tensor, shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """As masks of sequences are: along the last axis at least one value that the example has most often (a token that
     counts), then the other one to the end. In a row where nothing counts, runtimes rightly differ."""
-    counts = bool(tensor.double().mean() >= 0.5)
+    values, times = tensor.unique(return_counts=True)
+    most = values[times.argmax()]
+    other = next((value for value in values if value != most), (most == 0).to(tensor.dtype))
     *rows, length = shape
     kept = torch.randint(1, max(length, 1) + 1, (*rows, 1), generator=generator)
-    return ((torch.arange(length) < kept) == counts).to(tensor.dtype)
+    return torch.where(torch.arange(length) < kept, most, other)
 
 
 def row_probes(probes: Sequence[Probe], signature: Signature) -> list[Probe]:

@@ -67,10 +67,11 @@ def test_what_is_accepted_is_answered_in_time_and_the_rest_refused_at_once(slow:
     assert found["accepted"] > 0 and found["refused"] > 0, found
     assert found["neither"] == 0 and found["accepted: not right"] == 0, found
     # The queue is measured before there is any load; how fast it is emptied under load depends on what else runs here.
-    # So requests are counted, not seconds: those answered while the slowest waited are what the queue held (Little's
-    # law). Without a bound that is every connection, eight times what is answered within the stated second.
-    median, _, slowest = found["accepted: p50, p99, max ms"]
-    assert slowest / 1000 * found["accepted"] / 6 <= found["connections"] / 3, found
+    # So requests are counted, not seconds: those that wait at a time are their rate times how long they wait (Little's
+    # law). Without a bound that is every connection, eight times what is answered within the stated second. Of the
+    # times the median, for the slowest one may have waited for this process and its hundreds of threads.
+    median = found["accepted: p50, p99, max ms"][0]
+    assert median / 1000 * found["accepted"] / 6 <= found["connections"] / 3, found
     assert found["refused: p50, p99, max ms"][0] <= median / 4, found
     for told in found["refused: told"]:
         assert json.loads(told)["code"] == 503 and "has no worker" in json.loads(told)["message"], found

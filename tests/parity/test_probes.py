@@ -93,14 +93,29 @@ def test_counts_go_beyond_the_example(example: torch.Tensor, tried: int) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "example", "counts"),
-    [("attention_mask", torch.ones(2, 8, dtype=torch.int64), 1), ("key_padding_mask", torch.zeros(2, 8).bool(), 0)],
-    ids=["ones count", "True is left out"],
+    ("name", "example", "counts", "other"),
+    [
+        ("attention_mask", torch.ones(2, 8, dtype=torch.int64), 1, 0),
+        ("key_padding_mask", torch.zeros(2, 8).bool(), 0, 1),
+        ("attention_mask", torch.ones(2, 8), 1, 0),
+        ("bias_mask", torch.tensor([0.0] * 5 + [-torch.inf] * 3).repeat(2, 1), 0, -torch.inf),
+    ],
+    ids=["ones count", "True is left out", "ones of floats", "added to scores"],
 )
-def test_a_mask_is_drawn_as_masks_are(name: str, example: torch.Tensor, counts: int) -> None:
-    spec = TensorSpec(name, "int64" if counts else "bool", ("batch", "length"))
-    drawn = [probe.inputs[0] for probe in drawn_probes([spec], [example]) if probe.family == "drawn"]
-    assert any((mask != counts).any() for mask in drawn)
-    for mask in drawn:
+def test_a_mask_is_one_in_every_family(name: str, example: torch.Tensor, counts: int, other: float) -> None:
+    """Seen with BERT: of a mask that was all zero no row sees a key, and runtimes rightly differ there."""
+    dtype = str(example.dtype).removeprefix("torch.")
+    specs = [TensorSpec("x", "float32", ("batch", "length")), TensorSpec(name, dtype, ("batch", "length"))]
+    probes = drawn_probes(specs, [torch.rand(2, 8), example])
+    assert {"drawn", "all zero", "all one", "both signs", "drawn x 10000"} <= {probe.family for probe in probes}
+    masks = [probe.inputs[1] for probe in probes]
+    assert any((mask != counts).any() for mask in masks)
+    for mask in masks:
+        assert mask.dtype == example.dtype and set(mask.unique().tolist()) <= {counts, other}
         assert (mask[:, 0] == counts).all(), "a row where nothing counts"
-        assert (mask.long().diff(dim=1) * (1 if counts else -1) <= 0).all(), "no prefix"
+        assert (mask.eq(counts).long().diff(dim=1) <= 0).all(), "no prefix"
+
+
+def test_a_mask_alone_is_data() -> None:
+    drawn = drawn_probes([TensorSpec("mask", "float32", ("batch", 3))], [torch.ones(2, 3)])
+    assert any(probe.inputs[0].max() > 2 for probe in drawn)
