@@ -39,11 +39,10 @@ lint: $(READY_TO_TEST)
 types: $(READY_TO_TEST)
 	$(BIN)/mypy
 
-# A file's tests stay together, for they share servers and trained models, in the order given here: first those that wait
-# for servers, which would else come last and alone. Four at once on two cores, because of that waiting.
+# A file's tests stay together, for they share servers and trained models, in the order of tests/conftest.py: first those
+# that wait for servers. Four at once on two cores, because of that waiting.
 pytest: $(READY_TO_TEST)
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder \
-		tests/test_readme.py tests/test_run_verb.py tests/e2e tests
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # The long ones: everything marked `soak`.
 soak: $(READY_TO_TEST)

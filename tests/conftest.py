@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from deploypipe.export import export_run, plan_run
 from deploypipe.formats import FORMATS
 from deploypipe.train import TrainConfig, train
 
+SERVING = Path(__file__).with_name("e2e")
+WAITING = ("test_readme.py", "test_run_verb.py")
+"""Beside those in SERVING."""
+
 # The tests' models are tiny: on a busy machine two threads wait for each other longer than one would compute.
 torch.set_num_threads(1)
 
@@ -26,6 +31,25 @@ os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 # Hundreds of processes import the package, and where PYTHONDONTWRITEBYTECODE is set each would compile it again.
 compileall.compile_dir(PROJECT / "deploypipe", quiet=1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First those that wait for servers, which would else come last and alone. And of the cases of a `sample`, an
+    ordinary run takes so many, evenly spread; the others are nightly."""
+    items.sort(key=lambda item: not item.path.is_relative_to(SERVING) and item.path.name not in WAITING)
+    cases: dict[tuple[Path, str], list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("sample") and not item.get_closest_marker("nightly"):
+            cases[item.path, getattr(item, "originalname", item.name)].append(item)
+    for group in cases.values():
+        marker = group[0].get_closest_marker("sample")
+        assert marker is not None
+        count = min(marker.args[0], len(group))
+        taken = {place * len(group) // count for place in range(count)}
+        for place, item in enumerate(group):
+            if place not in taken:
+                item.add_marker(pytest.mark.nightly)
 
 
 def pytest_collection_finish() -> None:

@@ -101,6 +101,7 @@ AXES = {
 }  # fmt: skip
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("format", "suffix"), SUFFIXES)
 def test_a_nested_call_in_every_format(tmp_path: Path, format: str, suffix: str) -> None:
     module, call, path = Decoder().eval(), call_of(3), tmp_path / f"m{suffix}"
@@ -299,6 +300,7 @@ class Decides(nn.Module):
         return -x
 
 
+@pytest.mark.sample(1)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_script_module_is_exported_with_its_branches(tmp_path: Path, format: str) -> None:

@@ -206,6 +206,7 @@ STATIC = [
 ]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", STATIC)
 def test_every_static_network_of_the_zoo_in_every_format(tmp_path: Path, name: str) -> None:
     entry = entry_of(name)
@@ -246,6 +247,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
 DYNAMIC = ["dynamic-branch", "dynamic-depth", pytest.param("sentence", marks=pytest.mark.nightly)]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", DYNAMIC)
 def test_every_dynamic_network_of_the_zoo_in_every_format(tmp_path: Path, name: str) -> None:
     run = train(TrainConfig(model=name, epochs=1 if entry_of(name).datasets else None, device="cpu"), tmp_path)

@@ -124,6 +124,7 @@ def test_mine(assert_same):
 """
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("chosen", "tests"),
     [(["-m", "parity"], 1), (["-m", "not parity"], 1)],

@@ -59,6 +59,7 @@ def test_the_same_to_the_bit(case, inputs):
             assert torch.equal(got, want)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_format_carries_them(format, tmp_path):

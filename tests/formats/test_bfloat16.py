@@ -64,6 +64,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("case", CASES)
 def test_it_is_carried_and_said(case: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

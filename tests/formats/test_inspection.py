@@ -129,6 +129,7 @@ def test_branches_and_loops(tmp_path: Path, format: Format) -> None:
             assert_consistent(inspection, (x,), module(x))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("name", ["simple-cnn", "dynamic-depth", "sentence"])
 def test_the_zoo(tmp_path: Path, name: str, format: Format) -> None:

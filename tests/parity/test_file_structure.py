@@ -41,6 +41,7 @@ def write(format: Format, captured: Capture, folder: Path) -> Inspection:
     return inspect_artifact(path)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "cnn"])
 def test_no_false_alarm_on_the_zoo(tmp_path: Path, name: str) -> None:
     entry = MODELS[name]

@@ -68,6 +68,7 @@ def test_an_artifact_carries_the_digest_of_its_proof(written: Path) -> None:
     assert SEAL.encode() in written.read_bytes()
 
 
+@pytest.mark.sample(1)
 def test_a_wrong_artifact_is_named_located_and_reproducible(written: Path, tmp_path: Path) -> None:
     """The module has moved on: its second layer is another."""
     module = Net()

@@ -55,6 +55,7 @@ def write(folder: Path, artifact: Path, expected: list[Tensor], inputs: tuple[Te
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "torchscript": ".pt"}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("format", SUFFIXES)
 def test_the_script_shows_the_difference(format: str, tmp_path: Path) -> None:
     artifact = tmp_path / "made" / f"model{SUFFIXES[format]}"

@@ -67,6 +67,7 @@ def _packed(module: nn.Module, example: tuple[Tensor, ...], folder: Path, format
     return build_archive(path, "model", store=folder).path
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_archived_image_model_is_equal_to_eager(
     network: nn.Module, images: Tensor, artifacts: dict[str, Path], tmp_path: Path, format: str
@@ -96,6 +97,7 @@ CASES: dict[str, tuple[nn.Module, tuple[Tensor, ...], dict[str, Any], list[tuple
 }  # fmt: skip
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("case", CASES)
 def test_any_archived_model_is_equal_to_eager(tmp_path: Path, case: str) -> None:
     module, example, axes, inputs = CASES[case]

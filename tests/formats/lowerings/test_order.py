@@ -108,6 +108,7 @@ CASES: dict[str, tuple[Callable[[Tensor], Any], Sequence[tuple[Tensor, ...]]]] =
 }
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize(("forward", "inputs"), CASES.values(), ids=CASES)
 def test_order(compare: Any, forward: Any, inputs: Any) -> None:
     compare(forward, inputs)

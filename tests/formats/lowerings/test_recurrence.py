@@ -64,6 +64,7 @@ def test_a_sequence_may_be_of_any_length(name: str, tmp_path: Path) -> None:
         torch.testing.assert_close(runner(x), module(x), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("format", [name for name in FORMATS if name != "onnx"])
 def test_so_it_may_in_the_other_formats(format: str, tmp_path: Path) -> None:
     module = Tagger("gru").eval()
@@ -105,6 +106,7 @@ class Packed(nn.Module):
         return padded, state[0] if isinstance(state, tuple) else state, counted
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("name", "format"),
     [
