@@ -19,9 +19,8 @@ from deploypipe.export import export_run, plan_run
 from deploypipe.formats import FORMATS
 from deploypipe.train import TrainConfig, train
 
-SERVING = Path(__file__).with_name("e2e")
-WAITING = ("test_readme.py", "test_run_verb.py")
-"""Beside those in SERVING."""
+FIRST = ("test_readme.py", "test_run_verb.py", "e2e")
+"""Files and folders whose tests wait for servers for the most part, the longest first."""
 
 # The tests' models are tiny: on a busy machine two threads wait for each other longer than one would compute.
 torch.set_num_threads(1)
@@ -35,9 +34,9 @@ compileall.compile_dir(PROJECT / "deploypipe", quiet=1)
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First those that wait for servers, which would else come last and alone. And of the cases of a `sample`, an
+    """Those that wait for servers would else come last and alone. And of the cases of a `sample`, an
     ordinary run takes so many, evenly spread; the others are nightly."""
-    items.sort(key=lambda item: not item.path.is_relative_to(SERVING) and item.path.name not in WAITING)
+    items.sort(key=lambda item: next((i for i, name in enumerate(FIRST) if name in item.path.parts), len(FIRST)))
     cases: dict[tuple[Path, str], list[pytest.Item]] = defaultdict(list)
     for item in items:
         if item.get_closest_marker("sample") and not item.get_closest_marker("nightly"):
