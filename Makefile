@@ -39,10 +39,10 @@ lint: $(READY_TO_TEST)
 types: $(READY_TO_TEST)
 	$(BIN)/mypy
 
-# A file's tests stay together, for they share servers and trained models, in the order of tests/conftest.py: first those
-# that wait for servers. Four at once on two cores, because of that waiting.
+# tests/conftest.py says which tests come first and which stay together. Four at once on two cores, because they wait for
+# servers.
 pytest: $(READY_TO_TEST)
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 # The long ones: everything marked `soak`.
 soak: $(READY_TO_TEST)

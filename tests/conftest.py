@@ -2,6 +2,7 @@
 
 import compileall
 import gc
+import itertools
 import os
 import subprocess
 import sys
@@ -34,9 +35,24 @@ compileall.compile_dir(PROJECT / "deploypipe", quiet=1)
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that wait for servers would else come last and alone. And of the cases of a `sample`, an
-    ordinary run takes so many, evenly spread; the others are nightly."""
+    # Those that wait for servers would else come last and alone.
     items.sort(key=lambda item: next((i for i, name in enumerate(FIRST) if name in item.path.parts), len(FIRST)))
+    keep_together(items)
+    take_samples(items)
+
+
+def keep_together(items: list[pytest.Item]) -> None:
+    """A file's tests stay in one process, for they share servers and trained models; so do all that share the session's
+    one server."""
+    for file, its_items in itertools.groupby(items, lambda item: item.path):
+        tests = list(its_items)
+        shared = "e2e" in file.parts and any("server" in getattr(test, "fixturenames", ()) for test in tests)
+        for test in tests:
+            test.add_marker(pytest.mark.xdist_group("server" if shared else str(file.relative_to(PROJECT))))
+
+
+def take_samples(items: list[pytest.Item]) -> None:
+    """Of the cases of a `sample`, an ordinary run takes so many, evenly spread; the others are nightly."""
     cases: dict[tuple[Path, str], list[pytest.Item]] = defaultdict(list)
     for item in items:
         if item.get_closest_marker("sample") and not item.get_closest_marker("nightly"):

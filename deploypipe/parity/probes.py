@@ -262,7 +262,7 @@ def masks_of(specs: Sequence[TensorSpec], example: Sequence[Tensor]) -> list[boo
 
 
 def _like_a_mask(tensor: Tensor) -> bool:
-    values = [] if tensor.is_complex() else tensor.unique().tolist()
+    values = [] if tensor.is_complex() else torch.unique(tensor).tolist()
     added = len(values) == 2 and values[0] <= FAR_BELOW and values[1] == 0
     return tensor.dim() > 0 and bool(values) and (set(values) <= {0, 1} or added)
 
@@ -270,7 +270,7 @@ def _like_a_mask(tensor: Tensor) -> bool:
 def _mask_like(tensor: Tensor, shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """As masks of sequences are: along the last axis at least one value that the example has most often (a token that
     counts), then the other one to the end. In a row where nothing counts, runtimes rightly differ."""
-    values, times = tensor.unique(return_counts=True)
+    values, times = torch.unique(tensor, return_counts=True)
     most = values[times.argmax()]
     other = next((value for value in values if value != most), (most == 0).to(tensor.dtype))
     *rows, length = shape

@@ -56,7 +56,7 @@ def examine_or_excuse(case: Case) -> None:
         pytest.xfail(f"{MAY_BE_REFUSED[case.name]}: {error}")
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", FIRST_TWELVE)
 def test_the_twelve_forms(name: str, tmp_path: Path) -> None:
     """Through the library, as a user would: export, load, compare."""

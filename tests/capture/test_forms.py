@@ -143,7 +143,7 @@ FORMS = [
 ]
 
 
-@pytest.mark.sample(14)
+@pytest.mark.sample(10)
 # TorchScript is written from the pt2 program, so that one form in three is enough of it.
 @pytest.mark.parametrize(
     ("cls", "form"),

@@ -154,7 +154,7 @@ CARRIED = [
 ]  # fmt: skip
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("kind", CARRIED, ids=lambda kind: kind.__name__)
 def test_program_returns_what_eager_returns(kind):
     module = kind().eval()

@@ -133,7 +133,7 @@ class ElseOfATry(nn.Module):
         return x
 
 
-@pytest.mark.sample(15)
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize(
     "module",

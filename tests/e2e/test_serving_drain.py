@@ -31,7 +31,7 @@ MANY = 5000
 
 @pytest.fixture
 def store(models: Models, tmp_path: Path) -> Path:
-    build_archive(models.artifacts["torchscript"], "one", store=tmp_path / "store")
+    build_archive(models.artifacts["onnx"], "one", store=tmp_path / "store")
     return tmp_path / "store"
 
 

@@ -37,7 +37,7 @@ from deploypipe.serve.torchserve.stopping import stop
 def tiny(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with a queue of two, known on this machine by its port."""
     folder = tmp_path_factory.mktemp("tiny")
-    build_archive(models.artifacts["torchscript"], "one", store=folder / "store")
+    build_archive(models.artifacts["onnx"], "one", store=folder / "store")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(folder / "state"))
         server = start(folder / "store", port=0, workers=1, batch=1, queue=2, timeout=TIMEOUT)

@@ -46,7 +46,7 @@ def check_rejected(subjects: Subjects, mutant: Mutant, format: str, folder: Path
     assert re.search(mutant.culprit, rejection.culprit or rejection.reason)
 
 
-@pytest.mark.sample(15)
+@pytest.mark.sample(10)
 @pytest.mark.parametrize(("mutant", "format"), TURNS, ids=named(TURNS))
 def test_a_mutant_is_rejected_with_its_reason(subjects: Subjects, mutant: Mutant, format: str, tmp_path: Path) -> None:
     check_rejected(subjects, mutant, format, tmp_path)

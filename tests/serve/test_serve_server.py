@@ -27,7 +27,7 @@ from deploypipe.serve.torchserve.stopping import stop
 
 @pytest.fixture
 def store(artifacts: dict[str, Path], tmp_path: Path) -> Path:
-    build_archive(artifacts["torchscript"], "digits", store=tmp_path / "store")
+    build_archive(artifacts["onnx"], "digits", store=tmp_path / "store")
     return tmp_path / "store"
 
 
@@ -78,7 +78,7 @@ def test_a_port_in_use_is_named(store: Path, tmp_path: Path) -> None:
 
 def test_the_newest_version_comes_first(artifacts: dict[str, Path], tmp_path: Path) -> None:
     for name, version in (("b", "9.0"), ("b", "10.0"), ("b", "10.0.rc"), ("a", "1.0")):
-        build_archive(artifacts["torchscript"], name, version, tmp_path)
+        build_archive(artifacts["onnx"], name, version, tmp_path)
     found = [str(archive) for archive in archives_in(tmp_path, None) if archive.name == "b"]
     assert found == ["b 10.0.rc", "b 10.0", "b 9.0"]
     assert {str(archive) for archive in archives_in(tmp_path, ["b"])} == set(found)

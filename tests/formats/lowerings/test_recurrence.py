@@ -47,6 +47,7 @@ class GivenState(nn.Module):
         return outputs, hidden, cell
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_sequence_may_be_of_any_length(name: str, tmp_path: Path) -> None:
     module = Tagger(name).eval()
