@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
-# pip compiles one file after the other on one core; `compileall` takes all of them. Some files are templates, no Python.
+# pip compiles one file after the other on one core; `compileall` takes all cores, and leaves out what is not imported here.
+# Some files are templates, no Python.
 define set-up
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than 3.11. Name a newer one: make PYTHON=python3.11"; exit 2; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable $(1)
-	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
+	@$(BIN)/python -m compileall -q -j 0 -x '/(tests?|_inductor|testing|_vendor)/' $(VENV)/lib >/dev/null || true
 endef
 
 .PHONY: install demo test lint types pytest soak nightly gpu clean

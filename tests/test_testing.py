@@ -67,6 +67,7 @@ FILES: dict[str, tuple[type[nn.Module], tuple[Tensor, ...], str, Callable[..., N
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("network", "args", "name", "write", "options"), FILES.values(), ids=FILES)
 def test_a_file_of_any_tool(

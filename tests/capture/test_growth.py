@@ -257,6 +257,7 @@ def test_a_bound_of_the_users_is_for_loops_that_say_none(tmp_path):
     assert torch.equal(deploypipe.load(path)(IDS, limit), module(IDS, limit))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_bound_of_the_users_makes_room(format, tmp_path):
     path, example = tmp_path / f"m{FORMATS[format].suffix}", (torch.tensor([0.5, -1.0, 2.0]),)

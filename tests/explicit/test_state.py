@@ -62,6 +62,7 @@ CASES = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("case", "format"),
     [*((case, "onnx") for case in CASES), ("growing", "pt2"), ("attribute", "torchscript")],

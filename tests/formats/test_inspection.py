@@ -191,6 +191,7 @@ def test_train_mode_shows(tmp_path: Path, writer: str, norm: nn.Module, operator
     assert {node.operator for node in inspection.nodes if node.training} == operators
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.parametrize("tracks", [True, False], ids=["running statistics", "the batch's statistics"])
 def test_eval_mode_does_not(tmp_path: Path, writer: str, tracks: bool) -> None:

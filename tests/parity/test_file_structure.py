@@ -115,6 +115,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(("name", "change", "reason"), CHANGES, ids=[f"{c[0]} {c[1].__name__}" for c in CHANGES])
 def test_a_changed_weight_is_named(
     tmp_path: Path, name: str, change: Callable[[np.ndarray], None], reason: str
@@ -221,6 +222,7 @@ RIGHT: list[tuple[str, Callable[[], nn.Module], tuple[Tensor, ...], str]] = [
 ]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("build", "example", "detail"), [case[1:] for case in RIGHT], ids=[case[0] for case in RIGHT])
 def test_what_exporters_make_of_weights_is_no_failure(
     tmp_path: Path, build: Callable[[], nn.Module], example: tuple[Tensor, ...], detail: str

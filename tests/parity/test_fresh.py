@@ -115,6 +115,7 @@ def test_the_nursery_has_made_the_imports(artifact: Path) -> None:
     assert (with_torch, with_onnxruntime) == ((False, True) if artifact.suffix == ".onnx" else (True, False))
 
 
+@pytest.mark.sample(1)
 def test_a_nursery_that_was_killed_starts_again(artifact: Path) -> None:
     session, nursery = read_session(artifact), nursery_for(artifact)
     nursery._process.kill()

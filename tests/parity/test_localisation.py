@@ -336,6 +336,7 @@ PT2_MUTANTS: dict[str, tuple[nn.Module, Callable[..., str], str, str, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize(("module", "mutate", "source", "part", "eager"), PT2_MUTANTS.values(), ids=PT2_MUTANTS)
 def test_pt2_mutants(
     module: nn.Module,

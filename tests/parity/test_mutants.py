@@ -65,6 +65,7 @@ HONEST_TURNS = [
 ]
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(("name", "format"), HONEST_TURNS)
 def test_the_honest_artifact_passes(subjects: Subjects, name: str, format: str) -> None:
     subject = subjects[name]

@@ -49,7 +49,7 @@ def test_identical_inputs_give_identical_bytes(
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["digits-2.0.mar"]
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_archive_proves_itself_without_deploypipe(artifacts: dict[str, Path], tmp_path: Path, name: str) -> None:
     """Unpacked, its handler loads and answers its sample where `import deploypipe` fails."""

@@ -54,6 +54,7 @@ def _ask(handler: Handler, context: Context, *bodies: bytes) -> list[tuple[int, 
     return [(fresh.statuses.get(i, 200), json.loads(answer)) for i, answer in enumerate(answers)]
 
 
+@pytest.mark.sample(1)
 def test_a_mixed_batch_is_answered_one_by_one_in_one_run(
     loaded: tuple[Handler, Context], network: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

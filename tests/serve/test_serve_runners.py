@@ -67,7 +67,7 @@ def _packed(module: nn.Module, example: tuple[Tensor, ...], folder: Path, format
     return build_archive(path, "model", store=folder).path
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_archived_image_model_is_equal_to_eager(
     network: nn.Module, images: Tensor, artifacts: dict[str, Path], tmp_path: Path, format: str

@@ -43,6 +43,7 @@ def _comma(store: Path) -> None:
     (store / "digits-1.0.mar").rename(store / "a,b.mar")
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("spoil", "options", "says"),
     [

@@ -24,6 +24,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("forward", CASES.values(), ids=CASES)
 def test_ceil_pooling(compare: Any, forward: Any) -> None:
     compare(forward, INPUTS)

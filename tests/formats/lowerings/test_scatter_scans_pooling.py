@@ -106,6 +106,7 @@ CASES: dict[str, tuple[Callable[..., Any], Inputs]] = {
 }
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize(("forward", "inputs"), CASES.values(), ids=CASES)
 def test_operator(compare: Any, forward: Any, inputs: Any) -> None:
     compare(forward, inputs)

@@ -47,6 +47,7 @@ CASES = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("forward", "inputs"), CASES.values(), ids=CASES)
 def test_signs(compare: Any, forward: Any, inputs: Any) -> None:
     compare(forward, inputs)
