@@ -40,10 +40,10 @@ lint: $(READY_TO_TEST)
 types: $(READY_TO_TEST)
 	$(BIN)/mypy
 
-# tests/conftest.py says which tests come first and which stay together. Four at once on two cores, because they wait for
+# tests/conftest.py says which tests come first and which stay together. Three at once on two cores, because they wait for
 # servers.
 pytest: $(READY_TO_TEST)
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder
 
 # The long ones: everything marked `soak`.
 soak: $(READY_TO_TEST)

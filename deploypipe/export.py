@@ -119,7 +119,12 @@ def plan(
     if probes is None:
         probes = drawn_probes(*like, seed=seed)
     given, untried = usable(reference, probes, captured.form)
+    before = len(given)
     given = [probe for probe in given if not probe.optional or within_bound(captured, probe.inputs)]
+    if len(given) < before:
+        untried.append(
+            f"not proven: on {before - len(given)} drawn inputs eager runs a loop more often than the bound allows"
+        )
     given += usable(reference, row_probes(given, captured.signature))[0]
     if not all(reference.repeats(probe) for probe in given[:3]):
         raise ExportError(

@@ -120,7 +120,7 @@ def test_every_block_runs(reader: Path, programs: Path) -> None:
             bash("deploypipe stop || true", reader)
 
 
-LONG = ("scaling", "training")
+LONG = ("parity", "scaling", "training")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from deploypipe.contract.server import Server
 from deploypipe.errors import ServingError, UsageError
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("images", [1, 64])
 @pytest.mark.parametrize("load", [Load(connections=4), Load(rate=20)], ids=str)
 def test_every_answer_is_right_and_the_server_is_watched(

@@ -122,7 +122,7 @@ def _is_flat(found: survival.Figures) -> None:
 
 @LINUX
 def test_a_steady_load_leaves_memory_and_descriptors_flat(server: Server) -> None:
-    _is_flat(survival.steady_load(server, "onnx", seconds=12))
+    _is_flat(survival.steady_load(server, "onnx", seconds=6))
 
 
 @pytest.mark.soak
