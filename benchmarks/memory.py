@@ -36,6 +36,8 @@ import psutil
 from comparison import cells, machine
 from startup import cpu_seconds
 
+from deploypipe.bench.usage import family
+
 PROJECT = Path(__file__).resolve().parents[1]
 NAME = "model"
 WARM_UP = 400
@@ -88,7 +90,7 @@ def serving(folder: Path) -> Iterator[tuple[int, int]]:
                               "--port", str(port))["pid"])  # fmt: skip
         yield pid, port
     finally:
-        members = _family(pid) if pid else []
+        members = family(pid) if pid else []
         stop = [sys.executable, "-m", "deploypipe", "stop", "--port", str(port), "--drain", "0"]
         subprocess.run(stop, cwd=folder, capture_output=True, check=False)
         for process in members:  # psutil knows a process by its start, too: a number used again is another process
@@ -99,7 +101,7 @@ def serving(folder: Path) -> Iterator[tuple[int, int]]:
 def memory_rows(pid: int, port: int) -> list[tuple[str, str]]:
     for _ in range(WARM_UP):
         _answer(port)
-    leader, *others = _family(pid)
+    leader, *others = family(pid)
     found = {f"JVM (process {pid})": memory_of(leader.pid)}
     for number, worker in enumerate(_workers(pid), 1):
         found[f"worker {number} (process {worker.pid})"] = memory_of(worker.pid)
@@ -209,20 +211,11 @@ def _deploypipe(folder: Path, *argv: str) -> dict[str, Any]:
     return dict(json.loads(printed))
 
 
-def _family(pid: int) -> list[psutil.Process]:
-    """The server's process and all that it started."""
-    try:
-        leader = psutil.Process(pid)
-        return [leader, *leader.children(recursive=True)]
-    except psutil.Error:
-        return []
-
-
 def _workers(pid: int) -> list[psutil.Process]:
     """The two, in the order of their start. Ends the program where there are not two within the time."""
     begun = time.monotonic()
     while True:
-        found = [process for process in _family(pid)[1:] if "python" in process.name()]
+        found = [process for process in family(pid)[1:] if "python" in process.name()]
         if len(found) == 2:
             return sorted(found, key=lambda process: process.create_time())
         if time.monotonic() - begun > PATIENCE:

@@ -27,7 +27,7 @@ class UsageMeter:
 
     def __init__(self, pid: int) -> None:
         self._leader = pid
-        self._members = _family(pid)
+        self._members = family(pid)
         self._seconds = _cpu_seconds(self._members)
         self._memory = _memory(self._members)
         self._begun = time.perf_counter()
@@ -41,10 +41,11 @@ class UsageMeter:
 
 def memory_held(pid: int) -> int:
     """Bytes resident of a process and its descendants; pages that they share count for each."""
-    return _memory(_family(pid))
+    return _memory(family(pid))
 
 
-def _family(pid: int) -> list[psutil.Process]:
+def family(pid: int) -> list[psutil.Process]:
+    """The process, first, and all that it started; none where it has ended."""
     try:
         leader = psutil.Process(pid)
         return [leader, *leader.children(recursive=True)]

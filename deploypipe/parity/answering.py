@@ -25,6 +25,10 @@ from deploypipe.formats.processor_time import at_most
 _LENGTH = struct.Struct("!Q")
 
 
+class ProcessEnded(RuntimeError):
+    """A call ended the process that was to answer it, as runtimes do where a check of a kernel's own fails."""
+
+
 @dataclass(frozen=True)
 class Message:
     arrays: Sequence[Array] = ()

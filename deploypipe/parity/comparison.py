@@ -14,6 +14,7 @@ from deploypipe.eager import flat_tensors
 from deploypipe.errors import DeploypipeError, first_line
 from deploypipe.formats.processor_time import Overrun
 from deploypipe.formats.runner import Runner
+from deploypipe.parity.answering import ProcessEnded
 from deploypipe.parity.probes import Probe
 from deploypipe.parity.reference import NARROW, EagerOutputs
 from deploypipe.parity.standards import Standard
@@ -53,6 +54,13 @@ class Returned:
     problem: str = ""
     endless: bool = False
     """It had to be ended."""
+    ended: bool = False
+    """It ended its process."""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no other call should be made: it would take as long, or end a process too."""
+        return self.endless or self.ended
 
 
 def returned_by(runner: Runner, probe: Probe, eager_seconds: float = 0.0) -> Returned:
@@ -63,6 +71,8 @@ def returned_by(runner: Runner, probe: Probe, eager_seconds: float = 0.0) -> Ret
             leaves, structure = flat_tensors(by_name(runner.answer(*copy.deepcopy(probe.inputs))))
     except Overrun as cause:
         return Returned(problem=f"the artifact never returns: {cause}, eager took {eager_seconds:.2g} s", endless=True)
+    except ProcessEnded as cause:
+        return Returned(problem=f"the artifact ends its process: {first_line(cause)}", ended=True)
     except DeploypipeError:  # not the artifact's doing: a server that is gone
         raise
     except Exception as cause:

@@ -12,7 +12,7 @@ from pathlib import Path
 from deploypipe.contract.tensors import Array
 from deploypipe.formats.processor_time import Overrun
 from deploypipe.formats.session import Session
-from deploypipe.parity.answering import Message, receive, send
+from deploypipe.parity.answering import Message, ProcessEnded, receive, send
 from deploypipe.parity.nursery import nursery_for
 
 
@@ -41,7 +41,7 @@ class FreshProcess(Session):
             message = receive(self._answers)
         except (EOFError, OSError) as cause:
             said = self._errors.read().decode(errors="replace").strip().splitlines()
-            raise RuntimeError(f"the process ended: {said[-1] if said else 'without a word'}") from cause
+            raise ProcessEnded(f"the process ended: {said[-1] if said else 'without a word'}") from cause
         if message.overrun:
             raise Overrun(f"no end after {self._seconds:g} s of processor time")
         if message.problem:

@@ -67,13 +67,14 @@ class Gate:
         runner = read_runner(path, device)
         module, signature = self.reference.module, runner.signature or self.signature
         examination = _Examination(self, runner, title or str(path))
-        # It starts now and is asked last, so that nobody waits for it.
         with closing(FreshProcess(path, device, runner.session)) if fresh else nullcontext() as process:
             # What cannot be ended here is asked where it can, before anything is asked here.
             elsewhere_first = process is not None and not runner.stoppable
             if process and elsewhere_first:
                 examination.ask_all(Runner(process), "fresh process")
-            if examination.passed or not elsewhere_first:
+            elif process:
+                examination.see_it_survive(Runner(process), "fresh process")
+            if examination.passed or not (elsewhere_first or examination.is_over):
                 examination.ask()
             if examination.passed and examination.standard.limits_non_finite():
                 examination.ask_non_finite(lambda inputs: locate(module, inspect_artifact(path), inputs))
@@ -82,7 +83,8 @@ class Gate:
                 module, inspect_artifact(path), signature, examination.standard, own=runner.signature is not None
             )
             examination.findings.append(check_provenance(path, runner, self.weights_sha256))
-            examination.findings += filter(None, [check_refusals(runner, self.probes[0].inputs)])
+            if not examination.is_over:
+                examination.findings += filter(None, [check_refusals(runner, self.probes[0].inputs)])
             if examination.passed:
                 examination.ask_under_settings(path, device)
             if examination.passed and process and not elsewhere_first:
@@ -116,8 +118,8 @@ class _Examination:
         self.started = time.process_time()
         self.left_out: list[str] = []
         """What the budget had no room for."""
-        self.endless = False
-        """A call had to be ended: the next ones, and a search for the place, would take as long."""
+        self.is_over = False
+        """A call had to be ended, or ended its process: so would the next ones, and a search for the place."""
 
     @property
     def passed(self) -> bool:
@@ -139,7 +141,7 @@ class _Examination:
         """The probes; and if all of them agree, some of them again, and the test set."""
         gate = self.gate
         self._compare(self.runner, gate.probes, gate.reference, self.standard)
-        if self.evidence is not None or self.endless:
+        if self.evidence is not None or self.is_over:
             return
         self.ask_elsewhere(self.runner, "same call again")
         self.evidence = None  # a script that calls the artifact once would not show that its second answer differs
@@ -148,6 +150,17 @@ class _Examination:
             self.outcomes += outcomes
             self.findings += findings
         self.findings += self.standard.check_answers(self.runner, gate.probes)
+
+    def see_it_survive(self, runner: Runner, family: str) -> None:
+        """The probes that cost little, in a process of its own, before they are asked here: an artifact that ends its
+        process would end this one. What it returns is compared later."""
+        for probe in filter(self.gate.reference.is_cheap, _cheap_first(self.gate.probes)):
+            answer = self.gate.reference.answer(probe)
+            returned = returned_by(runner, probe, answer.seconds)
+            if returned.is_last:
+                self.outcomes += compare_outputs(answer, returned, probe, runner, self.standard, family)
+                self.is_over = True
+                return
 
     def ask_non_finite(self, locate: Callable[[tuple[Tensor, ...]], Culprit | None]) -> None:
         gate = self.gate
@@ -193,9 +206,9 @@ class _Examination:
                 raise UsageError(f"no output {', '.join(sorted(unknown))}", f"The outputs: {', '.join(names)}.")
             returned = returned_by(runner, probe, answer.seconds)
             found = compare_outputs(answer, returned, probe, runner, standard, family)
-            if returned.endless:
+            if returned.is_last:
                 self.outcomes += found
-                self.endless = True
+                self.is_over = True
                 return
             if self.evidence is None and not all(outcome.passed for outcome in found):
                 tolerances = tuple((outcome.atol, outcome.rtol) for outcome in found)

@@ -64,7 +64,7 @@ def try_non_finite(
         culprit = locate(probe.inputs) if located < LOCATED and not returned.problem else None
         located += 1
         differing.setdefault(_operator(culprit) or name)
-        if returned.endless:
+        if returned.is_last:
             break
     return NonFinite(len(probes), tuple(differing))
 

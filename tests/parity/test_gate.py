@@ -7,8 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import deploypipe
@@ -228,3 +230,39 @@ def test_a_file_that_cannot_be_loaded_is_no_report(tmp_path: Path) -> None:
 
 def test_a_dtype_that_the_table_lacks_is_held_to_float32() -> None:
     assert tolerance_of(torch.float8_e4m3fn, "onnxruntime", "y", NO_OVERRIDES) == TOLERANCES["torch", "float32"]
+
+
+class Remembers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.lstm(x)[0]
+        return outputs
+
+
+def lstm_file(lstm: nn.LSTM, path: Path) -> None:
+    """As people write it by hand. ONNX has the gates in another order than torch, and a direction among the axes."""
+    rows = torch.cat([torch.arange(4) + 4 * gate for gate in (0, 3, 1, 2)])
+    bias = torch.cat([lstm.bias_ih_l0[rows], lstm.bias_hh_l0[rows]])
+    weights = {"W": lstm.weight_ih_l0[rows], "R": lstm.weight_hh_l0[rows], "B": bias}
+    constants = [numpy_helper.from_array(value.detach()[None].numpy(), name) for name, value in weights.items()]
+    axes = numpy_helper.from_array(torch.tensor([1]).numpy(), "direction")
+    nodes = [
+        helper.make_node("LSTM", ["x", "W", "R", "B"], ["by direction"], hidden_size=4),
+        helper.make_node("Squeeze", ["by direction", "direction"], ["y"]),
+    ]
+    takes = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["time", "batch", 3])
+    gives = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["time", "batch", 4])
+    graph = helper.make_graph(nodes, "lstm", [takes], [gives], [*constants, axes])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+
+
+def test_an_artifact_that_ends_its_process_is_reported_and_ends_no_other(tmp_path: Path) -> None:
+    """ONNX Runtime's LSTM calls `terminate` for an empty batch, which eager takes."""
+    module, path = Remembers().eval(), tmp_path / "lstm.onnx"
+    lstm_file(module.lstm, path)
+    assert deploypipe.verify(module, path, [(torch.rand(5, 2, 3),)]).passed
+    report = deploypipe.verify(module, path, [(torch.rand(5, 2, 3),), (torch.rand(5, 0, 3),)])
+    assert not report.passed and "the artifact ends its process" in report.reason and "5x0x3" in report.reason
