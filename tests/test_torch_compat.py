@@ -559,6 +559,20 @@ def test_distributions_are_unchecked_inside_only(monkeypatch: pytest.MonkeyPatch
         torch.distributions.Normal(0.0, -1.0)
 
 
+def test_a_module_that_is_where_it_should_be_is_not_moved() -> None:
+    module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    moved: list[torch.Tensor] = []
+    with tracing.modules_moved_where_needed(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.utils, "swap_tensors", lambda old, new: moved.append(old))
+        torch.__future__.set_swap_module_params_on_conversion(True)
+        try:
+            assert module.to(torch.float32).float().cpu() is module and not moved
+            module.double()
+        finally:
+            torch.__future__.set_swap_module_params_on_conversion(False)
+    assert {id(tensor) for tensor in moved} == {id(tensor) for tensor in module.parameters()}
+
+
 def test_a_module_around_another_shows_its_tree_and_takes_an_argument_more() -> None:
     class Twice(around.Around):
         def run(self, factor: float, *args: Any) -> Any:

@@ -18,7 +18,7 @@ import numpy as np
 from deploypipe.compiler.unsupported import Unsupported
 from deploypipe.staging.context import StagingContext
 from deploypipe.staging.outside import OUTSIDE, REMEDY
-from deploypipe.torch_compat.tracing import distributions_unchecked
+from deploypipe.torch_compat.tracing import distributions_unchecked, modules_moved_where_needed
 
 PRINTED = "what forward prints or logs is not in the artifact"
 CHANGING: dict[ModuleType, tuple[str, ...]] = {
@@ -40,6 +40,7 @@ def without_effects(context: StagingContext) -> Iterator[None]:
         builtins.print = _noted(context)
         logging.disable(logging.CRITICAL)
         undo.enter_context(distributions_unchecked())
+        undo.enter_context(modules_moved_where_needed())
         for module, names in CHANGING.items():
             for name in names:
                 original = getattr(module, name)

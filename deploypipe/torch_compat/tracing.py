@@ -1,11 +1,12 @@
 """The tracer that `torch.export` runs, the fake tensors under it, and what must be repaired in it."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch._guards import detect_fake_mode
 from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import (
@@ -103,3 +104,21 @@ def distributions_unchecked() -> Iterator[None]:
         yield
     finally:
         Distribution.set_default_validate_args(before)
+
+
+@contextlib.contextmanager
+def modules_moved_where_needed() -> Iterator[None]:
+    """Inside, a module that is moved to the dtype and device that it has (`self.part.to(x.dtype)`) is left as it is.
+    torch would put the same weights into it again, which a trace does not allow."""
+    original: Any = nn.Module._apply
+
+    def apply(module: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        tensors = itertools.chain(module.parameters(recurse), module.buffers(recurse))
+        moved: nn.Module = module if all(fn(tensor) is tensor for tensor in tensors) else original(module, fn, recurse)
+        return moved
+
+    nn.Module._apply = apply  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module._apply = original  # type: ignore[method-assign]

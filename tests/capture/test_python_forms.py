@@ -133,6 +133,18 @@ class ElseOfATry(nn.Module):
         return x
 
 
+class MovesAPart(nn.Module):
+    """As the routers of mixtures of experts do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.part = self.part.to(x.dtype)
+        return self.part.float()(x)
+
+
 @pytest.mark.sample(10)
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize(
@@ -140,7 +152,7 @@ class ElseOfATry(nn.Module):
     [
         MatchWithReturns("double"), MatchWithReturns("other"), MatchOnANumberThatDependsOnData(), MatchOnAStructure(),
         DeletesInABranch(), DeletesAnItem(), NamesOfTheCompiler(), TryAndFinally(), AnnotatedNames(),
-        FunctionsMadeInALoop(), ElseOfATry(),
+        FunctionsMadeInALoop(), ElseOfATry(), MovesAPart(),
     ],
     ids=lambda module: type(module).__name__,
 )  # fmt: skip

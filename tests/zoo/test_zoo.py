@@ -19,6 +19,7 @@ CAPTURED = (
     "transformers/BertModel",
     "transformers/GPT2LMHeadModel",
     "transformers/LlamaForCausalLM",
+    "transformers/MambaForCausalLM",
     "transformers/T5ForConditionalGeneration",
     "transformers/ViTForImageClassification",
     "transformers/WhisperForConditionalGeneration",
