@@ -12,6 +12,7 @@ edges.py             the sizes at which artifacts turn wrong
 refusals.py          whether the artifact refuses sizes outside of what it states
 eager_signature.py   what an artifact of a module must take and return, by running the module
 reference.py         what eager returns for them, in its own dtype and in float64
+rounding.py          how values move when what they are computed from is rounded
 ties.py              where a choice among equal values may be another
 comparison.py        one artifact's outputs beside eager's
 non_finite.py        what an artifact makes of NaN and infinities

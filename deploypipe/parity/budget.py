@@ -17,9 +17,9 @@ from deploypipe.torch_compat.dispatch import TorchDispatchMode, pytree, storage_
 
 LEAST, MOST = 10.0, 60.0
 """Seconds: the least and the most of a budget that the gate chooses."""
-EAGER_CALLS = 50.0
-"""Between both it is the time of so many calls of eager on the example: about what the plain exporter takes for a model
-of many weights (`benchmarks/large_models.py`)."""
+EAGER_CALLS = 30.0
+"""Between both it is the time of so many calls of eager on the example: one to two times what the plain exporter takes
+for a model of many weights (`benchmarks/large_models.py`)."""
 PER_PROBE = 1 / 5
 """Of the budget: what eager may be expected to take for one drawn probe, of which there are twenty to thirty."""
 PER_REPETITION = 1 / 20

@@ -16,7 +16,8 @@ from deploypipe.formats.processor_time import Overrun
 from deploypipe.formats.runner import Runner
 from deploypipe.parity.answering import ProcessEnded
 from deploypipe.parity.probes import Probe
-from deploypipe.parity.reference import NARROW, EagerOutputs
+from deploypipe.parity.reference import EagerOutputs
+from deploypipe.parity.rounding import NARROW
 from deploypipe.parity.standards import Standard
 from deploypipe.parity.tolerances import EXACT, Tolerance
 from deploypipe.parity.verdict import Distance, Outcome
@@ -33,11 +34,11 @@ leave three and five times that for longer sums and other processors.
 
 
 CONDITION_FACTOR = 16.0
-"""An artifact may also differ by CONDITION_FACTOR times what eager in float64 moves by when its inputs and weights move
-by a unit in the last place: a stable algorithm is exact for some inputs that near (Higham, Accuracy and Stability of
-Numerical Algorithms, 2002, section 1.5), and its constant grows with the number of operators. It is asked where the
-tolerance is not enough, and widens it at that value alone: where digits cancel, a constant is normalised, or an
-exponential of a large number is taken.
+"""An artifact may also differ by CONDITION_FACTOR times what eager in float64 moves by when its inputs, weights and
+sums move by a unit in the last place: a stable algorithm is exact for some inputs that near (Higham, Accuracy and
+Stability of Numerical Algorithms, 2002, section 1.5), and its constant grows with the number of operators. It is asked
+where the tolerance is not enough, and widens it at that value alone: where digits cancel, a constant is normalised, or
+an exponential of a large number is taken.
 """
 
 SLOWER, SLOWEST_CALL = 50.0, 20.0

@@ -17,6 +17,7 @@ from deploypipe.eager import eager_outputs, flat_tensors, reference_copy
 from deploypipe.errors import UsageError
 from deploypipe.parity.budget import BY_MODEL, COPIES, GB, PER_PROBE, PER_REPETITION, Budget, LeftOut, peak_of
 from deploypipe.parity.probes import Probe
+from deploypipe.parity.rounding import NARROW, RoundedSums, nudged
 from deploypipe.parity.ties import Ties
 from deploypipe.torch_compat.dispatch import TorchDispatchMode
 from deploypipe.torch_compat.quantized import emulated
@@ -27,7 +28,6 @@ SHORT_PATIENCE = 0.5
 """The same for one with NaN or infinities, or twice what eager took for any other."""
 NUDGES = 6
 """Runs with moved inputs and weights: a value that seldom moves would be missed in one."""
-NARROW = (torch.float16, torch.bfloat16, torch.float32)
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class EagerOutputs:
     exact: tuple[Tensor, ...] | None
     """The same in float64; None where the probe does not ask for it, or the module does not run in float64."""
     moved_by_rounding: Callable[[], tuple[Tensor, ...] | None] = lambda: None
-    """How far each value of `exact` moves when inputs and weights move by a unit in the last place of their dtypes:
-    what no arithmetic in that dtype can be held to. Several runs in float64, made when it is first asked; None without
-    `exact`."""
+    """How far each value of `exact` moves when inputs, weights and sums move by a unit in the last place of their
+    dtypes: what no arithmetic in that dtype can be held to. Several runs in float64, made when it is first asked; None
+    without `exact`."""
     places: tuple[int, ...] = ()
     """Where each of `leaves` stands in the module's own order, which a file that knows no names keeps; empty where
     both are the same."""
@@ -114,7 +114,7 @@ class Reference:
         wanted = probe.in_float64 and (self._is_cheap(seconds) or not probe.optional)
         exact = self._in_float64(probe, leaves) if wanted else None
         self._spent += time.thread_time() - start
-        moved = functools.cache(functools.partial(self._moved_by_rounding, probe, exact))
+        moved = functools.cache(functools.partial(self._moved_by_rounding, probe, leaves, exact))
         ties = Ties(self.module, probe.inputs)
         return EagerOutputs(tuple(leaves), structure, exact, moved, tuple(map(int, numbered)), ties, seconds)
 
@@ -142,20 +142,23 @@ class Reference:
             return min(PATIENCE, max(SHORT_PATIENCE, 2 * self._longest))
         return PATIENCE if probe.optional else None
 
-    def _moved_by_rounding(self, probe: Probe, exact: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
+    def _moved_by_rounding(
+        self, probe: Probe, leaves: Sequence[Tensor], exact: tuple[Tensor, ...] | None
+    ) -> tuple[Tensor, ...] | None:
         if exact is None:
             return None
         generator = torch.Generator().manual_seed(0)
-        own_weights, nudged = _tensors(emulated(self.module)), self._widened()
+        dtype = max((leaf.dtype for leaf in leaves if leaf.dtype in NARROW), key=_unit, default=torch.float32)
+        own_weights, moving = _tensors(emulated(self.module)), self._widened()
         moved = [torch.zeros_like(leaf, dtype=torch.float64) for leaf in exact]
         for _ in range(NUDGES):
             with torch.no_grad():
-                for own, wide in zip(own_weights, _tensors(nudged), strict=True):
-                    wide.copy_(_nudged(own, generator))
+                for own, wide in zip(own_weights, _tensors(moving), strict=True):
+                    wide.copy_(nudged(own, generator))
             try:
-                with float64():
-                    inputs = tuple(_nudged(tensor, generator) for tensor in probe.inputs)
-                    found, _ = _sorted_outputs(nudged, inputs, PATIENCE)
+                inputs = tuple(nudged(tensor, generator) for tensor in probe.inputs)
+                with float64(), RoundedSums(dtype, generator):
+                    found, _ = _sorted_outputs(moving, inputs, PATIENCE)
             except Exception:
                 return None
             if [leaf.shape for leaf in found] != [leaf.shape for leaf in exact]:
@@ -183,16 +186,12 @@ class Reference:
         return tuple(exact) if same else None
 
 
+def _unit(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).eps
+
+
 def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
-
-
-def _nudged(tensor: Tensor, generator: torch.Generator) -> Tensor:
-    """In float64, each value moved by up to a unit in the last place that it has in its own dtype."""
-    if tensor.dtype not in NARROW:
-        return tensor
-    by = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) * 2 - 1
-    return tensor.double() * (1 + torch.finfo(tensor.dtype).eps * by)
 
 
 def exact(tensor: Tensor) -> Tensor:

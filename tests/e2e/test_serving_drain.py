@@ -53,8 +53,11 @@ def http() -> Iterator[httpx.Client]:
 Asked = list[Future[httpx.Response]]
 
 
-def _accepted(pool: ThreadPoolExecutor, http: httpx.Client, server: Server, models: Models) -> Asked:
-    """Eight requests that keep a worker busy, one of them in its hands, and twenty that wait behind them."""
+def _accepted(
+    pool: ThreadPoolExecutor, http: httpx.Client, server: Server, models: Models, *, answering: bool = True
+) -> Asked:
+    """Eight requests that keep a worker busy, one of them in its hands, and twenty that wait behind them. Not
+    `answering`, the worker hangs."""
     url = f"{server.url}/predictions/one"
     many = npy(np.broadcast_to(models.images[0, 0].numpy(), (MANY, 28, 28)))
     (worker,) = (member for member in processes.members(server.process) if member.pid != server.pid)
@@ -63,7 +66,8 @@ def _accepted(pool: ThreadPoolExecutor, http: httpx.Client, server: Server, mode
     _wait_until_waiting(server, 7)
     asked += [pool.submit(http.post, url, content=png(models.images[0])) for _ in range(20)]
     _wait_until_waiting(server, 27)
-    worker.resume()
+    if answering:
+        worker.resume()
     return asked
 
 
@@ -136,6 +140,6 @@ def test_what_is_not_answered_in_time_is_cut_and_said(
 ) -> None:
     server = start(store, port=0, folder=folder, workers=1, batch=1, timeout=TIMEOUT)
     with ThreadPoolExecutor(28) as pool:
-        accepted = _accepted(pool, http, server, models)
+        accepted = _accepted(pool, http, server, models, answering=False)
         assert not stop(folder=folder, drain=0.1).drained
         assert any(future.exception(timeout=TIMEOUT) is not None for future in accepted)

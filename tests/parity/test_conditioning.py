@@ -28,10 +28,10 @@ def cancelling(rows: int) -> Tensor:
 class Normalises(nn.Module):
     """A constant has no spread: what is normalised is rounding."""
 
-    def __init__(self) -> None:
+    def __init__(self, bias: bool = False) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.layer = nn.Conv1d(1, 4, 3, bias=False)
+        self.layer = nn.Conv1d(1, 4, 3, bias=bias)
         self.norm = nn.InstanceNorm1d(4, eps=1e-12)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,6 +78,20 @@ def test_a_difference_that_rounding_explains_is_undecided(module: nn.Module, har
     assert report.outcomes[0].undecided and report.summary()["undecided"] < len(report.outcomes) / 2
     # The same input does not hide what is wrong.
     assert not report_of(lambda x: module(x).detach() * 1.01 + 1, module, hard, *ORDINARY).passed
+
+
+def test_what_rounding_makes_of_a_sum_is_undecided_though_its_inputs_are_zero() -> None:
+    """Zeros stay zeros when they are moved, and a bias is the same everywhere."""
+    module, zeros = Normalises(bias=True), torch.zeros(2, 64)
+
+    @torch.no_grad()
+    def compute(x: Tensor) -> Tensor:
+        found = module.layer(x[:, None])
+        return module.norm(found * (1 + 2 * torch.finfo(x.dtype).eps * torch.linspace(-1, 1, found.shape[2])))
+
+    report = report_of(compute, module, zeros, *ORDINARY)
+    assert report.passed and report.outcomes[0].undecided, report.reason
+    assert not report_of(lambda x: compute(x) + 1, module, zeros, *ORDINARY).passed
 
 
 def test_a_well_conditioned_difference_fails() -> None:
