@@ -61,12 +61,10 @@ def test_a_model_is_captured_with_its_axes(id: str) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("id", "format"), EXPORTED)
 def test_an_artifact_answers_its_users_call(id: str, format: str, tmp_path: Path) -> None:
-    """Proven on calls of the user's kind: a drawn mask can hide every key of a position, where runtimes differ."""
     model = needed(id)
     path = tmp_path / f"model{format_named(format).suffix}"
     args, kwargs = model.example
-    probes = [deploypipe.Call(*args, **kwargs)]
-    deploypipe.export(model.module(), args, kwargs, format=format, path=path, dynamic=model.dynamic, probes=probes)
+    deploypipe.export(model.module(), args, kwargs, format=format, path=path, dynamic=model.dynamic)
     runner = deploypipe.load(path)
     assert not difference(run(model.module(), model.another_call), run(runner, model.another_call))
 
