@@ -76,19 +76,19 @@ class Gate:
                 examination.see_it_survive(Runner(process), "fresh process")
             if examination.passed or not (elsewhere_first or examination.is_over):
                 examination.ask()
-            if examination.passed and examination.standard.limits_non_finite():
-                examination.ask_non_finite(lambda inputs: locate(module, inspect_artifact(path), inputs))
-            # What is in a file is read where it is asked for: it may be as large as the model.
-            examination.findings += check_structure(
-                module, inspect_artifact(path), signature, examination.standard, own=runner.signature is not None
-            )
-            examination.findings.append(check_provenance(path, runner, self.weights_sha256))
-            if not examination.is_over:
-                examination.findings += filter(None, [check_refusals(runner, self.probes[0].inputs)])
-            if examination.passed:
-                examination.ask_under_settings(path, device)
             if examination.passed and process and not elsewhere_first:
                 examination.ask_elsewhere(Runner(process), "fresh process")
+        # That process has ended: what follows loads the artifact again, which may be as large as the model.
+        if examination.passed and examination.standard.limits_non_finite():
+            examination.ask_non_finite(lambda inputs: locate(module, inspect_artifact(path), inputs))
+        examination.findings += check_structure(
+            module, inspect_artifact(path), signature, examination.standard, own=runner.signature is not None
+        )
+        examination.findings.append(check_provenance(path, runner, self.weights_sha256))
+        if not examination.is_over:
+            examination.findings += filter(None, [check_refusals(runner, self.probes[0].inputs)])
+        if examination.passed:
+            examination.ask_under_settings(path, device)
         evidence = examination.evidence
         return examination.report(locate(module, inspect_artifact(path), evidence.probe.inputs) if evidence else None)
 
