@@ -44,10 +44,12 @@ def second(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Models:
     with torch.no_grad():
         classifier.linear.weight.mul_(8)
     captured = capture(classifier, (models.images[:2],), {"pixels": {0: "batch"}}, ("logits",))
-    path = tmp_path_factory.mktemp("second") / "second.onnx"
-    _, report = write_proven(plan(captured, image_probes(models.images), task=IMAGE_CLASSIFICATION), "onnx", path)
+    path = tmp_path_factory.mktemp("second") / "second.pt"
+    _, report = write_proven(
+        plan(captured, image_probes(models.images), task=IMAGE_CLASSIFICATION), "torchscript", path
+    )
     report.raise_if_failed()
-    return Models(classifier, models.images, {"onnx": path})
+    return Models(classifier, models.images, {"torchscript": path})
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +57,9 @@ def archives(models: Models, second: Models, tmp_path_factory: pytest.TempPathFa
     """Of versions 1.0 (in the store that is served), 2.0, and a broken 3.0, each in a folder of its own."""
     folder = tmp_path_factory.mktemp("archives")
     return {
-        "1.0": build_archive(models.artifacts["onnx"], "digits", "1.0", folder / "store"),
-        "2.0": build_archive(second.artifacts["onnx"], "digits", "2.0", folder / "2.0"),
-        "3.0": packed_with_wrong_samples(models.artifacts["onnx"], "digits", "3.0", folder / "3.0"),
+        "1.0": build_archive(models.artifacts["torchscript"], "digits", "1.0", folder / "store"),
+        "2.0": build_archive(second.artifacts["torchscript"], "digits", "2.0", folder / "2.0"),
+        "3.0": packed_with_wrong_samples(models.artifacts["torchscript"], "digits", "3.0", folder / "3.0"),
     }
 
 
@@ -191,7 +193,7 @@ def test_other_content_under_a_served_version_is_refused(
     serves_first: Server, archives: dict[str, Archive], second: Models, tmp_path: Path
 ) -> None:
     folder = serves_first.folder
-    other = build_archive(second.artifacts["onnx"], "digits", "1.0", tmp_path)
+    other = build_archive(second.artifacts["torchscript"], "digits", "1.0", tmp_path)
     with pytest.raises(ServingError, match="digits 1.0 is served already, with other content.*another --model-version"):
         deploy(other.path, folder=folder)
     (serves_first.store / "digits-2.0.mar").write_bytes(other.path.read_bytes())
@@ -269,7 +271,7 @@ def test_a_second_deployment_at_the_same_time_is_refused(serves_first: Server, a
 
 def test_a_name_that_was_not_served_is_added(serves_first: Server, models: Models, tmp_path: Path) -> None:
     folder = serves_first.folder
-    added = build_archive(models.artifacts["onnx"], "other", store=tmp_path)
+    added = build_archive(models.artifacts["torchscript"], "other", store=tmp_path)
     done = deploy(added.path, folder=folder)
     assert (done.state, done.previous, done.removed) == ("deployed", None, False)
     assert {(model.name, model.version) for model in status(folder=folder).models} == {

@@ -30,7 +30,7 @@ from deploypipe.serve.torchserve.stopping import Stopped, stop
 
 @pytest.fixture
 def one_model(models: Models, tmp_path: Path) -> Path:
-    build_archive(models.artifacts["onnx"], "one", store=tmp_path / "store")
+    build_archive(models.artifacts["torchscript"], "one", store=tmp_path / "store")
     return tmp_path / "store"
 
 
@@ -68,7 +68,7 @@ def test_two_servers_side_by_side_and_stop_ends_exactly_one(
         start(one_model, port=0, folder=folder)
 
     # Started so that nothing can be loaded or unloaded later.
-    newer = build_archive(models.artifacts["onnx"], "one", "2.0", store=folder.parent)
+    newer = build_archive(models.artifacts["torchscript"], "one", "2.0", store=folder.parent)
     with pytest.raises(ServingError, match="one 2.0 does not load: this server was started so that nothing can be"):
         deploy(newer.path, folder=folder)
     assert httpx.delete(f"{other.management_url}/models/one/1.0", trust_env=False).status_code == 405
@@ -131,7 +131,7 @@ def test_a_server_that_hangs_is_ended_by_force(one_model: Path, folder: Path) ->
 
 
 def test_a_model_that_fails_its_proof_is_named_with_its_own_error(models: Models, tmp_path: Path, folder: Path) -> None:
-    packed_with_wrong_samples(models.artifacts["onnx"], "wrong", "1.0", tmp_path / "store")
+    packed_with_wrong_samples(models.artifacts["torchscript"], "wrong", "1.0", tmp_path / "store")
     with pytest.raises(
         ServingError, match=r"wrong_1.0: ArchiveInvalid: wrong 1.0 does not answer its packaged sample .*'logits'"
     ):
